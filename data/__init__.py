@@ -1,0 +1,1 @@
+"""What comes in: schemas, files, public data, the payment world and the journal."""

@@ -1,0 +1,1 @@
+"""The transaction DAG, its features and its rings."""

@@ -1,0 +1,5 @@
+"""The errors of the package `graph`."""
+
+
+class GraphError(Exception):
+    """Root of every error raised by `graph`."""
