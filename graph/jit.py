@@ -20,7 +20,11 @@ def jit(*, parallel: bool = False, inline: bool = False) -> Callable[[F], F]:
 
     def compile_(function: F) -> F:
         return numba.njit(
-            cache=True, nogil=True, parallel=parallel, inline="always" if inline else "never", error_model="numpy"
+            cache=True,
+            nogil=True,
+            parallel=parallel,
+            inline="always" if inline else "never",
+            error_model="numpy",
         )(function)
 
     return compile_

@@ -1,0 +1,241 @@
+"""Point-in-time features of a payment: its own, those of each entity it touches, and of its ring.
+
+Counts and amounts over 1 h, 24 h, 7 d and 30 d are exact: a jump-pointer search finds the oldest row inside the window
+(Myers 1983) and running totals give the rest. Distinct counterparts, known frauds and known labels come from the entity's
+last 256 rows inside the window. Everything is a function of the row's own past, the row itself left out.
+"""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from numba import prange
+from numpy.typing import NDArray
+
+from graph.jit import jit
+from graph.sampler import visible
+from graph.store import RING_COLUMNS, View, believed, slot_of
+
+WINDOWS_US = np.array([3_600_000_000, 86_400_000_000, 7 * 86_400_000_000, 30 * 86_400_000_000], np.int64)
+WINDOW_NAMES = ("1h", "24h", "7d", "30d")
+DEPTH = 256  # rows of an entity that distinct counterparts and known labels are taken from
+NEVER_S = 3.2e8  # ten years: the gap of an entity that was never seen before, seconds
+
+OWN = ("amount", "hour_sin", "hour_cos", "week_sin", "week_cos", "lateness")
+ENTITY = ("present", "gap", "age", "amount_ratio")
+STATS = ("count", "amount", "fraud", "labelled")
+RING = ("accounts", "shared", "frauds")
+
+
+def counterparts(roles: Sequence[str]) -> NDArray[np.int32]:
+    """Which other roles each role's entities are counted against.
+
+    An account is counted against every other role, every other role against the account.
+
+    Returns:
+        Role numbers, int32 [R, R - 1], padded with -1.
+    """
+    out = np.full((len(roles), max(1, len(roles) - 1)), -1, np.int32)
+    out[0, : len(roles) - 1] = np.arange(1, len(roles))
+    out[1:, 0] = 0
+    return out
+
+
+def feature_names(roles: Sequence[str]) -> tuple[str, ...]:
+    """The features in order, as `{scope}.{feature}[.{window}]`; logarithms (log1p) of counts, seconds and minor units."""
+    names = [f"payment.{name}" for name in OWN]
+    pairs = counterparts(roles)
+    for r, name in enumerate(roles):
+        names += [f"{name}.{feature}" for feature in ENTITY]
+        names += [f"{name}.{stat}.{window}" for stat in STATS for window in WINDOW_NAMES]
+        for c in pairs[r]:
+            if c >= 0:
+                other = roles[c]
+                names += [f"{name}.distinct_{other}.{window}" for window in WINDOW_NAMES] + [
+                    f"{name}.met_{other}"
+                ]
+    return (*names, *(f"ring.{name}" for name in RING))
+
+
+def features(view: View, roles: Sequence[str], rows: NDArray[np.int64]) -> NDArray[np.float32]:
+    """The features of any rows still in the buffer, as of each row.
+
+    Args:
+        view: The graph.
+        roles: The store's roles.
+        rows: int64 [B].
+
+    Returns:
+        float32 [B, F] in the order of `feature_names(roles)`.
+    """
+    out = np.empty((len(rows), len(feature_names(roles))), np.float32)
+    pairs = counterparts(roles)
+    (features_parallel if len(rows) > 64 else features_serial)(view, pairs, rows, out)
+    return out
+
+
+@jit()
+def oldest_inside(view: View, row: int, role: int, span_us: int) -> tuple[int, int]:
+    """The oldest row of `row`'s entity in `role` within `span_us` before `row`, and the role it has there; (-1, -1) if none.
+
+    O(log n) steps on the skew-binary jump pointers.
+    """
+    columns = view.columns
+    mask = columns.time.shape[0] - 1
+    s = row & mask
+    node = columns.entity[s, role]
+    time = columns.time[s]
+    if node < 0 or columns.prev[s, role] == 0:
+        return -1, -1
+    at = row - columns.prev[s, role]
+    if not visible(view, row, time, at, span_us):
+        return -1, -1
+    q = slot_of(columns, view.role_type, at & mask, role, node)
+    while True:
+        slot = at & mask
+        step = columns.jump[slot, q]
+        if step > 0 and visible(view, row, time, at - step, span_us):
+            at = at - step
+        else:
+            step = columns.prev[slot, q]
+            if step == 0 or not visible(view, row, time, at - step, span_us):
+                return at, q
+            at = at - step
+        q = slot_of(columns, view.role_type, at & mask, q, node)
+
+
+@jit()
+def _entity(
+    view: View,
+    row: int,
+    role: int,
+    pairs: NDArray[np.int32],
+    keys: NDArray[np.int64],
+    out: NDArray[np.float32],
+) -> None:
+    """Features of one entity of one row. `keys` [P, 2 * DEPTH] is scratch: a small hash set for each counterpart."""
+    columns = view.columns
+    mask = columns.time.shape[0] - 1
+    s = row & mask
+    node = columns.entity[s, role]
+    out[:] = 0
+    if node < 0:
+        return
+    time, offset = columns.time[s], columns.offset[s]
+    windows = WINDOWS_US.shape[0]
+    out[0] = 1
+    out[1] = math.log1p(NEVER_S)
+    if columns.prev[s, role] == 0:
+        return
+    newest = row - columns.prev[s, role]
+    if not visible(view, row, time, newest, view.window_us):
+        return
+    n = newest & mask
+    nq = slot_of(columns, view.role_type, n, role, node)
+    out[1] = math.log1p((time - columns.time[n]) * 1e-6)
+    first, _ = oldest_inside(view, row, role, view.window_us)
+    out[2] = math.log1p((time - columns.time[first & mask]) * 1e-6)
+    for w in range(windows):
+        at, q = oldest_inside(view, row, role, WINDOWS_US[w])
+        if at >= 0:
+            p = at & mask
+            count = np.int64(columns.seq[n, nq]) - np.int64(columns.seq[p, q]) + 1
+            amount = columns.total[n, nq] - columns.total[p, q] + columns.amount[p]
+            out[4 + w] = math.log1p(float(count))
+            out[4 + windows + w] = math.log1p(float(amount))
+            if w == windows - 1:
+                out[3] = math.log1p(float(columns.amount[s])) - math.log1p(float(amount) / count)
+    # One walk over the newest rows for what running totals cannot give.
+    base = 4 + 2 * windows
+    width = pairs.shape[1]
+    keys[:] = -1
+    at, q, steps = newest, nq, 0
+    while steps < DEPTH:
+        p = at & mask
+        age = time - columns.time[p]
+        belief = believed(columns, view.labels, p, offset)
+        if belief >= 0:
+            for w in range(windows):
+                if age <= WINDOWS_US[w]:
+                    out[base + w] += belief
+                    out[base + windows + w] += 1
+        at_pair = base + 2 * windows
+        for c in range(width):
+            other = pairs[role, c]
+            if other < 0:
+                continue
+            here = other
+            if (
+                q == other
+            ):  # the entity stands at the other end of a transfer: its counterpart is in its own role
+                here = role
+            met = columns.entity[p, here]
+            if met >= 0:
+                if met == columns.entity[s, other]:
+                    out[at_pair + windows] += 1
+                h = (met * 2654435761) & (2 * DEPTH - 1)
+                while keys[c, h] >= 0 and keys[c, h] != met:
+                    h = (h + 1) & (2 * DEPTH - 1)
+                if keys[c, h] < 0:
+                    keys[c, h] = met
+                    for w in range(windows):
+                        if age <= WINDOWS_US[w]:
+                            out[at_pair + w] += 1
+            at_pair += windows + 1
+        steps += 1
+        step = columns.prev[p, q]
+        if step == 0 or not visible(view, row, time, at - step, WINDOWS_US[windows - 1]):
+            break
+        at = at - step
+        q = slot_of(columns, view.role_type, at & mask, q, node)
+    for i in range(base, out.shape[0]):
+        out[i] = math.log1p(out[i])
+
+
+@jit()
+def features_row(
+    view: View, pairs: NDArray[np.int32], row: int, keys: NDArray[np.int64], out: NDArray[np.float32]
+) -> None:
+    """Fill `out` [F] with the features of one row; `keys` int64 [R - 1, 2 * DEPTH] is scratch."""
+    columns = view.columns
+    s = row & (columns.time.shape[0] - 1)
+    raw = columns.raw_time[s]
+    day = (raw % 86_400_000_000) / 86_400_000_000 * 2 * math.pi
+    week = (raw % 604_800_000_000) / 604_800_000_000 * 2 * math.pi
+    out[0] = math.log1p(float(columns.amount[s]))
+    out[1], out[2] = math.sin(day), math.cos(day)
+    out[3], out[4] = math.sin(week), math.cos(week)
+    out[5] = math.log1p((columns.time[s] - raw) * 1e-6)
+    at = 6
+    for r in range(view.role_type.shape[0]):
+        width = 4 + 4 * WINDOWS_US.shape[0]
+        for c in range(pairs.shape[1]):
+            if pairs[r, c] >= 0:
+                width += WINDOWS_US.shape[0] + 1
+        _entity(view, row, r, pairs, keys, out[at : at + width])
+        at += width
+    for i in range(RING_COLUMNS):
+        out[at + i] = math.log1p(columns.ring[s, i])
+
+
+@jit()
+def features_serial(
+    view: View, pairs: NDArray[np.int32], rows: NDArray[np.int64], out: NDArray[np.float32]
+) -> None:
+    """Features of a micro-batch on the calling thread: for so few rows a second thread costs more than it gives."""
+    keys = np.empty((pairs.shape[1], 2 * DEPTH), np.int64)
+    for b in range(rows.shape[0]):
+        features_row(view, pairs, rows[b], keys, out[b])
+
+
+@jit(parallel=True)
+def features_parallel(
+    view: View, pairs: NDArray[np.int32], rows: NDArray[np.int64], out: NDArray[np.float32]
+) -> None:
+    """Features of many rows on all threads."""
+    n = rows.shape[0]
+    chunk = 256
+    for c in prange((n + chunk - 1) // chunk):
+        keys = np.empty((pairs.shape[1], 2 * DEPTH), np.int64)
+        for b in range(c * chunk, min(n, (c + 1) * chunk)):
+            features_row(view, pairs, rows[b], keys, out[b])
