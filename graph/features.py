@@ -1,8 +1,8 @@
 """Point-in-time features of a payment: its own, those of each entity it touches, and of its ring.
 
-Counts and amounts over 1 h, 24 h, 7 d and 30 d are exact: a jump-pointer search finds the oldest row inside the window
-(Myers 1983) and running totals give the rest. Distinct counterparts, known frauds and known labels come from the entity's
-last 256 rows inside the window. Everything is a function of the row's own past, the row itself left out.
+Counts and amounts over 1 h, 24 h, 7 d and 30 d are exact: a jump-pointer search finds the oldest row inside the
+window (Myers 1983) and running totals give the rest. Distinct counterparts, known frauds and known labels come from the
+entity's last 256 rows inside the window. Everything is a function of the row's own past, the row itself left out.
 """
 
 import math
@@ -42,7 +42,7 @@ def counterparts(roles: Sequence[str]) -> NDArray[np.int32]:
 
 
 def feature_names(roles: Sequence[str]) -> tuple[str, ...]:
-    """The features in order, as `{scope}.{feature}[.{window}]`; logarithms (log1p) of counts, seconds and minor units."""
+    """The features in order, `{scope}.{feature}[.{window}]`; logarithms (log1p) of counts, seconds and minor units."""
     names = [f"payment.{name}" for name in OWN]
     pairs = counterparts(roles)
     for r, name in enumerate(roles):
@@ -51,9 +51,7 @@ def feature_names(roles: Sequence[str]) -> tuple[str, ...]:
         for c in pairs[r]:
             if c >= 0:
                 other = roles[c]
-                names += [f"{name}.distinct_{other}.{window}" for window in WINDOW_NAMES] + [
-                    f"{name}.met_{other}"
-                ]
+                names += [f"{name}.distinct_{other}.{window}" for window in WINDOW_NAMES] + [f"{name}.met_{other}"]
     return (*names, *(f"ring.{name}" for name in RING))
 
 
@@ -76,7 +74,7 @@ def features(view: View, roles: Sequence[str], rows: NDArray[np.int64]) -> NDArr
 
 @jit()
 def oldest_inside(view: View, row: int, role: int, span_us: int) -> tuple[int, int]:
-    """The oldest row of `row`'s entity in `role` within `span_us` before `row`, and the role it has there; (-1, -1) if none.
+    """The oldest row of `row`'s entity within `span_us` before `row`, and the role it has there; (-1, -1) if none.
 
     O(log n) steps on the skew-binary jump pointers.
     """
@@ -165,9 +163,7 @@ def _entity(
             if other < 0:
                 continue
             here = other
-            if (
-                q == other
-            ):  # the entity stands at the other end of a transfer: its counterpart is in its own role
+            if q == other:  # the entity stands at the other end of a transfer: its counterpart is in its own role
                 here = role
             met = columns.entity[p, here]
             if met >= 0:
@@ -219,9 +215,7 @@ def features_row(
 
 
 @jit()
-def features_serial(
-    view: View, pairs: NDArray[np.int32], rows: NDArray[np.int64], out: NDArray[np.float32]
-) -> None:
+def features_serial(view: View, pairs: NDArray[np.int32], rows: NDArray[np.int64], out: NDArray[np.float32]) -> None:
     """Features of a micro-batch on the calling thread: for so few rows a second thread costs more than it gives."""
     keys = np.empty((pairs.shape[1], 2 * DEPTH), np.int64)
     for b in range(rows.shape[0]):
@@ -229,9 +223,7 @@ def features_serial(
 
 
 @jit(parallel=True)
-def features_parallel(
-    view: View, pairs: NDArray[np.int32], rows: NDArray[np.int64], out: NDArray[np.float32]
-) -> None:
+def features_parallel(view: View, pairs: NDArray[np.int32], rows: NDArray[np.int64], out: NDArray[np.float32]) -> None:
     """Features of many rows on all threads."""
     n = rows.shape[0]
     chunk = 256

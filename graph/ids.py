@@ -1,7 +1,7 @@
 """External identifiers to dense node numbers.
 
-Every account, merchant, device, ... is a *node*. Nodes of all entity types are numbered together from 0 in order of first
-appearance, so one array indexed by node serves every role; the same name under two entity types is two nodes.
+Every account, merchant, device, ... is a *node*. Nodes of all entity types are numbered together from 0 in order of
+first appearance, so one array indexed by node serves every role; the same name under two entity types is two nodes.
 """
 
 from collections.abc import Sequence

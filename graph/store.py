@@ -1,12 +1,12 @@
 """The transaction DAG: payments as rows, each pointing back to the previous payment of every entity it touches.
 
-Rows are never changed after they are written, apart from the label and ring columns, so a walk along a row's own pointers
-reaches only what happened before it: the graph is causal by construction and there is no filter to forget.
+Rows are never changed after they are written, apart from the label and ring columns, so a walk along a row's own
+pointers reaches only what happened before it: the graph is causal by construction and there is no filter to forget.
 Rows live in a circular buffer: row `r` is in slot `r & (capacity - 1)`. A pointer is the distance back, so it needs no
 relocation, and one that reaches further than the reader's window is a null.
 
-For counts and sums over any time window each (row, role) also keeps its place in the entity's chain, the running amount,
-and one skew-binary jump pointer (Myers, "An applicative random-access stack", IPL 1983), which makes the search for the
+For counts and sums over any time window each (row, role) also keeps its place in the entity's chain, the running
+amount, and one skew-binary jump pointer (Myers, "An applicative random-access stack", IPL 1983), which makes the search for the
 oldest row inside a window O(log n).
 """
 
@@ -105,9 +105,7 @@ class GraphStore:
     def __init__(self, roles: Sequence[str], capacity: int = 1 << 22, window: Window | None = None) -> None:
         window = window or Window(rows=min(Window.rows, capacity // 2))
         if capacity & (capacity - 1) or capacity <= window.rows:
-            raise GraphError(
-                f"capacity {capacity} must be a power of two above the window of {window.rows} rows"
-            )
+            raise GraphError(f"capacity {capacity} must be a power of two above the window of {window.rows} rows")
         if not roles or roles[0] != "account" or len(set(roles)) != len(roles):
             raise GraphError(f"roles {list(roles)} must be distinct and begin with 'account'")
         self.roles = tuple(roles)
@@ -177,9 +175,7 @@ class GraphStore:
         first, n = self.rows, len(batch.time)
         self._head = grown(self._head, len(self.ids), -1)
         done = 0
-        while (
-            done < n
-        ):  # a batch above the buffer's size overwrites its own beginning, as single appends would
+        while done < n:  # a batch above the buffer's size overwrites its own beginning, as single appends would
             step = min(n - done, self.capacity)
             part = Batch(*(column[done : done + step] for column in batch))
             self.clock = _append(
@@ -229,14 +225,10 @@ def slot_of(columns: Columns, role_type: NDArray[np.int32], slot: int, role: int
 
     Roles of one entity type (account and payee) share one chain, or a chain of transfers A -> B -> C would break at B.
     """
-    if columns.entity[slot, role] == node:
-        first = role
-    else:
-        first = -1
     for r in range(role_type.shape[0]):
         if role_type[r] == role_type[role] and columns.entity[slot, r] == node:
             return r  # the first of the type: a self-transfer's two roles hold the same pointers
-    return first
+    return role
 
 
 @jit()
