@@ -9,10 +9,9 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-from numba import prange
 from numpy.typing import NDArray
 
-from graph.jit import jit
+from graph.jit import chunked, jit
 from graph.sampler import visible
 from graph.store import RING_COLUMNS, View, believed, slot_of
 
@@ -68,7 +67,7 @@ def features(view: View, roles: Sequence[str], rows: NDArray[np.int64]) -> NDArr
     """
     out = np.empty((len(rows), len(feature_names(roles))), np.float32)
     pairs = counterparts(roles)
-    (features_parallel if len(rows) > 64 else features_serial)(view, pairs, rows, out)
+    chunked(lambda i, j: _features(view, pairs, rows[i:j], out[i:j]), len(rows))
     return out
 
 
@@ -215,19 +214,7 @@ def features_row(
 
 
 @jit()
-def features_serial(view: View, pairs: NDArray[np.int32], rows: NDArray[np.int64], out: NDArray[np.float32]) -> None:
-    """Features of a micro-batch on the calling thread: for so few rows a second thread costs more than it gives."""
+def _features(view: View, pairs: NDArray[np.int32], rows: NDArray[np.int64], out: NDArray[np.float32]) -> None:
     keys = np.empty((pairs.shape[1], 2 * DEPTH), np.int64)
     for b in range(rows.shape[0]):
         features_row(view, pairs, rows[b], keys, out[b])
-
-
-@jit(parallel=True)
-def features_parallel(view: View, pairs: NDArray[np.int32], rows: NDArray[np.int64], out: NDArray[np.float32]) -> None:
-    """Features of many rows on all threads."""
-    n = rows.shape[0]
-    chunk = 256
-    for c in prange((n + chunk - 1) // chunk):
-        keys = np.empty((pairs.shape[1], 2 * DEPTH), np.int64)
-        for b in range(c * chunk, min(n, (c + 1) * chunk)):
-            features_row(view, pairs, rows[b], keys, out[b])

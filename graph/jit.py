@@ -1,30 +1,40 @@
-"""One typed way to compile a kernel, so that the rest of the code stays under strict typing."""
+"""One typed way to compile a kernel and to run it over many rows."""
 
+import os
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 import numba
 
 F = TypeVar("F", bound=Callable[..., Any])
+CHUNK = 512  # rows a thread takes at a time
 
 
-def jit(*, parallel: bool = False, inline: bool = False) -> Callable[[F], F]:
+def jit() -> Callable[[F], F]:
     """Compile a function with Numba: no Python objects, no GIL, machine code cached beside the source.
 
     No `fastmath`: the order of summation is part of a score, which must not depend on the batch it came in.
+    """
+    compiled: Callable[[F], F] = numba.njit(cache=True, nogil=True, error_model="numpy")
+    return compiled
+
+
+def chunked(run: Callable[[int, int], object], n: int, threads: int | None = None) -> None:
+    """Call `run(start, stop)` over [0, n) in chunks, on several threads where that pays.
+
+    The kernels hold no GIL, so plain threads are enough, and a micro-batch runs on the calling thread with no hand-over.
 
     Args:
-        parallel: Run `numba.prange` loops on all threads.
-        inline: Copy the body into its callers (for helpers inside hot loops).
+        run: Writes its own part of the result; parts must not depend on each other.
+        n: Rows.
+        threads: Threads to use; by default one for each core.
     """
-
-    def compile_(function: F) -> F:
-        return numba.njit(
-            cache=True,
-            nogil=True,
-            parallel=parallel,
-            inline="always" if inline else "never",
-            error_model="numpy",
-        )(function)
-
-    return compile_
+    threads = threads or len(os.sched_getaffinity(0))
+    starts = range(0, n, CHUNK)
+    if len(starts) < 2 or threads == 1:
+        run(0, n)
+        return
+    with ThreadPoolExecutor(threads) as pool:
+        for done in [pool.submit(run, start, min(n, start + CHUNK)) for start in starts]:
+            done.result()

@@ -6,10 +6,9 @@ Everything is judged from the reader's own row: its window, and what was known o
 import math
 
 import numpy as np
-from numba import prange
 from numpy.typing import NDArray
 
-from graph.jit import jit
+from graph.jit import chunked, jit
 from graph.store import View, believed, slot_of
 
 EDGE_FEATURES = ("age", "labelled", "fraud", "amount_gap", "recent_day", "recent_week", "shared_roles")
@@ -28,7 +27,7 @@ def neighbours(view: View, rows: NDArray[np.int64], k: int) -> NDArray[np.int64]
         Rows, int64 [B, R, K], newest first; -1 where the chain or the window ends.
     """
     out = np.empty((len(rows), len(view.role_type), k), np.int64)
-    _neighbours(view, rows, out)
+    chunked(lambda i, j: _neighbours(view, rows[i:j], out[i:j]), len(rows))
     return out
 
 
@@ -44,7 +43,7 @@ def edges(view: View, rows: NDArray[np.int64], near: NDArray[np.int64]) -> NDArr
         float32 [B, R, K, E] in the order of `EDGE_FEATURES`; zeros where there is no neighbour.
     """
     out = np.zeros((*near.shape, len(EDGE_FEATURES)), np.float32)
-    _edges(view, rows, near, out)
+    chunked(lambda i, j: _edges(view, rows[i:j], near[i:j], out[i:j]), len(rows))
     return out
 
 
@@ -105,16 +104,16 @@ def edge(view: View, row: int, role: int, back: int, out: NDArray[np.float32]) -
     out[6] = shared
 
 
-@jit(parallel=True)
+@jit()
 def _neighbours(view: View, rows: NDArray[np.int64], out: NDArray[np.int64]) -> None:
-    for b in prange(rows.shape[0]):
+    for b in range(rows.shape[0]):
         for r in range(out.shape[1]):
             walk(view, rows[b], r, out[b, r])
 
 
-@jit(parallel=True)
+@jit()
 def _edges(view: View, rows: NDArray[np.int64], near: NDArray[np.int64], out: NDArray[np.float32]) -> None:
-    for b in prange(rows.shape[0]):
+    for b in range(rows.shape[0]):
         for r in range(near.shape[1]):
             for k in range(near.shape[2]):
                 if near[b, r, k] < 0:

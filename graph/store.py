@@ -6,8 +6,8 @@ Rows live in a circular buffer: row `r` is in slot `r & (capacity - 1)`. A point
 relocation, and one that reaches further than the reader's window is a null.
 
 For counts and sums over any time window each (row, role) also keeps its place in the entity's chain, the running
-amount, and one skew-binary jump pointer (Myers, "An applicative random-access stack", IPL 1983), which makes the search for the
-oldest row inside a window O(log n).
+amount, and one skew-binary jump pointer (Myers, "An applicative random-access stack", IPL 1983), which makes the
+search for the oldest row inside a window O(log n).
 """
 
 from collections.abc import Sequence
