@@ -23,7 +23,7 @@ def jit() -> Callable[[F], F]:
 def chunked(run: Callable[[int, int], object], n: int, threads: int | None = None) -> None:
     """Call `run(start, stop)` over [0, n) in chunks, on several threads where that pays.
 
-    The kernels hold no GIL, so plain threads are enough, and a micro-batch runs on the calling thread with no hand-over.
+    The kernels hold no GIL, so plain threads are enough; a micro-batch runs on the calling thread, with no hand-over.
 
     Args:
         run: Writes its own part of the result; parts must not depend on each other.

@@ -1,0 +1,217 @@
+"""The network fused for the CPU: walk back, describe, read cached keys and values, attend, mix, score; row by row.
+
+The same arithmetic as `gnn.model.RingwatchNet` (its oracle), in a fixed order for each row, so a score has the same
+bits whatever micro-batch it came in. `leave_out` is a bit mask of `gnn.groups`: the evidence to do without.
+"""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gnn.groups import CONTEXT, LABELS, OWN_GROUPS
+from gnn.model import EDGE_SCALE, Weights
+from graph.features import DEPTH, features_row
+from graph.jit import jit
+from graph.sampler import edge, walk
+from graph.store import View
+
+ROLE_GROUPS = len(OWN_GROUPS)
+
+
+class Plan(NamedTuple):
+    """What the kernels need besides the graph and the weights."""
+
+    pairs: NDArray[np.int32]  # [R, R - 1] from graph.features.counterparts
+    groups: NDArray[np.int32]  # [F] from gnn.groups.feature_groups
+    heads: int
+
+
+class Work(NamedTuple):
+    """Intermediate results of a batch of B rows."""
+
+    x: NDArray[np.float32]  # [B, F]
+    near: NDArray[np.int64]  # [B, R, K]
+    edge: NDArray[np.float32]  # [B, R, K, E]
+    h: NDArray[np.float32]  # [B, D]
+    logit: NDArray[np.float32]  # [B]
+
+
+@jit()
+def _dense(x: NDArray[np.float32], w: NDArray[np.float32], b: NDArray[np.float32], out: NDArray[np.float32]) -> None:
+    out[:] = b
+    for i in range(x.shape[0]):
+        xi = x[i]
+        if xi != 0:
+            for o in range(out.shape[0]):
+                out[o] += xi * w[i, o]
+
+
+@jit()
+def _relu(x: NDArray[np.float32]) -> None:
+    for i in range(x.shape[0]):
+        x[i] = max(x[i], np.float32(0))
+
+
+@jit()
+def _encode(
+    w: Weights, plan: Plan, x: NDArray[np.float32], category: NDArray[np.uint8], leave_out: int, h: NDArray[np.float32]
+) -> None:
+    features, width = x.shape[0], w.category.shape[2]
+    full = np.zeros(w.enc_w1.shape[0], np.float32)
+    for i in range(features):
+        if not (leave_out >> plan.groups[i]) & 1:
+            full[i] = min(max((x[i] - w.mean[i]) * w.scale[i], np.float32(-8)), np.float32(8))
+    if not (leave_out >> CONTEXT) & 1:
+        for c in range(w.category.shape[0]):
+            for i in range(width):
+                full[features + c * width + i] = w.category[c, category[c], i]
+    hidden = np.empty(w.enc_b1.shape[0], np.float32)
+    _dense(full, w.enc_w1, w.enc_b1, hidden)
+    _relu(hidden)
+    _dense(hidden, w.enc_w2, w.enc_b2, h)
+
+
+@jit()
+def _attend(
+    w: Weights,
+    plan: Plan,
+    layer: int,
+    kv: NDArray[np.float32],
+    near: NDArray[np.int64],
+    edges: NDArray[np.float32],
+    leave_out: int,
+    h: NDArray[np.float32],
+) -> float:
+    """Update `h` [D] in place; returns this layer's part of the log-odds. `kv` [C, 2D] is the layer's cache."""
+    roles, k = near.shape
+    e, d, heads = edges.shape[2], h.shape[0], plan.heads
+    size = d // heads
+    read = d + (heads + 1) * e + 1
+    mask = kv.shape[0] - 1
+    root = np.float32(1 / math.sqrt(size))
+    no_labels = (leave_out >> LABELS) & 1
+    z = np.zeros(w.mix_w.shape[1], np.float32)
+    z[:d] = h
+    q = np.empty(d, np.float32)
+    hidden = np.empty(w.bias_b1.shape[2], np.float32)
+    score = np.empty((k, heads), np.float32)
+    tie = np.empty((k, e), np.float32)
+    for r in range(roles):
+        if (leave_out >> (ROLE_GROUPS + r)) & 1 or near[r, 0] < 0:
+            continue
+        at = d + r * read
+        _dense(h, w.q_w[layer, r], w.q_b[layer, r], q)
+        n = 0
+        while n < k and near[r, n] >= 0:
+            tie[n] = edges[r, n]
+            if no_labels:
+                tie[n, 1] = 0
+                tie[n, 2] = 0
+            _dense(tie[n], w.bias_w1[layer, r], w.bias_b1[layer, r], hidden)
+            _relu(hidden)
+            slot = near[r, n] & mask
+            for head in range(heads):
+                dot = np.float32(0)
+                for i in range(size):
+                    dot += q[head * size + i] * kv[slot, head * size + i]
+                bias = w.bias_b2[layer, r, head]
+                for i in range(hidden.shape[0]):
+                    bias += hidden[i] * w.bias_w2[layer, r, i, head]
+                score[n, head] = dot * root + bias
+            n += 1
+        for head in range(heads):
+            top = score[0, head]
+            for i in range(1, n):
+                top = max(top, score[i, head])
+            total = np.float32(0)
+            for i in range(n):
+                score[i, head] = math.exp(score[i, head] - top)
+                total += score[i, head]
+            for i in range(n):
+                weight = score[i, head] / total
+                slot = near[r, i] & mask
+                for j in range(size):
+                    z[at + head * size + j] += weight * kv[slot, d + head * size + j]
+                for j in range(e):
+                    z[at + d + head * e + j] += weight * tie[i, j]
+        for i in range(n):
+            for j in range(e):
+                z[at + d + heads * e + j] += tie[i, j] * np.float32(EDGE_SCALE)
+        z[at + read - 1] = np.float32(n / k)
+    mixed = np.empty(w.mix_b.shape[1], np.float32)
+    _dense(z, w.mix_w[layer], w.mix_b[layer], mixed)
+    _relu(mixed)
+    step = np.empty(d, np.float32)
+    _dense(mixed, w.out_w[layer], w.out_b[layer], step)
+    for i in range(d):
+        h[i] += step[i]
+    top_hidden = np.empty(w.head_b1.shape[1], np.float32)
+    _dense(mixed, w.head_w1[layer], w.head_b1[layer], top_hidden)
+    logit = np.float32(0)
+    for i in range(top_hidden.shape[0]):
+        logit += max(top_hidden[i], np.float32(0)) * w.head_w2[layer, i]
+    return logit + w.head_b2[layer]
+
+
+@jit()
+def prepare(view: View, plan: Plan, rows: NDArray[np.int64], work: Work) -> None:
+    """Features, neighbours and edges of rows: everything that comes from the graph and not from the weights."""
+    keys = np.empty((plan.pairs.shape[1], 2 * DEPTH), np.int64)
+    for b in range(rows.shape[0]):
+        features_row(view, plan.pairs, rows[b], keys, work.x[b])
+        for r in range(work.near.shape[1]):
+            n = walk(view, rows[b], r, work.near[b, r])
+            for k in range(n):
+                edge(view, rows[b], r, work.near[b, r, k], work.edge[b, r, k])
+            for k in range(n, work.near.shape[2]):
+                work.edge[b, r, k] = 0
+
+
+@jit()
+def encode(
+    view: View, w: Weights, plan: Plan, cache: NDArray[np.float32], rows: NDArray[np.int64], work: Work, write: bool
+) -> None:
+    """Embed rows by themselves; writes their first keys and values to `cache` [L, C, 2D] if asked."""
+    mask = cache.shape[1] - 1
+    for b in range(rows.shape[0]):
+        _encode(w, plan, work.x[b], view.columns.category[rows[b] & mask], 0, work.h[b])
+        work.logit[b] = 0
+        if write:
+            _dense(work.h[b], w.kv_w[0], w.kv_b[0], cache[0, rows[b] & mask])
+
+
+@jit()
+def attend(
+    w: Weights, plan: Plan, layer: int, cache: NDArray[np.float32], rows: NDArray[np.int64], work: Work, write: bool
+) -> None:
+    """One layer for rows whose neighbours' keys and values are in the cache; writes the rows' own for the next."""
+    mask = cache.shape[1] - 1
+    for b in range(rows.shape[0]):
+        work.logit[b] += _attend(w, plan, layer, cache[layer], work.near[b], work.edge[b], 0, work.h[b])
+        if write and layer + 1 < cache.shape[0]:
+            _dense(work.h[b], w.kv_w[layer + 1], w.kv_b[layer + 1], cache[layer + 1, rows[b] & mask])
+
+
+@jit()
+def without(
+    view: View,
+    w: Weights,
+    plan: Plan,
+    cache: NDArray[np.float32],
+    rows: NDArray[np.int64],
+    work: Work,
+    masks: NDArray[np.int64],
+    out: NDArray[np.float32],
+) -> None:
+    """Log-odds of rows with parts of their evidence left out: `out` [B, G] for the bit masks `masks` [G]."""
+    h = np.empty(work.h.shape[1], np.float32)
+    slots = cache.shape[1] - 1
+    for b in range(rows.shape[0]):
+        for g in range(masks.shape[0]):
+            _encode(w, plan, work.x[b], view.columns.category[rows[b] & slots], masks[g], h)
+            logit = np.float32(0)
+            for layer in range(cache.shape[0]):
+                logit += _attend(w, plan, layer, cache[layer], work.near[b], work.edge[b], masks[g], h)
+            out[b, g] = logit

@@ -1,0 +1,80 @@
+"""Build the graph from a journal or from files, and score it: one path for training, evaluation and the service."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from data.journal import Events, Kind
+from data.schema import ROLES
+from data.sources import Run
+from gnn.artifact import Artifact
+from gnn.scorer import BATCH, Scorer
+from graph.state import GraphState
+from graph.store import Window
+
+
+def numbered(runs: Iterable[Run], start: int = 0) -> Iterator[Events]:
+    """Give the events of files the offsets that a journal would give them."""
+    for kind, batch in runs:
+        yield Events(kind, start, batch)
+        start += len(batch)
+
+
+def present_roles(runs: Iterable[Run]) -> tuple[str, ...]:
+    """The roles that any payment fills."""
+    filled = {
+        role.name
+        for kind, batch in runs
+        if kind is Kind.TRANSACTION
+        for role in ROLES
+        if batch.column(role.column).null_count < len(batch)
+    }
+    return tuple(role.name for role in ROLES if role.name in filled)
+
+
+def capacity_for(rows: int, window: Window) -> int:
+    """The smallest buffer, a power of two, that holds `rows` and more than the window."""
+    return 1 << max(rows, window.rows + BATCH).bit_length()
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Payments and their scores, in order.
+
+    Attributes:
+        rows: Row numbers.
+        probability: Fraud probabilities, float64, one for each row.
+    """
+
+    rows: range
+    probability: NDArray[np.float64]
+
+
+def score_events(state: GraphState, scorer: Scorer, events: Iterable[Events]) -> Iterator[Scored]:
+    """Apply events and score their payments in batches, labels between them in their place.
+
+    A batch may be scored after later events were applied: a row reads only its own past, and labels by their offset.
+    """
+    first = state.store.rows
+    for event in events:
+        state.apply(event)
+        if state.store.rows - first >= BATCH:
+            yield Scored(range(first, state.store.rows), scorer.score(first, state.store.rows))
+            first = state.store.rows
+    if state.store.rows > first:
+        yield Scored(range(first, state.store.rows), scorer.score(first, state.store.rows))
+
+
+def open_model(artifact: Artifact, device: str = "cpu", rows: int = 0) -> tuple[GraphState, Scorer]:
+    """An empty graph for a model, and its scorer.
+
+    Args:
+        artifact: The model.
+        device: `cpu` or `cuda`.
+        rows: Payments expected, if all of them must stay in the buffer.
+    """
+    window = artifact.config.window
+    state = GraphState(artifact.roles, capacity_for(rows, window), window)
+    return state, Scorer(artifact, state, device)

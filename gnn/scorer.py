@@ -1,0 +1,142 @@
+"""Scores rows of the graph with one model, keeps its key-value cache, and says why."""
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from gnn import kernels
+from gnn.artifact import Artifact
+from gnn.engines import CpuEngine, Engine, TorchEngine, make_plan, part
+from gnn.errors import ModelError
+from gnn.explain import Reason, reasons
+from gnn.groups import group_names
+from gnn.kernels import Work
+from gnn.model import EDGE
+from graph.jit import chunked
+from graph.state import GraphState
+
+BATCH = 4096  # rows of intermediate results held at once
+
+
+def choose_device(device: str) -> str:
+    """`auto` to what there is; `cuda` only where there is one.
+
+    Raises:
+        ModelError: `cuda` was asked for and there is none, or the name is not known.
+    """
+    if device not in ("auto", "cpu", "cuda"):
+        raise ModelError(f"--device must be auto, cpu or cuda, not {device!r}")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ModelError("--device cuda: no CUDA device is available to PyTorch here; use --device auto or cpu")
+    return "cuda" if device != "cpu" and torch.cuda.is_available() else "cpu"
+
+
+class Scorer:
+    """One model over one graph.
+
+    Args:
+        artifact: The model.
+        state: The graph; its roles must be the model's.
+        device: `cpu` (fused kernels) or a PyTorch device.
+        cache: Keys and values of another scorer of the same model to go on with, float32 [L, C, 2D].
+        threads: CPU threads for many rows; by default one for each core.
+
+    Raises:
+        ModelError: The graph's roles are not the model's.
+    """
+
+    def __init__(
+        self,
+        artifact: Artifact,
+        state: GraphState,
+        device: str = "cpu",
+        cache: NDArray[np.float32] | None = None,
+        threads: int | None = None,
+    ) -> None:
+        if artifact.roles != state.store.roles:
+            raise ModelError(f"the model reads roles {artifact.roles}, the graph holds {state.store.roles}")
+        self.artifact = artifact
+        self.state = state
+        self._engine: Engine = (
+            CpuEngine(artifact.net, threads) if device == "cpu" else TorchEngine(artifact.net, device)
+        )
+        self.device_name = self._engine.name
+        self._plan = make_plan(artifact.net)
+        self._threads = threads
+        config = artifact.config
+        self.cache = (
+            np.zeros((config.layers, state.store.capacity, 2 * config.width), np.float32) if cache is None else cache
+        )
+
+    def score(self, first: int, last: int) -> NDArray[np.float64]:
+        """Score new rows and write their keys and values. To be called for every row once, in order.
+
+        Args:
+            first: First row.
+            last: One past the last.
+
+        Returns:
+            Fraud probabilities, float64 [last - first].
+        """
+        out = np.empty(last - first, np.float64)
+        for start in range(first, last, BATCH):
+            stop = min(last, start + BATCH)
+            work = self._run(np.arange(start, stop), write=True)
+            out[start - first : stop - first] = work.logit
+        return self.artifact.calibration.probability(out)
+
+    def rescore(self, rows: NDArray[np.int64]) -> NDArray[np.float64]:
+        """The probabilities of past rows once more, from the cache: the score is a pure function of the row's past."""
+        return self.artifact.calibration.probability(self.logits(rows))
+
+    def logits(self, rows: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Uncalibrated log-odds of past rows, float64 [n]."""
+        batches = (rows[i : i + BATCH] for i in range(0, len(rows), BATCH))
+        return np.concatenate([np.empty(0), *(self._run(batch, write=False).logit for batch in batches)])
+
+    def embed(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Embeddings of payments, float32 [n, D]; the mean over a ring's payments embeds the ring."""
+        batches = (rows[i : i + BATCH] for i in range(0, len(rows), BATCH))
+        width = self.artifact.config.width
+        return np.concatenate([np.empty((0, width), np.float32), *(self._run(b, write=False).h for b in batches)])
+
+    def reasons(self, rows: NDArray[np.int64]) -> list[list[Reason]]:
+        """Why rows got their scores: at most five reasons each, from leaving parts of the evidence out of the score.
+
+        Args:
+            rows: Rows already scored, int64 [n].
+        """
+        view, found = self.state.store.view, []
+        masks = np.concatenate([[0], 1 << np.arange(len(group_names(self.artifact.roles)))])
+        for i in range(0, len(rows), BATCH):
+            batch = rows[i : i + BATCH]
+            work = self._prepare(batch)
+            logits = self._engine.without(view, self.cache, batch, work, masks) * self.artifact.calibration.slope
+            found += reasons(self.state, batch, work.x, logits[:, :1] - logits[:, 1:])
+        return found
+
+    def warm(self) -> None:
+        """Compile every kernel on an empty batch, so that the first payment does not wait."""
+        rows = np.empty(0, np.int64)
+        self._run(rows, write=True)
+        self.reasons(np.zeros(0, np.int64))
+        self._engine.without(self.state.store.view, self.cache, rows, self._prepare(rows), np.zeros(1, np.int64))
+
+    def _prepare(self, rows: NDArray[np.int64]) -> Work:
+        config, b = self.artifact.config, len(rows)
+        shape = (b, len(config.roles), config.neighbours)
+        work = Work(
+            x=np.empty((b, config.inputs), np.float32),
+            near=np.empty(shape, np.int64),
+            edge=np.empty((*shape, EDGE), np.float32),
+            h=np.empty((b, config.width), np.float32),
+            logit=np.empty(b, np.float32),
+        )
+        view, plan = self.state.store.view, self._plan
+        chunked(lambda i, j: kernels.prepare(view, plan, rows[i:j], part(work, i, j)), b, self._threads)
+        return work
+
+    def _run(self, rows: NDArray[np.int64], *, write: bool) -> Work:
+        work = self._prepare(rows)
+        self._engine.score(self.state.store.view, self.cache, rows, work, write)
+        return work

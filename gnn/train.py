@@ -1,0 +1,322 @@
+"""Training: chronological, on what was known at the time, layer by layer.
+
+Each layer learns on the finished layer below, whose embeddings of all rows are computed once, so no stale or sampled
+neighbourhood enters and the cost of an epoch does not grow with depth (Belilovsky et al., ICML 2019). Layer l's head
+adds to the log-odds of the layers below it. Fraud is rare: each epoch takes all frauds and a fresh draw of the rest;
+Platt scaling on a later window brings the probabilities back to the true base rate.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.metrics import average_precision_score
+from torch import Tensor, nn
+
+from data.sources import Run
+from gnn.artifact import Artifact
+from gnn.calibrate import PlattScaling
+from gnn.errors import ModelError
+from gnn.model import ModelConfig, RingwatchNet
+from gnn.replay import capacity_for, numbered, present_roles
+from graph.features import features
+from graph.sampler import edges, neighbours
+from graph.state import GraphState
+from graph.store import DAY_US
+
+Report = Callable[[str, float], None]  # what is being done, and how far it is (0 to 1)
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How to train.
+
+    Attributes:
+        epochs: For each layer, at most.
+        batch: Payments a step.
+        negatives: Payments not known as fraud for each fraud, redrawn every epoch.
+        rate: Peak learning rate of the one-cycle schedule (Smith and Topin 2019).
+        weight_decay: Of AdamW.
+        patience: Epochs without a better validation AP before a layer stops.
+        validation: Share of the settled time that chooses the epoch and calibrates, the latest before the test.
+        test: Share of all time held out after it, 0 to leave testing to later data.
+        label_delay_days: Age at which a payment without a label counts as legitimate; by default the 90 % quantile of
+            the delays seen.
+        seed: Of weights and draws.
+        device: Where the network learns, `cpu` or `cuda`.
+    """
+
+    epochs: int = 10
+    batch: int = 1024
+    negatives: int = 25
+    rate: float = 2e-3
+    weight_decay: float = 1e-3
+    patience: int = 3
+    validation: float = 0.12
+    test: float = 0.15
+    label_delay_days: float | None = None
+    seed: int = 0
+    device: str = "cpu"
+
+
+@dataclass(frozen=True)
+class Targets:
+    """Which rows teach, choose and test, and what was known of them at the time.
+
+    Attributes:
+        train: Rows, int64.
+        validation: Rows, int64, later than those of `train`.
+        test: Rows, int64, later than every label the model has seen.
+        fraud: float32 for every row of the graph, as known when its part was used.
+        label_delay_us: Age at which no label means legitimate.
+    """
+
+    train: NDArray[np.int64]
+    validation: NDArray[np.int64]
+    test: NDArray[np.int64]
+    fraud: NDArray[np.float32]
+    label_delay_us: int
+
+
+def train(
+    runs: Sequence[Run],
+    config: TrainConfig | None = None,
+    shape: dict[str, Any] | None = None,
+    report: Report = lambda what, share: None,
+) -> Artifact:
+    """Train a model on events in journal order.
+
+    Args:
+        runs: Transactions and labels, from `data.sources.merged`.
+        config: How to train.
+        shape: Fields of `ModelConfig` that differ from its defaults.
+        report: Called with progress.
+
+    Returns:
+        The model, calibrated; its facts hold windows and metrics.
+
+    Raises:
+        ModelError: Too few payments or known frauds to learn from.
+    """
+    config = config or TrainConfig()
+    net_config = ModelConfig(present_roles(runs), **(shape or {}))
+    state = GraphState(
+        net_config.roles, capacity_for(sum(len(b) for _, b in runs), net_config.window), net_config.window
+    )
+    for i, events in enumerate(numbered(runs)):
+        state.apply(events)
+        if i % 64 == 0:
+            report("building the graph", i / len(runs))
+    targets = make_targets(state, config)
+    torch.manual_seed(config.seed)
+    net = RingwatchNet(net_config, config.seed).to(config.device)
+    learner = _Learner(net, state, targets, config, report)
+    logit = learner.run()
+    net.to("cpu").eval().requires_grad_(False)
+    known = targets.validation
+    calibration = PlattScaling.fit(logit[known].astype(np.float64), targets.fraud[known] > 0)
+    return Artifact(net_config, net, calibration, _facts(state, targets, config, learner.history))
+
+
+def make_targets(state: GraphState, config: TrainConfig) -> Targets:
+    """Split the rows by time, with each part's labels as they were known when it was used.
+
+    The test begins at a moment; the model may know only labels reported before it. Payments too young at that moment
+    for a missing label to mean anything are left out, and so are the last ones of the test. Where some
+    labels say "legitimate", a payment without a label is unknown and teaches nothing.
+    """
+    store, n = state.store, state.store.rows
+    labels, time = store.labels, store.columns.time[:n]
+    if n == 0 or not labels.fraud.any():
+        raise ModelError("training needs at least one payment that is labelled as fraud")
+    frauds = labels.fraud == 1
+    if config.label_delay_days is not None:
+        delay = int(config.label_delay_days * DAY_US)
+    else:
+        # A label's own report time is its journal time: the clock stood at most there when it was applied.
+        at = np.searchsorted(store.columns.offset[:n], labels.offset[frauds])
+        delay = int(np.quantile(time[np.minimum(at, n - 1)] - time[labels.row[frauds]], 0.9))
+    begin, end = int(time[0]), store.clock
+    test_start = int(begin + (end - begin) * (1 - config.test)) if config.test else end + 1
+    settled = test_start - delay
+    start = int(begin + (settled - begin) * (1 - config.validation))
+    test_row = int(np.searchsorted(time, test_start))
+    test_offset = int(store.columns.offset[test_row]) if test_row < n else state.applied
+    fraud, known = _believed(state, test_offset)
+    fraud_end, known_end = _believed(state, state.applied)
+    fraud[test_row:], known[test_row:] = fraud_end[test_row:], known_end[test_row:]
+    usable = known if (labels.fraud == 0).sum() > frauds.sum() else np.ones(n, bool)
+    rows = np.arange(n)
+    targets = Targets(
+        train=rows[usable & (time < start)],
+        validation=rows[usable & (time >= start) & (time <= settled)],
+        test=rows[usable & (time >= test_start) & (time <= end - delay)],
+        fraud=fraud,
+        label_delay_us=delay,
+    )
+    for part in ("train", "validation"):
+        chosen = fraud[getattr(targets, part)]
+        if not (0 < chosen.sum() < len(chosen)):
+            raise ModelError(
+                f"the {part} window holds {int(chosen.sum())} known frauds among {len(chosen):,} settled payments; "
+                f"give a longer history (labels take {delay / DAY_US:.1f} days to settle)"
+            )
+    return targets
+
+
+def _believed(state: GraphState, offset: int) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """What was known of every row before a journal offset."""
+    labels, n = state.store.labels, state.store.rows
+    fraud, known = np.zeros(n, np.float32), np.zeros(n, bool)
+    upto = int(np.searchsorted(labels.offset, offset))
+    fraud[labels.row[:upto]] = labels.fraud[:upto]  # NumPy keeps the last of repeated indices: the newest label
+    known[labels.row[:upto]] = True
+    return fraud, known
+
+
+class _Learner:
+    """Trains the layers of one network over one graph."""
+
+    def __init__(
+        self, net: RingwatchNet, state: GraphState, targets: Targets, config: TrainConfig, report: Report
+    ) -> None:
+        self.net, self.state, self.targets, self.config, self.report = net, state, targets, config, report
+        self.history: list[dict[str, float]] = []
+        self._rng = np.random.default_rng(config.seed)
+        self._device = torch.device(config.device)
+        self._view, roles, n = state.store.view, net.config.roles, state.store.rows
+        self._x = np.empty((n, net.config.inputs), np.float32)
+        for i in range(0, n, 1 << 16):
+            rows = np.arange(i, min(n, i + (1 << 16)))
+            self._x[rows] = features(self._view, roles, rows)
+            report("computing features", i / n)
+        self._category = state.store.columns.category[:n].astype(np.int64)
+        mean, std = self._x[targets.train].mean(0), self._x[targets.train].std(0)
+        net.mean.copy_(torch.from_numpy(mean))
+        net.scale.copy_(torch.from_numpy(1 / np.maximum(std, 1e-3).astype(np.float32)))
+        self._logit = np.zeros(n, np.float32)  # of the finished layers
+        self._h = np.empty((0, 0), np.float32)  # embeddings by the newest finished layer
+
+    def run(self) -> NDArray[np.float32]:
+        """Train every layer; returns the log-odds of all rows, float32 [N]."""
+        for layer in range(self.net.config.layers):
+            self._fit(layer)
+            self._finish(layer)
+        return self._logit
+
+    def _forward(self, layer: int, rows: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
+        """Layer `layer` of rows: embeddings, and the log-odds up to it."""
+        near = neighbours(self._view, rows, self.net.config.neighbours)
+        edge = torch.from_numpy(edges(self._view, rows, near)).to(self._device)
+        valid = torch.from_numpy(near >= 0).to(self._device)
+        # Rows that share a merchant share neighbours: each is embedded once.
+        unique, inverse = np.unique(np.maximum(near, 0), return_inverse=True)
+        kv = self.net.layer(layer).keys_values(self._below(layer, unique))
+        gathered = kv[torch.from_numpy(inverse.reshape(near.shape)).to(self._device)]
+        h, step = self.net.layer(layer).attend(self._below(layer, rows), gathered, valid, edge)
+        return h, step + torch.from_numpy(self._logit[rows]).to(self._device)
+
+    def _below(self, layer: int, rows: NDArray[np.int64]) -> Tensor:
+        if layer > 0:
+            return torch.from_numpy(self._h[rows]).to(self._device)
+        x, category = torch.from_numpy(self._x[rows]), torch.from_numpy(self._category[rows])
+        return self.net.encode(x.to(self._device), category.to(self._device))
+
+    def _fit(self, layer: int) -> None:
+        config, fraud = self.config, self.targets.fraud
+        train = self.targets.train
+        positive, negative = train[fraud[train] > 0], train[fraud[train] == 0]
+        drawn = min(len(negative), config.negatives * len(positive))
+        steps = max(1, (len(positive) + drawn) // config.batch) * config.epochs
+        if layer > 0:  # begin with exactly the layer below's score
+            with torch.no_grad():
+                self.net.layer(layer).head_w2.zero_()
+        parameters = self.net.learnt_in(layer)
+        optimiser = torch.optim.AdamW(parameters, config.rate, weight_decay=config.weight_decay)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, config.rate, total_steps=steps + 1)
+        best, best_ap, since, step = self._snapshot(), -1.0, 0, 0
+        for epoch in range(config.epochs):
+            self.net.train()
+            rows = np.concatenate([positive, self._rng.choice(negative, drawn, replace=False)])
+            self._rng.shuffle(rows)
+            losses = []
+            for i in range(0, max(1, len(rows) - config.batch + 1), config.batch):
+                batch = np.sort(rows[i : i + config.batch])
+                _, logit = self._forward(layer, batch)
+                target = torch.from_numpy(fraud[batch]).to(self._device)
+                loss = nn.functional.binary_cross_entropy_with_logits(logit, target)
+                optimiser.zero_grad()
+                loss.backward()
+                nn.utils.clip_grad_norm_(parameters, 1.0)
+                optimiser.step()
+                if step < steps:
+                    schedule.step()
+                step += 1
+                losses.append(loss.item())
+                self.report(f"training layer {layer + 1} of {self.net.config.layers}", step / steps)
+            ap = self._validate(layer)
+            self.history.append({"layer": layer + 1, "epoch": epoch + 1, "loss": float(np.mean(losses)), "ap": ap})
+            if ap > best_ap:
+                best, best_ap, since = self._snapshot(), ap, 0
+            else:
+                since += 1
+                if since >= config.patience:
+                    break
+        self.net.load_state_dict(best)
+
+    def _snapshot(self) -> dict[str, Tensor]:
+        return {name: tensor.detach().clone() for name, tensor in self.net.state_dict().items()}
+
+    @torch.no_grad()
+    def _validate(self, layer: int, most: int = 60_000) -> float:
+        self.net.eval()
+        rows = self.targets.validation
+        if len(rows) > most:
+            rows = np.sort(np.random.default_rng(0).choice(rows, most, replace=False))
+        fraud = self.targets.fraud[rows] > 0
+        if not fraud.any():
+            return 0.0
+        logit = np.concatenate(
+            [self._forward(layer, rows[i : i + 4096])[1].cpu().numpy() for i in range(0, len(rows), 4096)]
+        )
+        return float(average_precision_score(fraud, logit))
+
+    @torch.no_grad()
+    def _finish(self, layer: int) -> None:
+        """Embed and score every row with the finished layer, for the next to build on."""
+        self.net.eval()
+        n = self.state.store.rows
+        h, logit = np.empty((n, self.net.config.width), np.float32), np.empty(n, np.float32)
+        for i in range(0, n, 4096):
+            rows = np.arange(i, min(n, i + 4096))
+            embedded, total = self._forward(layer, rows)
+            h[rows], logit[rows] = embedded.cpu().numpy(), total.cpu().numpy()
+            self.report(f"embedding all payments, layer {layer + 1}", i / n)
+        self._h, self._logit = h, logit
+
+
+def _facts(state: GraphState, targets: Targets, config: TrainConfig, history: list[dict[str, float]]) -> dict[str, Any]:
+    time = state.store.columns.time
+
+    def window(rows: NDArray[np.int64]) -> dict[str, Any] | None:
+        if not len(rows):
+            return None
+        first, last = (datetime.fromtimestamp(time[r] / 1e6, UTC).isoformat() for r in (rows[0], rows[-1]))
+        return {"from": first, "to": last, "payments": len(rows), "frauds": int(targets.fraud[rows].sum())}
+
+    return {
+        "seed": config.seed,
+        "training": {
+            "config": asdict(config),
+            "label_delay_days": targets.label_delay_us / DAY_US,
+            "events": state.applied,
+            "train": window(targets.train),
+            "validation": window(targets.validation),
+            "test": window(targets.test),
+            "epochs": history,
+        },
+    }
