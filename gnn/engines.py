@@ -4,6 +4,7 @@ Both read the graph through the same prepared `Work` and share one key-value cac
 where the other stopped.
 """
 
+from collections.abc import Callable
 from typing import Protocol
 
 import numpy as np
@@ -20,17 +21,23 @@ from graph.store import View
 
 
 class Engine(Protocol):
-    """Runs the network on rows whose graph side is prepared."""
+    """Runs the network on rows whose graph side is in `work`. C slots, L layers, D width."""
 
     name: str  # "cpu" or "cuda"
 
-    def score(self, view: View, cache: NDArray[np.float32], rows: NDArray[np.int64], work: Work, write: bool) -> None:
-        """Fill `work.h` and `work.logit`; write the rows' keys and values to `cache` [L, C, 2D] if asked."""
+    def encode(self, view: View, rows: NDArray[np.int64], work: Work) -> None:
+        """Set `work.h` to the rows' embeddings by themselves, `work.logit` to 0."""
+
+    def keys_values(self, layer: int, work: Work) -> NDArray[np.float32]:
+        """What later rows read of these in a layer, float32 [B, 2D]."""
+
+    def attend(self, layer: int, kv: NDArray[np.float32], work: Work) -> None:
+        """Update `work.h` and add to `work.logit`, reading the layer's keys and values `kv` [C, 2D]."""
 
     def without(
         self, view: View, cache: NDArray[np.float32], rows: NDArray[np.int64], work: Work, masks: NDArray[np.int64]
     ) -> NDArray[np.float32]:
-        """Log-odds [B, G] with the groups in each bit mask [G] left out."""
+        """Log-odds [B, G] with the groups in each bit mask [G] left out; `cache` [L, C, 2D]."""
 
 
 def make_plan(net: RingwatchNet) -> Plan:
@@ -47,36 +54,38 @@ class CpuEngine:
     def __init__(self, net: RingwatchNet, threads: int | None = None) -> None:
         self._weights = net.weights()
         self._plan = make_plan(net)
-        self._layers = net.config.layers
         self._threads = threads
 
-    def score(self, view: View, cache: NDArray[np.float32], rows: NDArray[np.int64], work: Work, write: bool) -> None:
-        """See `Engine`. Layer by layer, so that rows of one batch see each other as if scored one by one."""
+    def encode(self, view: View, rows: NDArray[np.int64], work: Work) -> None:
+        """See `Engine`."""
         w, plan = self._weights, self._plan
+        self._each(len(rows), lambda i, j: kernels.encode(view, w, plan, rows[i:j], part(work, i, j)))
 
-        def encode(i: int, j: int) -> None:
-            kernels.encode(view, w, plan, cache, rows[i:j], part(work, i, j), write)
+    def keys_values(self, layer: int, work: Work) -> NDArray[np.float32]:
+        """See `Engine`."""
+        w, out = self._weights, np.empty((len(work.h), self._weights.kv_w.shape[2]), np.float32)
+        self._each(len(out), lambda i, j: kernels.keys_values(w, layer, part(work, i, j), out[i:j]))
+        return out
 
-        chunked(encode, len(rows), self._threads)
-        for layer in range(self._layers):
-
-            def attend(i: int, j: int, layer: int = layer) -> None:
-                kernels.attend(w, plan, layer, cache, rows[i:j], part(work, i, j), write)
-
-            chunked(attend, len(rows), self._threads)
+    def attend(self, layer: int, kv: NDArray[np.float32], work: Work) -> None:
+        """See `Engine`."""
+        w, plan = self._weights, self._plan
+        self._each(len(work.h), lambda i, j: kernels.attend(w, plan, layer, kv, part(work, i, j)))
 
     def without(
         self, view: View, cache: NDArray[np.float32], rows: NDArray[np.int64], work: Work, masks: NDArray[np.int64]
     ) -> NDArray[np.float32]:
         """See `Engine`."""
-        out = np.empty((len(rows), len(masks)), np.float32)
-        w, plan = self._weights, self._plan
+        w, plan, out = self._weights, self._plan, np.empty((len(rows), len(masks)), np.float32)
 
         def run(i: int, j: int) -> None:
             kernels.without(view, w, plan, cache, rows[i:j], part(work, i, j), masks, out[i:j])
 
-        chunked(run, len(rows), self._threads)
+        self._each(len(rows), run)
         return out
+
+    def _each(self, n: int, run: Callable[[int, int], object]) -> None:
+        chunked(run, n, self._threads)
 
 
 class TorchEngine:
@@ -91,19 +100,24 @@ class TorchEngine:
         self._groups = torch.from_numpy(feature_groups(net.config.roles)).to(self._device)
 
     @torch.inference_mode()
-    def score(self, view: View, cache: NDArray[np.float32], rows: NDArray[np.int64], work: Work, write: bool) -> None:
+    def encode(self, view: View, rows: NDArray[np.int64], work: Work) -> None:
         """See `Engine`."""
-        net, slots = self._net, rows & (cache.shape[1] - 1)
-        h = net.encode(self._to(work.x), self._category(view, rows))
-        valid, edge = self._to(work.near >= 0), self._to(work.edge)
-        logit = torch.zeros(len(rows), device=self._device)
-        for layer in range(net.config.layers):
-            if write:
-                cache[layer, slots] = net.layer(layer).keys_values(h).cpu().numpy()
-            h, step = net.layer(layer).attend(h, self._near(cache, layer, work), valid, edge)
-            logit += step
+        work.h[:] = self._net.encode(self._to(work.x), self._category(view, rows)).cpu().numpy()
+        work.logit[:] = 0
+
+    @torch.inference_mode()
+    def keys_values(self, layer: int, work: Work) -> NDArray[np.float32]:
+        """See `Engine`."""
+        out: NDArray[np.float32] = self._net.layer(layer).keys_values(self._to(work.h)).cpu().numpy()
+        return out
+
+    @torch.inference_mode()
+    def attend(self, layer: int, kv: NDArray[np.float32], work: Work) -> None:
+        """See `Engine`."""
+        near, edge = self._to(work.near >= 0), self._to(work.edge)
+        h, step = self._net.layer(layer).attend(self._to(work.h), self._gathered(kv, work), near, edge)
         work.h[:] = h.cpu().numpy()
-        work.logit[:] = logit.cpu().numpy()
+        work.logit[:] += step.cpu().numpy()
 
     @torch.inference_mode()
     def without(
@@ -126,7 +140,7 @@ class TorchEngine:
                 ties[..., 1:3] = 0
             logit = torch.zeros(len(rows), device=self._device)
             for layer in range(net.config.layers):
-                h, step = net.layer(layer).attend(h, self._near(cache, layer, work), valid, ties)
+                h, step = net.layer(layer).attend(h, self._gathered(cache[layer], work), valid, ties)
                 logit += step
             out[:, g] = logit
         return out.cpu().numpy()
@@ -138,8 +152,8 @@ class TorchEngine:
         mask = len(view.columns.time) - 1
         return self._to(view.columns.category[rows & mask].astype(np.int64))
 
-    def _near(self, cache: NDArray[np.float32], layer: int, work: Work) -> torch.Tensor:
-        return self._to(cache[layer][np.maximum(work.near, 0) & (cache.shape[1] - 1)])
+    def _gathered(self, kv: NDArray[np.float32], work: Work) -> torch.Tensor:
+        return self._to(kv[np.maximum(work.near, 0) & (len(kv) - 1)])
 
 
 def part(work: Work, i: int, j: int) -> Work:

@@ -156,11 +156,17 @@ def _attend(
 
 
 @jit()
-def prepare(view: View, plan: Plan, rows: NDArray[np.int64], work: Work) -> None:
-    """Features, neighbours and edges of rows: everything that comes from the graph and not from the weights."""
+def describe(view: View, plan: Plan, rows: NDArray[np.int64], work: Work) -> None:
+    """Features of rows."""
     keys = np.empty((plan.pairs.shape[1], 2 * DEPTH), np.int64)
     for b in range(rows.shape[0]):
         features_row(view, plan.pairs, rows[b], keys, work.x[b])
+
+
+@jit()
+def gather(view: View, rows: NDArray[np.int64], work: Work) -> None:
+    """Neighbours of rows, and what ties each to its reader."""
+    for b in range(rows.shape[0]):
         for r in range(work.near.shape[1]):
             n = walk(view, rows[b], r, work.near[b, r])
             for k in range(n):
@@ -170,28 +176,26 @@ def prepare(view: View, plan: Plan, rows: NDArray[np.int64], work: Work) -> None
 
 
 @jit()
-def encode(
-    view: View, w: Weights, plan: Plan, cache: NDArray[np.float32], rows: NDArray[np.int64], work: Work, write: bool
-) -> None:
-    """Embed rows by themselves; writes their first keys and values to `cache` [L, C, 2D] if asked."""
-    mask = cache.shape[1] - 1
+def encode(view: View, w: Weights, plan: Plan, rows: NDArray[np.int64], work: Work) -> None:
+    """Embed rows by themselves."""
+    mask = view.columns.time.shape[0] - 1
     for b in range(rows.shape[0]):
         _encode(w, plan, work.x[b], view.columns.category[rows[b] & mask], 0, work.h[b])
         work.logit[b] = 0
-        if write:
-            _dense(work.h[b], w.kv_w[0], w.kv_b[0], cache[0, rows[b] & mask])
 
 
 @jit()
-def attend(
-    w: Weights, plan: Plan, layer: int, cache: NDArray[np.float32], rows: NDArray[np.int64], work: Work, write: bool
-) -> None:
-    """One layer for rows whose neighbours' keys and values are in the cache; writes the rows' own for the next."""
-    mask = cache.shape[1] - 1
-    for b in range(rows.shape[0]):
-        work.logit[b] += _attend(w, plan, layer, cache[layer], work.near[b], work.edge[b], 0, work.h[b])
-        if write and layer + 1 < cache.shape[0]:
-            _dense(work.h[b], w.kv_w[layer + 1], w.kv_b[layer + 1], cache[layer + 1, rows[b] & mask])
+def keys_values(w: Weights, layer: int, work: Work, out: NDArray[np.float32]) -> None:
+    """What later rows will read of these in a layer: `out` [B, 2D]."""
+    for b in range(out.shape[0]):
+        _dense(work.h[b], w.kv_w[layer], w.kv_b[layer], out[b])
+
+
+@jit()
+def attend(w: Weights, plan: Plan, layer: int, kv: NDArray[np.float32], work: Work) -> None:
+    """One layer for rows whose neighbours' keys and values are all in the layer's cache `kv` [C, 2D]."""
+    for b in range(work.logit.shape[0]):
+        work.logit[b] += _attend(w, plan, layer, kv, work.near[b], work.edge[b], 0, work.h[b])
 
 
 @jit()

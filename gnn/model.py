@@ -232,7 +232,7 @@ def _normal(generator: torch.Generator, *shape: int) -> nn.Parameter:
 
 
 def _zeros(*shape: int) -> nn.Parameter:
-    return nn.Parameter(torch.zeros(*shape))
+    return nn.Parameter(torch.zeros(shape))
 
 
 @torch.no_grad()

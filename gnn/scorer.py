@@ -11,7 +11,7 @@ from gnn.errors import ModelError
 from gnn.explain import Reason, reasons
 from gnn.groups import group_names
 from gnn.kernels import Work
-from gnn.model import EDGE
+from gnn.model import EDGE, ModelConfig
 from graph.jit import chunked
 from graph.state import GraphState
 
@@ -123,20 +123,35 @@ class Scorer:
         self._engine.without(self.state.store.view, self.cache, rows, self._prepare(rows), np.zeros(1, np.int64))
 
     def _prepare(self, rows: NDArray[np.int64]) -> Work:
-        config, b = self.artifact.config, len(rows)
-        shape = (b, len(config.roles), config.neighbours)
-        work = Work(
-            x=np.empty((b, config.inputs), np.float32),
-            near=np.empty(shape, np.int64),
-            edge=np.empty((*shape, EDGE), np.float32),
-            h=np.empty((b, config.width), np.float32),
-            logit=np.empty(b, np.float32),
-        )
+        work = new_work(self.artifact.config, len(rows))
         view, plan = self.state.store.view, self._plan
-        chunked(lambda i, j: kernels.prepare(view, plan, rows[i:j], part(work, i, j)), b, self._threads)
+
+        def run(i: int, j: int) -> None:
+            kernels.describe(view, plan, rows[i:j], part(work, i, j))
+            kernels.gather(view, rows[i:j], part(work, i, j))
+
+        chunked(run, len(rows), self._threads)
         return work
 
     def _run(self, rows: NDArray[np.int64], *, write: bool) -> Work:
-        work = self._prepare(rows)
-        self._engine.score(self.state.store.view, self.cache, rows, work, write)
+        """The network on rows, layer by layer, so that rows of one batch see each other as if scored one by one."""
+        work, engine = self._prepare(rows), self._engine
+        slots = rows & (self.state.store.capacity - 1)
+        engine.encode(self.state.store.view, rows, work)
+        for layer in range(self.artifact.config.layers):
+            if write:
+                self.cache[layer, slots] = engine.keys_values(layer, work)
+            engine.attend(layer, self.cache[layer], work)
         return work
+
+
+def new_work(config: ModelConfig, b: int) -> Work:
+    """Room for the intermediate results of b rows."""
+    shape = (b, len(config.roles), config.neighbours)
+    return Work(
+        x=np.empty((b, config.inputs), np.float32),
+        near=np.empty(shape, np.int64),
+        edge=np.empty((*shape, EDGE), np.float32),
+        h=np.empty((b, config.width), np.float32),
+        logit=np.empty(b, np.float32),
+    )

@@ -1,8 +1,10 @@
 """One typed way to compile a kernel and to run it over many rows."""
 
+import hashlib
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numba
@@ -11,8 +13,24 @@ F = TypeVar("F", bound=Callable[..., Any])
 CHUNK = 512  # rows a thread takes at a time
 
 
+def _cache_folder() -> str:
+    """Where machine code is kept: a folder for each state of the kernels' sources.
+
+    Numba compiles a callee into its caller but looks only at the caller's file to tell whether its cache is stale.
+    """
+    root = Path(__file__).resolve().parents[1]
+    digest = hashlib.sha256()
+    for source in sorted([*root.glob("graph/*.py"), *root.glob("gnn/*.py")]):
+        digest.update(source.read_bytes())
+    return str(root / "var" / "numba" / digest.hexdigest()[:16])
+
+
+if "NUMBA_CACHE_DIR" not in os.environ:
+    numba.config.CACHE_DIR = _cache_folder()
+
+
 def jit() -> Callable[[F], F]:
-    """Compile a function with Numba: no Python objects, no GIL, machine code cached beside the source.
+    """Compile a function with Numba: no Python objects, no GIL, machine code cached on disk.
 
     No `fastmath`: the order of summation is part of a score, which must not depend on the batch it came in.
     """

@@ -49,11 +49,11 @@ def edges(view: View, rows: NDArray[np.int64], near: NDArray[np.int64]) -> NDArr
 
 @jit()
 def visible(view: View, row: int, time: int, back: int, span_us: int) -> bool:
-    """Whether the reader `row` at `time` may follow to row `back`: inside its rows and inside `span_us`."""
+    """Whether the reader `row` at `time` may follow to row `back`: inside its window and inside `span_us`."""
     if back < 0 or row - back > view.window_rows:
         return False
     mask = view.columns.time.shape[0] - 1
-    return bool(time - view.columns.time[back & mask] <= span_us)
+    return bool(time - view.columns.time[back & mask] <= min(span_us, view.window_us))
 
 
 @jit()

@@ -33,7 +33,7 @@ class GraphState:
         self._rows: dict[str, int] = {}  # transaction id -> row
 
     def apply(self, events: Events) -> range:
-        """Take in the next events of the journal.
+        """Take in the next events of the journal. A label of a payment that the buffer does not hold changes nothing.
 
         Args:
             events: They must begin at `applied`.
@@ -42,7 +42,7 @@ class GraphState:
             The rows of the payments among them; empty for other kinds.
 
         Raises:
-            GraphError: The events do not follow on, or a label names a payment that was never seen.
+            GraphError: The events do not follow on.
         """
         if events.offset != self.applied:
             raise GraphError(f"events at offset {events.offset} do not follow offset {self.applied}")
@@ -90,8 +90,6 @@ class GraphState:
     def _label(self, events: Events) -> None:
         ids = events.batch.column("transaction_id").to_pylist()
         rows = self.transaction_rows(ids)
-        if (rows < 0).any() and self.store.oldest == 0:
-            raise GraphError(f"label for the unknown transaction {ids[int(np.argmax(rows < 0))]!r}")
         fraud = events.batch.column("is_fraud").cast(pa.int8()).to_numpy(zero_copy_only=False)
         time = events.batch.column("reported_at").cast(pa.int64()).to_numpy()
         deltas = self.store.label(rows, fraud, events.offset, time)

@@ -1,0 +1,108 @@
+"""The graph's oracle: the same definitions by scanning a list of payments, slowly and without a single pointer."""
+
+import math
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from graph.features import DEPTH, NEVER_S, WINDOWS_US, counterparts
+from graph.store import Window
+
+
+@dataclass
+class PlainRow:
+    entity: tuple[int, ...]  # one node for each role, -1 missing
+    time: int
+    raw_time: int
+    amount: int
+    offset: int
+    labels: list[tuple[int, int]] = field(default_factory=list)  # (offset, fraud)
+
+
+@dataclass
+class PlainGraph:
+    role_type: tuple[int, ...]
+    window: Window
+    rows: list[PlainRow] = field(default_factory=list)
+    clock: int = 0
+    offset: int = 0
+
+    def append(self, entity: tuple[int, ...], time: int, amount: int) -> None:
+        self.clock = max(self.clock, time)
+        self.rows.append(PlainRow(entity, self.clock, time, amount, self.offset))
+        self.offset += 1
+
+    def label(self, row: int, fraud: int, time: int) -> None:
+        self.clock = max(self.clock, time)
+        self.rows[row].labels.append((self.offset, fraud))
+        self.offset += 1
+
+    def believed(self, row: int, offset: int) -> int:
+        seen = [fraud for at, fraud in self.rows[row].labels if at < offset]
+        return seen[-1] if seen else -1
+
+    def chain(self, row: int, role: int, span_us: int) -> list[int]:
+        """Earlier rows of the entity in any role of its type, newest first, inside the window and the span."""
+        here = self.rows[row]
+        node = here.entity[role]
+        if node < 0:
+            return []
+        out = []
+        for back in range(row - 1, max(-1, row - self.window.rows - 1), -1):
+            there = self.rows[back]
+            touches = any(
+                there.entity[q] == node and self.role_type[q] == self.role_type[role] for q in range(len(there.entity))
+            )
+            if touches and here.time - there.time <= span_us:
+                out.append(back)
+        return out
+
+    def features(self, row: int) -> np.ndarray:
+        here = self.rows[row]
+        day = (here.raw_time % 86_400_000_000) / 86_400_000_000 * 2 * math.pi
+        week = (here.raw_time % 604_800_000_000) / 604_800_000_000 * 2 * math.pi
+        out = [math.log1p(here.amount), math.sin(day), math.cos(day), math.sin(week), math.cos(week)]
+        out.append(math.log1p((here.time - here.raw_time) / 1e6))
+        pairs = counterparts(["x"] * len(self.role_type))
+        for role in range(len(self.role_type)):
+            out += self._entity(row, role, [int(c) for c in pairs[role] if c >= 0])
+        return np.array([*out, 0.0, 0.0, 0.0])
+
+    def _entity(self, row: int, role: int, others: list[int]) -> list[float]:
+        here = self.rows[row]
+        nothing = [0.0] * (4 + 16 + 5 * len(others))
+        if here.entity[role] < 0:
+            return nothing
+        seen = self.chain(row, role, self.window.span_us)
+        if not seen:
+            return [1.0, math.log1p(NEVER_S), *nothing[2:]]
+        node = here.entity[role]
+
+        def age(back: int) -> float:
+            return here.time - self.rows[back].time
+
+        out = [1.0, math.log1p(age(seen[0]) / 1e6), math.log1p(age(seen[-1]) / 1e6), 0.0]
+        inside = [[b for b in seen if age(b) <= w] for w in WINDOWS_US]
+        counts = [len(rows) for rows in inside]
+        amounts = [sum(self.rows[b].amount for b in rows) for rows in inside]
+        if counts[-1]:
+            out[3] = math.log1p(here.amount) - math.log1p(amounts[-1] / counts[-1])
+        # The newest row always counts for what comes from the walk, then those inside 30 days, at most DEPTH in all.
+        walked = [seen[0], *(b for b in seen[1:] if age(b) <= WINDOWS_US[-1])][:DEPTH]
+        beliefs = {b: self.believed(b, here.offset) for b in walked}
+        frauds = [sum(beliefs[b] == 1 for b in walked if age(b) <= w) for w in WINDOWS_US]
+        labelled = [sum(beliefs[b] >= 0 for b in walked if age(b) <= w) for w in WINDOWS_US]
+        out += [math.log1p(v) for v in (*counts, *amounts, *frauds, *labelled)]
+        for other in others:
+            met = {}
+            for b in walked:
+                there = self.rows[b].entity
+                # Where it stands in the counterpart's own role, the other end of the transfer is its counterpart.
+                own = next(
+                    q for q in range(len(there)) if there[q] == node and self.role_type[q] == self.role_type[role]
+                )
+                met[b] = there[role if own == other else other]
+            for w in WINDOWS_US:
+                out.append(math.log1p(len({met[b] for b in walked if met[b] >= 0 and age(b) <= w})))
+            out.append(math.log1p(sum(met[b] >= 0 and met[b] == here.entity[other] for b in walked)))
+        return out
