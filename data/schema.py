@@ -1,0 +1,210 @@
+"""The transaction and label schemas: the public contract of files, journal and API, and the check that guards them.
+
+A *canonical batch* has exactly the columns of its schema, in order, as plain Arrow arrays, and every value inside the
+limits below. Nothing behind this module looks at a value again.
+"""
+
+import hashlib
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Final
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from data.columns import Column, amounts, codes, flags, names, times
+from data.errors import SchemaError
+
+TIMESTAMP: Final = pa.timestamp("us", tz="UTC")
+
+TRANSACTION_SCHEMA: Final[pa.Schema] = pa.schema(
+    [
+        pa.field("transaction_id", pa.string(), nullable=False),
+        pa.field("timestamp", TIMESTAMP, nullable=False),
+        pa.field("account_id", pa.string(), nullable=False),
+        pa.field("merchant_id", pa.string(), nullable=False),
+        pa.field("device_id", pa.string()),
+        pa.field("amount", pa.int64(), nullable=False),
+        pa.field("currency", pa.string(), nullable=False),
+        pa.field("ip", pa.string()),
+        pa.field("card_id", pa.string()),
+        pa.field("payee_id", pa.string()),
+        pa.field("location_id", pa.string()),
+        pa.field("channel", pa.string()),
+        pa.field("mcc", pa.string()),
+        pa.field("country", pa.string()),
+    ]
+)
+LABEL_SCHEMA: Final[pa.Schema] = pa.schema(
+    [
+        pa.field("transaction_id", pa.string(), nullable=False),
+        pa.field("is_fraud", pa.bool_(), nullable=False),
+        pa.field("reported_at", TIMESTAMP, nullable=False),
+    ]
+)
+
+MAX_TRANSACTION_ID: Final = 64  # characters
+MAX_ID: Final = 128  # characters, of every other text
+MAX_AMOUNT: Final = 10**15  # minor units
+EARLIEST: Final = datetime(2000, 1, 1, tzinfo=UTC)
+LATEST: Final = datetime(2100, 1, 1, tzinfo=UTC)  # excluded
+
+
+@dataclass(frozen=True)
+class Role:
+    """A part that an entity plays in a payment.
+
+    Attributes:
+        name: The role's own name.
+        column: The column of `TRANSACTION_SCHEMA` that holds the entity's identifier.
+        entity_type: Roles of one entity type share their entities: a payee of one payment is the account of another.
+    """
+
+    name: str
+    column: str
+    entity_type: str
+
+
+ROLES: Final[tuple[Role, ...]] = (
+    Role("account", "account_id", "account"),
+    Role("merchant", "merchant_id", "merchant"),
+    Role("device", "device_id", "device"),
+    Role("ip", "ip", "ip"),
+    Role("card", "card_id", "card"),
+    Role("payee", "payee_id", "account"),
+    Role("location", "location_id", "location"),
+)
+CATEGORIES: Final = ("currency", "channel", "mcc", "country")
+
+
+def role(name: str) -> Role:
+    """The role of that name.
+
+    Raises:
+        SchemaError: There is none.
+    """
+    for candidate in ROLES:
+        if candidate.name == name:
+            return candidate
+    raise SchemaError(f"no role named {name!r}; roles are {', '.join(r.name for r in ROLES)}")
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Why a row was refused. Each refused row has one: its first bad column in schema order.
+
+    Attributes:
+        file: Where the row came from.
+        row: Its number in the file; the first row of data is 0.
+        column: The offending column.
+        reason: What is wrong with it.
+    """
+
+    file: str
+    row: int
+    column: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.file}: row {self.row}: {self.column}: {self.reason}"
+
+
+def check_transactions(
+    data: pa.Table | pa.RecordBatch, file: str = "<memory>", first_row: int = 0
+) -> tuple[pa.RecordBatch, list[Refusal]]:
+    """Turn rows into a canonical batch of `TRANSACTION_SCHEMA`, refusing the bad ones.
+
+    Cast are dictionary, large and view strings and integers to string; every timestamp unit and zone (none = UTC) and
+    ISO 8601 text to UTC microseconds, finer parts cut off; integers, integral floats, decimals and text to the amount.
+    Columns outside the schema are ignored, missing optional ones are null.
+
+    Args:
+        data: The rows.
+        file: Named in refusals.
+        first_row: Number of the first row, for refusals.
+
+    Returns:
+        The good rows in their order, and one refusal for each bad row, in row order.
+
+    Raises:
+        SchemaError: A required column is missing, a column is there twice or its type is of no use.
+    """
+    return _check(data, TRANSACTION_SCHEMA, file, first_row)
+
+
+def check_labels(
+    data: pa.Table | pa.RecordBatch, file: str = "<memory>", first_row: int = 0
+) -> tuple[pa.RecordBatch, list[Refusal]]:
+    """Turn rows into a canonical batch of `LABEL_SCHEMA`; as `check_transactions`. `is_fraud` may be 0 or 1 too."""
+    return _check(data, LABEL_SCHEMA, file, first_row)
+
+
+def content_hashes(batch: pa.RecordBatch) -> list[bytes]:
+    """A 16-byte BLAKE2b digest of the content of each row of a canonical batch, all columns in order.
+
+    Canonical text is never empty and holds no control character, so that joining by U+001F with nothing for null is
+    injective. The digest is stored in journals: its input must not change within a journal format.
+    """
+    parts = [
+        (column.cast(pa.int64()) if pa.types.is_timestamp(column.type) else column).cast(pa.string())
+        for column in batch.columns
+    ]
+    joined = pc.binary_join_element_wise(*parts, "\x1f", null_handling="replace", null_replacement="")
+    blake2b = hashlib.blake2b
+    return [blake2b(row, digest_size=16).digest() for row in joined.cast(pa.binary()).to_pylist()]
+
+
+def _check(
+    data: pa.Table | pa.RecordBatch, schema: pa.Schema, file: str, first_row: int
+) -> tuple[pa.RecordBatch, list[Refusal]]:
+    columns = [_column(data, field, file) for field in schema]
+    first_bad: NDArray[np.int16] | None = None  # the first bad column of each row; allocated once there is one
+    for number, column in enumerate(columns):
+        if column.reasons:
+            if first_bad is None:
+                first_bad = np.full(data.num_rows, -1, np.int16)
+            rows = np.fromiter(column.reasons, np.int64, len(column.reasons))
+            first_bad[rows[first_bad[rows] < 0]] = number
+    batch = pa.RecordBatch.from_arrays([column.values for column in columns], schema=schema)
+    if first_bad is None:
+        return batch, []
+    refusals = []
+    for row in np.flatnonzero(first_bad >= 0).tolist():
+        number = int(first_bad[row])
+        refusals.append(Refusal(file, first_row + row, schema.names[number], columns[number].reasons[row]))
+    return batch.filter(pa.array(first_bad < 0)), refusals
+
+
+def _column(data: pa.Table | pa.RecordBatch, field: pa.Field, file: str) -> Column:
+    found = data.schema.get_all_field_indices(field.name)
+    if len(found) > 1:
+        raise SchemaError(f"{file}: column {field.name} is there {len(found)} times")
+    if not found:
+        if not field.nullable:
+            raise SchemaError(f"{file}: the required column {field.name} is missing")
+        return Column(pa.nulls(data.num_rows, field.type))
+    raw = data.column(found[0])
+    if isinstance(raw, pa.ChunkedArray):
+        raw = raw.combine_chunks()
+    try:
+        if field.name == "amount":
+            column = amounts(raw, MAX_AMOUNT)
+        elif field.name == "currency":
+            column = codes(raw)
+        elif field.type == TIMESTAMP:
+            column = times(raw, EARLIEST, LATEST)
+        elif field.type == pa.bool_():
+            column = flags(raw)
+        else:
+            column = names(raw, MAX_TRANSACTION_ID if field.name == "transaction_id" else MAX_ID)
+    except TypeError as error:
+        raise SchemaError(f"{file}: column {field.name}: {error}") from None
+    except pa.ArrowInvalid as error:
+        raise SchemaError(f"{file}: column {field.name} is damaged: {error}") from None
+    if not field.nullable and column.values.null_count:
+        # A value already refused for what it is has become null here: its own reason stays.
+        for row in np.flatnonzero(column.values.is_null().to_numpy(zero_copy_only=False)).tolist():
+            column.reasons.setdefault(row, "is missing")
+    return column
