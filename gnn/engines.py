@@ -158,4 +158,4 @@ class TorchEngine:
 
 def part(work: Work, i: int, j: int) -> Work:
     """Rows [i, j) of a batch's intermediate results, as views."""
-    return Work(*(array[i:j] for array in work))
+    return Work._make(array[i:j] for array in work)

@@ -167,6 +167,9 @@ class AttentionLayer(nn.Module):
 class RingwatchNet(nn.Module):
     """The network in PyTorch: used to train, to score on CUDA, and as the oracle of the fused CPU kernel."""
 
+    mean: Tensor
+    scale: Tensor
+
     def __init__(self, config: ModelConfig, seed: int = 0) -> None:
         super().__init__()
         self.config = config
@@ -224,7 +227,7 @@ class RingwatchNet(nn.Module):
             tensor = own if own is not None else torch.stack([getattr(layer, name) for layer in self.layers])
             return np.ascontiguousarray(tensor.detach().cpu().float().numpy())
 
-        return Weights(*(array(name) for name in Weights._fields))
+        return Weights._make(array(name) for name in Weights._fields)
 
 
 def _normal(generator: torch.Generator, *shape: int) -> nn.Parameter:

@@ -150,7 +150,7 @@ class GraphStore:
     @property
     def labels(self) -> Labels:
         """The label events so far."""
-        return Labels(*(column[: self._label_count] for column in self._labels))
+        return Labels._make(column[: self._label_count] for column in self._labels)
 
     @property
     def view(self) -> View:
@@ -177,7 +177,7 @@ class GraphStore:
         done = 0
         while done < n:  # a batch above the buffer's size overwrites its own beginning, as single appends would
             step = min(n - done, self.capacity)
-            part = Batch(*(column[done : done + step] for column in batch))
+            part = Batch._make(column[done : done + step] for column in batch)
             self.clock = _append(
                 self.columns, self._head, self.role_type, part, first + done, offset + done, self.clock
             )
@@ -200,7 +200,7 @@ class GraphStore:
             Change of belief for each event, int8 [n]: +1 now fraud, -1 no longer fraud, 0 no change.
         """
         n, start = len(rows), self._label_count
-        self._labels = Labels(*(grown(column, start + n) for column in self._labels))
+        self._labels = Labels._make(grown(column, start + n) for column in self._labels)
         kept, deltas = _label(self.columns, self._labels, rows, fraud, offset, start, self.oldest)
         self._label_count = start + kept
         if n:

@@ -1,5 +1,7 @@
 """The fused kernels against the network in PyTorch, cached against uncached, batch against one by one."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
@@ -120,7 +122,7 @@ def test_reasons_follow_the_input(artifact, one_by_one):
     by_code = [{r.code: r for r in reasons} for reasons in (before[-1], after[-1])]
     assert by_code[0] != by_code[1]
     assert all(1 <= len(r) <= 5 for r in after)
-    assert all(abs(a.contribution) >= abs(b.contribution) for r in after for a, b in zip(r, r[1:], strict=False))
+    assert all(abs(a.contribution) >= abs(b.contribution) for r in after for a, b in pairwise(r))
 
 
 def test_contributions_are_differences_of_log_odds(artifact, one_by_one):

@@ -1,0 +1,192 @@
+"""Re-score history with a model, spread over a Ray cluster.
+
+One cheap sequential pass builds the graph; after that every payment hangs off its own row, so the network goes
+layer by layer: all rows' layer-1 keys and values, then all rows' layer 1, and so on, each spread over actors that own a
+slice of the rows. The graph and each layer's keys and values are shared through Ray's object store, without a copy on a
+machine. The kernels are those of the service, so the scores are those that were given online.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import ray
+from numpy.typing import NDArray
+
+from data.journal import Events, Kind
+from gnn.artifact import Artifact, load
+from gnn.engines import CpuEngine, Engine, TorchEngine, make_plan, part
+from gnn.kernels import Work, describe, gather
+from gnn.replay import capacity_for
+from gnn.scorer import BATCH, new_work
+from graph.jit import chunked
+from graph.state import GraphState
+from graph.store import Columns, View
+
+Report = Callable[[str, float], None]
+
+
+@dataclass(frozen=True)
+class Rescored:
+    """Scores of all payments, in journal order.
+
+    Attributes:
+        scores: Columns transaction_id, journal_offset, fraud_probability, model_version.
+        actors: How many actors scored, and on what.
+    """
+
+    scores: pa.Table
+    actors: str
+
+
+def rescore(
+    model: Path | str,
+    events: Iterable[Events],
+    expected: int,
+    device: str = "auto",
+    actors: int | None = None,
+    report: Report = lambda what, share: None,
+) -> Rescored:
+    """Score every payment of a history.
+
+    Args:
+        model: Folder of the artifact.
+        events: The history, from offset 0.
+        expected: How many events there are, at least; sets the size of the graph's buffer.
+        device: `auto` takes GPUs where the cluster has them.
+        actors: How many to use; by default one for each GPU, or each CPU.
+        report: Called with progress.
+
+    Returns:
+        The scores.
+    """
+    artifact = load(model)
+    state = GraphState(artifact.roles, capacity_for(expected, artifact.config.window), artifact.config.window)
+    ids: list[pa.Array] = []
+    for event in events:
+        state.apply(event)
+        if event.kind is Kind.TRANSACTION:
+            ids.append(event.batch.column("transaction_id"))
+        report("building the graph", state.applied / max(1, expected))
+    started = not ray.is_initialized()
+    if started:
+        ray.init(include_dashboard=False, log_to_driver=False, configure_logging=False)
+    try:
+        logit, what = _spread(artifact, Path(model).resolve(), state, device, actors, report)
+    finally:
+        if started:
+            ray.shutdown()
+    n = state.store.rows
+    return Rescored(
+        pa.table(
+            {
+                "transaction_id": pa.chunked_array(ids, pa.string()),
+                "journal_offset": state.store.columns.offset[:n],
+                "fraud_probability": artifact.calibration.probability(logit),
+                "model_version": pa.repeat(artifact.version, n),
+            }
+        ),
+        what,
+    )
+
+
+def write(rescored: Rescored, folder: Path) -> Path:
+    """Write the scores as `scores.parquet` into a folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "scores.parquet"
+    pq.write_table(rescored.scores, path)
+    return path
+
+
+def _spread(
+    artifact: Artifact, model: Path, state: GraphState, device: str, actors: int | None, report: Report
+) -> tuple[NDArray[np.float64], str]:
+    n = state.store.rows
+    cluster = ray.cluster_resources()
+    gpus, cpus = int(cluster.get("GPU", 0)), int(cluster.get("CPU", 1))
+    on_gpu = device != "cpu" and gpus > 0
+    count = max(1, min(actors or (gpus if on_gpu else cpus), -(-n // BATCH)))
+    # A fraction of a CPU each, so that they start beside a service that holds some.
+    options: dict[str, Any] = {"num_gpus": 1, "num_cpus": 0.5} if on_gpu else {"num_cpus": 0.9 * cpus / count}
+    threads = max(1, cpus // count)
+    view = ray.put(_trimmed(state.store.view, n))
+    bounds = np.linspace(0, n, count + 1).astype(int)
+    worker = ray.remote(_Slice)
+    slices: list[Any] = [
+        worker.options(**options).remote(str(model), view, int(i), int(j), "cuda" if on_gpu else "cpu", threads)
+        for i, j in pairwise(bounds)
+    ]
+    layers = artifact.config.layers
+    logit = np.empty(0, np.float32)
+    kv = _gathered([s.encode.remote() for s in slices])
+    for layer in range(layers):
+        report("scoring", (layer + 1) / (layers + 1))
+        shared = ray.put(kv)
+        parts = [s.attend.remote(layer, shared) for s in slices]
+        if layer + 1 < layers:
+            kv = _gathered(parts)
+        else:
+            logit = _gathered(parts)
+    return logit.astype(np.float64), f"{count} x {'cuda' if on_gpu else f'cpu ({threads} threads)'}"
+
+
+def _gathered(parts: Sequence[Any]) -> NDArray[np.float32]:
+    return np.concatenate(ray.get(list(parts)))
+
+
+def _trimmed(view: View, n: int) -> View:
+    """The view without the empty end of its buffer: the smallest power of two that holds n rows."""
+    size = 1 << max(1, n - 1).bit_length()
+    return view._replace(columns=Columns._make(column[:size] for column in view.columns))
+
+
+class _Slice:
+    """Scores rows [first, last), one step of one layer at a time; keeps their embeddings between steps."""
+
+    def __init__(self, model: str, view: View, first: int, last: int, device: str, threads: int) -> None:
+        net = load(model).net
+        self._engine: Engine = CpuEngine(net, threads) if device == "cpu" else TorchEngine(net, device)
+        self._config, self._plan, self._threads = net.config, make_plan(net), threads
+        self._view, self._rows = view, np.arange(first, last)
+        self._h = np.empty((last - first, net.config.width), np.float32)
+        self._logit = np.zeros(last - first, np.float32)
+
+    def encode(self) -> NDArray[np.float32]:
+        """Embed the rows by themselves; returns their first keys and values, float32 [n, 2D]."""
+
+        def step(rows: NDArray[np.int64], work: Work) -> NDArray[np.float32]:
+            view, plan = self._view, self._plan
+            chunked(lambda i, j: describe(view, plan, rows[i:j], part(work, i, j)), len(rows), self._threads)
+            self._engine.encode(view, rows, work)
+            return self._engine.keys_values(0, work)
+
+        return self._each(step)
+
+    def attend(self, layer: int, kv: NDArray[np.float32]) -> NDArray[np.float32]:
+        """One layer over all rows' keys and values [N, 2D]; returns the next, or the log-odds after the last."""
+        padded = np.zeros((len(self._view.columns.time), kv.shape[1]), np.float32)
+        padded[: len(kv)] = kv
+
+        def step(rows: NDArray[np.int64], work: Work) -> NDArray[np.float32]:
+            view = self._view
+            chunked(lambda i, j: gather(view, rows[i:j], part(work, i, j)), len(rows), self._threads)
+            self._engine.attend(layer, padded, work)
+            last = layer + 1 == self._config.layers
+            return work.logit if last else self._engine.keys_values(layer + 1, work)
+
+        return self._each(step)
+
+    def _each(self, step: Callable[[NDArray[np.int64], Work], NDArray[np.float32]]) -> NDArray[np.float32]:
+        out = []
+        for i in range(0, len(self._rows), BATCH):
+            rows = self._rows[i : i + BATCH]
+            work = new_work(self._config, len(rows))
+            work.h[:], work.logit[:] = self._h[i : i + BATCH], self._logit[i : i + BATCH]
+            out.append(step(rows, work).copy())
+            self._h[i : i + BATCH], self._logit[i : i + BATCH] = work.h, work.logit
+        return np.concatenate(out) if out else np.empty((0, 2 * self._config.width), np.float32)
