@@ -189,6 +189,7 @@ def _column(data: pa.Table | pa.RecordBatch, field: pa.Field, file: str) -> Colu
     if isinstance(raw, pa.ChunkedArray):
         raw = raw.combine_chunks()
     try:
+        raw.validate()  # what came over the wire may claim more than its buffers hold
         if field.name == "amount":
             column = amounts(raw, MAX_AMOUNT)
         elif field.name == "currency":
