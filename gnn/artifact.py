@@ -65,7 +65,7 @@ class Artifact:
             "format": FORMAT,
             "name": self.name,
             "version": self.version,
-            "code_version": importlib.metadata.version("ringwatch"),
+            "code_version": _code_version(),
             "config": asdict(self.config),
             "features": list(feature_names(self.roles)),
             "schema": {
@@ -117,6 +117,13 @@ def load(folder: Path | str) -> Artifact:
     net.eval()
     net.requires_grad_(False)
     return Artifact(config, net, calibration, facts, manifest["name"])
+
+
+def _code_version() -> str:
+    try:
+        return importlib.metadata.version("ringwatch")
+    except importlib.metadata.PackageNotFoundError:  # run from a checkout that is not installed, as on a GPU machine
+        return "uninstalled"
 
 
 def untrained(roles: tuple[str, ...] = ("account", "merchant", "device"), seed: int = 0, **shape: int) -> Artifact:

@@ -1,0 +1,48 @@
+# Two commands on a fresh machine: `make demo` and `make test`.
+PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || echo python3)
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: help demo test lint format bench bench-docs gpu-check lock clean
+help: ## Show this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "%-12s %s\n", $$1, $$2}'
+
+$(VENV)/.ready: requirements.lock pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -q -r requirements.lock
+	$(BIN)/python -m pip install -q --no-deps -e .
+	@touch $@
+
+demo: $(VENV)/.ready ## Simulate, train, serve over HTTP, stream payments through, show what was caught
+	$(BIN)/ringwatch demo
+
+test: $(VENV)/.ready ## Run the tests
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.ready ## Style, layers and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+	$(BIN)/mypy
+
+format: $(VENV)/.ready ## Rewrite to the house style
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(VENV)/.ready ## Measure speed; results in benchmarks/results, tables in docs/benchmarks.md
+	$(BIN)/python -m benchmarks.bench_graph
+	$(BIN)/python -m benchmarks.bench_serve
+	$(BIN)/python -m benchmarks.report
+
+gpu-check: ## CUDA tests and benchmarks, without Ray, on the machine's own torch (PY=python3)
+	$(or $(PY),python3) -m benchmarks.gpu_check
+
+lock: ## Pin what is installed by a fresh resolve of pyproject.toml
+	$(PYTHON) -m venv var/lock
+	var/lock/bin/python -m pip install -q torch==2.13.0
+	var/lock/bin/python -m pip install -q -e '.[dev]'
+	(echo "# What the demo and the tests install: made by 'make lock' from pyproject.toml on Python 3.11."; \
+	 var/lock/bin/python -m pip freeze --exclude-editable | sed 's/^torch==.*/torch==2.13.0/; s/^torch @.*/torch==2.13.0/') > requirements.lock
+
+clean: ## Remove what runs have left
+	rm -rf var build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

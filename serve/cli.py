@@ -1,0 +1,335 @@
+"""The command line. Each command is a thin door: it reads options, calls one function and shows what came of it."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.markup import escape
+
+from serve.console import Refusals, fail, out, plain_errors, progress, when
+
+app = typer.Typer(
+    name="ringwatch",
+    help="Scores payments on a graph of accounts, merchants and devices, names their fraud rings and says why.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+
+Transactions = Annotated[Path, typer.Option(help="Transactions: Parquet, Arrow IPC or CSV.", show_default=False)]
+Labels = Annotated[Path | None, typer.Option(help="Labels: transaction_id, is_fraud, reported_at.", show_default=False)]
+Model = Annotated[Path, typer.Option(help="Folder of a trained model.", show_default=False)]
+From = Annotated[str | None, typer.Option("--from", help="Begin at this moment (ISO 8601, UTC).", show_default=False)]
+Until = Annotated[str | None, typer.Option(help="Stop before this moment (ISO 8601, UTC).", show_default=False)]
+Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
+Strict = Annotated[bool, typer.Option("--strict", help="Stop at the first refused row.")]
+Out = Annotated[Path, typer.Option(help="Folder to write to.", show_default=False)]
+
+
+def example(command: str) -> str:
+    """The example at the end of a command's help."""
+    return f"Example: ringwatch {command}"
+
+
+@app.command(epilog=example("simulate --transactions 150000 --seed 7 --out var/world"))
+def simulate(
+    out_folder: Annotated[Path, typer.Option("--out", help="Folder to write to.", show_default=False)],
+    transactions: Annotated[int, typer.Option(min=2_000, help="Payments to make.")] = 150_000,
+    seed: Annotated[int, typer.Option(help="Same seed, same bytes.")] = 7,
+    days: Annotated[int, typer.Option(min=30, help="Days the world lasts.")] = 90,
+) -> None:
+    """Make a seeded payment world: honest habits, planted rings, labels that arrive late."""
+    from data.synthetic import WorldConfig
+    from data.synthetic import simulate as make
+
+    with plain_errors():
+        world = make(WorldConfig(transactions=transactions, seed=seed, days=days))
+        world.write(out_folder)
+    frauds = sum(world.truth["is_fraud"].to_pylist())
+    out.print(f"{len(world.transactions):,} payments, {frauds:,} of them fraud, in {escape(str(out_folder))}")
+
+
+@app.command(epilog=example("dataset handbook --source transactions_raw.parquet --out var/handbook"))
+def dataset(
+    name: Annotated[str, typer.Argument(help="handbook or s-ffsd.")],
+    source: Annotated[Path, typer.Option(help="The file as published.", show_default=False)],
+    out_folder: Annotated[Path, typer.Option("--out", help="Folder to write to.", show_default=False)],
+) -> None:
+    """Convert a public data set to Ringwatch's schema: transactions.parquet and labels.parquet."""
+    import pyarrow.parquet as pq
+
+    from data import datasets
+
+    readers = {"handbook": datasets.handbook, "s-ffsd": datasets.s_ffsd}
+    if name not in readers:
+        fail(f"no data set named {name!r}; there are {', '.join(readers)}")
+    with plain_errors():
+        transactions, labels = readers[name](source)
+    out_folder.mkdir(parents=True, exist_ok=True)
+    pq.write_table(transactions, out_folder / "transactions.parquet")
+    pq.write_table(labels, out_folder / "labels.parquet")
+    out.print(f"{len(transactions):,} payments and {len(labels):,} labels in {escape(str(out_folder))}")
+
+
+@app.command(epilog=example("train --transactions t.parquet --labels l.parquet --out var/model --until 2018-08-01"))
+def train(
+    transactions: Transactions,
+    labels: Annotated[Path, typer.Option(help="Labels: transaction_id, is_fraud, reported_at.", show_default=False)],
+    out_folder: Annotated[Path, typer.Option("--out", help="Folder for the model.", show_default=False)],
+    start: From = None,
+    until: Until = None,
+    test: Annotated[float, typer.Option(min=0, max=0.9, help="Share of time held out at the end for a test.")] = 0.15,
+    epochs: Annotated[int, typer.Option(min=1, help="Epochs for each layer, at most.")] = 10,
+    neighbours: Annotated[int, typer.Option(min=1, max=64, help="Past payments read for each entity.")] = 16,
+    seed: Annotated[int, typer.Option(help="Of weights and draws.")] = 0,
+    device: Device = "auto",
+    strict: Strict = False,
+) -> None:
+    """Train a model on what was known at the time."""
+    from gnn.jobs import train_files
+    from gnn.scorer import choose_device
+    from gnn.train import TrainConfig
+
+    with plain_errors(), progress() as report:
+        refusals = Refusals()
+        artifact = train_files(
+            transactions,
+            labels,
+            TrainConfig(epochs=epochs, seed=seed, test=test, device=choose_device(device)),
+            shape={"neighbours": neighbours},
+            start=when(start, "--from"),
+            stop=when(until, "--until"),
+            strict=strict,
+            on_refusal=refusals,
+            report=report,
+        )
+        artifact.save(out_folder)
+    refusals.summary()
+    training = artifact.facts["training"]
+    for part in ("train", "validation", "test"):
+        if window := training[part]:
+            out.print(
+                f"{part:10} {window['payments']:>10,} payments, {window['frauds']:>6,} known frauds, "
+                f"{window['from'][:10]} to {window['to'][:10]}"
+            )
+    if metrics := artifact.facts.get("metrics"):
+        from gnn.evaluate import as_table
+
+        out.print(as_table(metrics))
+    out.print(f"model {artifact.version} in {escape(str(out_folder))}")
+
+
+@app.command(epilog=example("evaluate --model var/model --transactions t.parquet --labels l.parquet --from 2018-08-08"))
+def evaluate(
+    model: Model,
+    transactions: Transactions,
+    labels: Annotated[Path, typer.Option(help="Labels: transaction_id, is_fraud, reported_at.", show_default=False)],
+    start: From = None,
+    until: Until = None,
+    protocol: Annotated[
+        str, typer.Option(help="plain, or handbook: leaves out cards already known as fraud.")
+    ] = "plain",
+    truth: Annotated[Path | None, typer.Option(help="Truth of a simulated world, for recall by ring kind.")] = None,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write the metrics here as well.")] = None,
+    device: Device = "auto",
+    strict: Strict = False,
+) -> None:
+    """Score a history as the service would have and judge the scores by the labels that came later."""
+    import json
+
+    from gnn.evaluate import as_table, to_dict
+    from gnn.jobs import evaluate_files
+
+    with plain_errors(), progress() as report:
+        refusals = Refusals()
+        metrics = evaluate_files(
+            model,
+            transactions,
+            labels,
+            start=when(start, "--from"),
+            stop=when(until, "--until"),
+            protocol=protocol,
+            truth=truth,
+            device=device,
+            strict=strict,
+            on_refusal=refusals,
+            report=report,
+        )
+    refusals.summary()
+    out.print(as_table(metrics))
+    if json_file:
+        json_file.parent.mkdir(parents=True, exist_ok=True)
+        json_file.write_text(json.dumps(to_dict(metrics), indent=2) + "\n")
+
+
+@app.command(epilog=example("rescore --model var/model --transactions t.parquet --labels l.parquet --out var/scores"))
+def rescore(
+    model: Model,
+    out_folder: Annotated[Path, typer.Option("--out", help="Folder for scores.parquet.", show_default=False)],
+    transactions: Annotated[Path | None, typer.Option(help="Transactions: Parquet, Arrow IPC or CSV.")] = None,
+    labels: Labels = None,
+    journal: Annotated[Path | None, typer.Option(help="A service's journal, in place of files.")] = None,
+    device: Device = "auto",
+    actors: Annotated[int | None, typer.Option(min=1, help="Ray actors; by default one for each GPU or CPU.")] = None,
+    strict: Strict = False,
+) -> None:
+    """Re-score history on a Ray cluster: the scores that the service gave, or would give with another model."""
+    import time
+
+    from data.journal import SqliteJournal
+    from data.sources import merged
+    from gnn.replay import numbered
+    from gnn.scorer import choose_device
+    from serve.rescore import rescore as run
+    from serve.rescore import write
+
+    if (transactions is None) == (journal is None):
+        fail("give either --transactions or --journal")
+    with plain_errors(), progress() as report:
+        if device == "cuda":
+            choose_device(device)
+        refusals = Refusals()
+        if journal is not None:
+            if not journal.exists():
+                fail(f"no journal at {journal}")
+            with SqliteJournal(journal) as opened:
+                events, expected = list(opened.replay()), opened.end
+        else:
+            assert transactions is not None
+            runs = merged(transactions, labels, strict=strict, on_refusal=refusals, chunk=1 << 16)
+            events = list(numbered(runs))
+            expected = sum(len(e.batch) for e in events)
+        begin = time.perf_counter()
+        done = run(model, events, expected, device, actors, report)
+        seconds = time.perf_counter() - begin
+        path = write(done, out_folder)
+    refusals.summary()
+    n = len(done.scores)
+    out.print(f"{n:,} payments scored by {done.actors} in {seconds:.1f} s, Ray's start included: {escape(str(path))}")
+
+
+@app.command(epilog=example("serve --model var/model --insecure"))
+def serve(
+    model: Model,
+    journal: Annotated[Path, typer.Option(help="The durable log; made where it is missing.")] = Path(
+        "var/journal.sqlite"
+    ),
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1024, max=65535, help="Port of the scorer.")] = 8000,
+    replicas: Annotated[
+        int, typer.Option(min=1, help="Scoring replicas; each takes a port of its own from --port on.")
+    ] = 1,
+    device: Device = "auto",
+    insecure: Annotated[bool, typer.Option("--insecure", help="Ask for no key (else RINGWATCH_API_KEYS).")] = False,
+) -> None:
+    """Serve scores over HTTP on Ray Serve until stopped."""
+    from gnn.scorer import choose_device
+    from serve.app import run_service
+    from serve.settings import Settings
+
+    with plain_errors():
+        choose_device(device)
+        run_service(
+            Settings.from_environment(
+                model=model, journal=journal, host=host, port=port, replicas=replicas, device=device, insecure=insecure
+            )
+        )
+
+
+@app.command(epilog=example("ingest --transactions t.parquet --labels l.parquet --url http://127.0.0.1:8000"))
+def ingest(
+    transactions: Transactions,
+    labels: Labels = None,
+    url: Annotated[
+        str, typer.Option(help="The running service; its key is read from RINGWATCH_API_KEY.")
+    ] = "http://127.0.0.1:8000",
+    start: From = None,
+    until: Until = None,
+    answers: Annotated[Path | None, typer.Option(help="Write the answers here as Parquet.")] = None,
+    strict: Strict = False,
+) -> None:
+    """Stream a file (or `-`: an Arrow IPC stream on stdin) through a running service, labels in their place."""
+    from serve.ingest import ingest_files
+
+    with plain_errors(), progress() as report:
+        refusals = Refusals()
+        done = ingest_files(
+            url,
+            transactions,
+            labels,
+            start=when(start, "--from"),
+            stop=when(until, "--until"),
+            answers=answers,
+            strict=strict,
+            on_refusal=refusals,
+            report=report,
+        )
+    refusals.summary()
+    out.print(f"{done.transactions:,} payments and {done.labels:,} labels in {done.seconds:.1f} s")
+
+
+@app.command(epilog=example("rings --journal var/journal.sqlite --model var/model --draw var/rings"))
+def rings(
+    model: Model,
+    journal: Annotated[Path | None, typer.Option(help="A service's journal.")] = None,
+    transactions: Annotated[Path | None, typer.Option(help="Or a file of transactions.")] = None,
+    labels: Labels = None,
+    limit: Annotated[int, typer.Option(min=1, help="Rings to show, riskiest first.")] = 10,
+    draw: Annotated[Path | None, typer.Option(help="Draw each ring into this folder.")] = None,
+) -> None:
+    """List the riskiest rings of a history."""
+    from serve.rings import draw_rings, find_rings, rings_table
+
+    if (transactions is None) == (journal is None):
+        fail("give either --transactions or --journal")
+    with plain_errors(), progress() as report:
+        state, found = find_rings(model, journal, transactions, labels, limit, report)
+        out.print(rings_table(found))
+        if draw is not None:
+            for path in draw_rings(state, found, draw):
+                out.print(escape(str(path)))
+
+
+@app.command(epilog=example("demo --out var/demo"))
+def demo(
+    out_folder: Annotated[Path, typer.Option("--out", help="Folder for all that is made.")] = Path("var/demo"),
+    transactions: Annotated[Path | None, typer.Option(help="Your own transactions in place of a made world.")] = None,
+    labels: Labels = None,
+    start: From = None,
+    until: Until = None,
+    train_until: Annotated[str | None, typer.Option(help="Train on what was known before this moment.")] = None,
+    protocol: Annotated[
+        str, typer.Option(help="plain, or handbook: leaves out cards already known as fraud.")
+    ] = "plain",
+    seed: Annotated[int, typer.Option(help="Of the world and the model.")] = 7,
+    epochs: Annotated[int, typer.Option(min=1, help="Epochs for each layer, at most.")] = 6,
+    record: Annotated[Path | None, typer.Option(help="Write the figures here as JSON.")] = None,
+) -> None:
+    """Run the whole of it: history in, model out, service up, payments through HTTP, and what was caught."""
+    from serve.demo import DemoConfig, run_demo
+
+    if (transactions is None) != (labels is None):
+        fail("give --transactions and --labels together, or neither")
+    options: dict[str, Any] = {
+        "start": when(start, "--from"),
+        "stop": when(until, "--until"),
+        "train_until": when(train_until, "--train-until"),
+    }
+    with plain_errors():
+        run_demo(
+            DemoConfig(
+                out=out_folder,
+                transactions=transactions,
+                labels=labels,
+                protocol=protocol,
+                seed=seed,
+                epochs=epochs,
+                record=record,
+                **options,
+            )
+        )
+
+
+def main() -> None:
+    """Entry point."""
+    app()

@@ -1,0 +1,95 @@
+"""What the commands share: progress on long work, and one clear line on bad input."""
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+
+from data.errors import DataError
+from data.schema import Refusal
+from gnn.errors import ModelError
+from graph.errors import GraphError
+from serve.errors import ServeError
+
+Report = Callable[[str, float], None]
+BAD_INPUT = 2  # exit status
+SHOWN = 5  # refused rows printed in full
+
+out = Console()
+err = Console(stderr=True)
+
+
+@contextmanager
+def plain_errors() -> Iterator[None]:
+    """Turn the errors that a user can mend into one line on stderr and exit status 2."""
+    try:
+        yield
+    except (DataError, GraphError, ModelError, ServeError) as error:
+        fail(str(error))
+    except FileNotFoundError as error:
+        fail(f"no such file: {error.filename}")
+
+
+def fail(reason: str) -> None:
+    """Say why and leave with status 2."""
+    err.print(f"ringwatch: {' '.join(reason.split())}", style="red", markup=False, highlight=False, soft_wrap=True)
+    sys.exit(BAD_INPUT)
+
+
+@contextmanager
+def progress() -> Iterator[Report]:
+    """A bar on stderr for each stage that is reported."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.percentage:>3.0f}%"),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=err, transient=not err.is_terminal) as bars:
+        tasks: dict[str, TaskID] = {}
+        last: list[str] = []
+
+        def report(what: str, share: float) -> None:
+            if what not in tasks:
+                if last:
+                    bars.update(tasks[last[-1]], completed=1.0)
+                tasks[what] = bars.add_task(what, total=1.0)
+                last.append(what)
+            bars.update(tasks[what], completed=share)
+
+        yield report
+        for task in tasks.values():
+            bars.update(task, completed=1.0)
+
+
+class Refusals:
+    """Counts refused rows and shows the first few."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def __call__(self, refusal: Refusal) -> None:
+        """Take note of one."""
+        self.count += 1
+        if self.count <= SHOWN:
+            err.print(f"refused: {refusal}", style="yellow", markup=False, highlight=False, soft_wrap=True)
+
+    def summary(self) -> None:
+        """Say how many there were."""
+        if self.count:
+            err.print(f"{self.count:,} rows refused", style="yellow")
+
+
+def when(text: str | None, option: str) -> datetime | None:
+    """A moment from ISO 8601 text; a date means midnight, no zone means UTC."""
+    if text is None:
+        return None
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        fail(f"{option}: {text!r} is no ISO 8601 date or time, such as 2018-08-08 or 2018-08-08T12:00:00+00:00")
+        raise
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
