@@ -14,9 +14,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from data.errors import DataError
-from data.planted import KINDS
+from data.planted import KINDS, plant
 from data.schema import check_labels, check_transactions
 from data.synthetic import World, WorldConfig, simulate
+from data.town import settle
 
 CONFIG = WorldConfig(transactions=60_000)
 DAY = 86_400_000_000
@@ -84,6 +85,7 @@ def sound(w: World, config: WorldConfig) -> None:
         if ring is not None:
             lives.setdefault(ring, {}).setdefault(stage, []).append(at)
     for life in lives.values():
+        assert min(life["build_up"]) <= min(life["attack"]) - DAY
         assert max(life["build_up"]) < min(life["attack"])
         assert max(life["attack"]) < min(life.get("burn_out", [2**62]))
     if config.rings is None:
@@ -133,6 +135,35 @@ def test_members_are_the_accounts_of_their_rings_payments() -> None:
         for row in world().members.to_pylist()
     }
     assert members == first
+
+
+def test_all_that_a_member_pays_belongs_to_the_ring() -> None:
+    """A colluder's daily life since joining the ring is the ring's; a victim's is the victim's own."""
+    joined = {
+        row["account_id"]: (row["ring_id"], row["first_seen"])
+        for row in world().members.to_pylist()
+        if row["member_role"] not in ("victim", "source")
+    }
+    table = world().transactions.select(["account_id", "timestamp"])
+    rings, frauds = world().truth["ring_id"].to_pylist(), fraud_of(world()).tolist()
+    for row, ring, is_fraud in zip(table.to_pylist(), rings, frauds, strict=True):
+        if row["account_id"] in joined and not is_fraud:
+            mine, since = joined[row["account_id"]]
+            assert ring == (mine if row["timestamp"] >= since else None)
+        elif not is_fraud:
+            assert ring is None
+
+
+def test_scripts_build_up_quietly_before_they_attack() -> None:
+    rng = np.random.default_rng(1)
+    town = settle(rng, 60_000, int(CONFIG.start.timestamp()) * 1_000_000, 90)
+    planted = plant(rng, town, 24, 50, 0.5)
+    for ring in range(24):
+        mine = planted.ring == ring
+        quiet, loud = (planted.payments.time[mine & (planted.fraud == fraud)] for fraud in (False, True))
+        assert planted.begins[ring] < loud.min() - DAY
+        assert quiet.max() < loud.min() - DAY
+        assert len(loud) >= 5, KINDS[planted.kind[ring]]
 
 
 def test_honest_people_share_more_devices_than_rings_do() -> None:
@@ -202,7 +233,11 @@ def test_names_and_single_columns_do_not_tell() -> None:
         assert area(names.astype(float), tainted) == pytest.approx(0.5, abs=0.09), column
         assert len(first) == len(names)
     seconds = us(t["timestamp"]) % DAY / 1e6
-    assert 0.35 < area(t["amount"].to_numpy().astype(float), fraud) < 0.75
+    amount = t["amount"].to_numpy().astype(float)
+    assert 0.35 < area(amount, fraud) < 0.75
+    order = np.argsort(amount, kind="stable")
+    for extreme in (order[: fraud.sum()], order[-fraud.sum() :]):
+        assert fraud[extreme].mean() < 0.1
     assert 0.35 < area(seconds, fraud) < 0.65
     device = pc.dictionary_encode(t["device_id"].combine_chunks()).indices.fill_null(-1).to_numpy()
     new = np.zeros(len(device), np.bool_)
