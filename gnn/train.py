@@ -28,6 +28,7 @@ from graph.sampler import edges, neighbours
 from graph.state import GraphState
 from graph.store import DAY_US
 
+STEPS = 60  # of an epoch, at least, where the history allows
 Report = Callable[[str, float], None]  # what is being done, and how far it is (0 to 1)
 
 
@@ -37,7 +38,7 @@ class TrainConfig:
 
     Attributes:
         epochs: For each layer, at most.
-        batch: Payments a step.
+        batch: Payments a step, fewer where there are few.
         negatives: Payments not known as fraud for each fraud, redrawn every epoch.
         rate: Peak learning rate of the one-cycle schedule (Smith and Topin 2019).
         weight_decay: Of AdamW.
@@ -231,7 +232,9 @@ class _Learner:
         train = self.targets.train
         positive, negative = train[fraud[train] > 0], train[fraud[train] == 0]
         drawn = min(len(negative), config.negatives * len(positive))
-        steps = max(1, (len(positive) + drawn) // config.batch) * config.epochs
+        # A short history still takes enough steps an epoch to learn from.
+        batch = int(np.clip((len(positive) + drawn) // STEPS, 128, config.batch))
+        steps = max(1, (len(positive) + drawn) // batch) * config.epochs
         if layer > 0:  # begin with exactly the layer below's score
             with torch.no_grad():
                 self.net.layer(layer).head_w2.zero_()
@@ -244,10 +247,10 @@ class _Learner:
             rows = np.concatenate([positive, self._rng.choice(negative, drawn, replace=False)])
             self._rng.shuffle(rows)
             losses = []
-            for i in range(0, max(1, len(rows) - config.batch + 1), config.batch):
-                batch = np.sort(rows[i : i + config.batch])
-                _, logit = self._forward(layer, batch)
-                target = torch.from_numpy(fraud[batch]).to(self._device)
+            for i in range(0, max(1, len(rows) - batch + 1), batch):
+                chosen = np.sort(rows[i : i + batch])
+                _, logit = self._forward(layer, chosen)
+                target = torch.from_numpy(fraud[chosen]).to(self._device)
                 loss = nn.functional.binary_cross_entropy_with_logits(logit, target)
                 optimiser.zero_grad()
                 loss.backward()

@@ -1,0 +1,5 @@
+"""`python -m serve` is `ringwatch`."""
+
+from serve.cli import main
+
+main()
