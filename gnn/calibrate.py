@@ -1,0 +1,59 @@
+"""From log-odds to probabilities: Platt scaling (Platt 1999), with the targets of Lin, Lin and Weng (2007)."""
+
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import minimize
+from scipy.special import expit
+from scipy.special import logit as log_odds
+
+from gnn.errors import ModelError
+
+FLATTEST = 1e-3  # the order of scores is never turned round
+
+
+@dataclass(frozen=True)
+class PlattScaling:
+    """p = 1 / (1 + exp(-(slope * logit + intercept)))."""
+
+    slope: float
+    intercept: float
+
+    @classmethod
+    def fit(cls, logit: NDArray[np.float64], is_fraud: NDArray[np.bool_]) -> Self:
+        """Fit by maximum likelihood on payments later than those that trained the model.
+
+        Args:
+            logit: Uncalibrated log-odds, float64 [n].
+            is_fraud: bool [n], both classes present.
+
+        Raises:
+            ModelError: One of the classes is missing.
+        """
+        frauds = int(is_fraud.sum())
+        if not 0 < frauds < len(is_fraud):
+            raise ModelError("calibration needs payments of both classes")
+        # Targets a little inside 0 and 1 keep a handful of frauds from an infinite slope.
+        target = np.where(is_fraud, (frauds + 1) / (frauds + 2), 1 / (len(is_fraud) - frauds + 2))
+        mean, std = float(logit.mean()), float(logit.std()) or 1.0
+        x = (logit - mean) / std
+
+        def loss(w: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+            z = w[0] * x + w[1]
+            error = expit(z) - target
+            return float(np.mean(np.logaddexp(0, z) - target * z)), np.array([np.mean(error * x), np.mean(error)])
+
+        start = np.array([1.0, float(log_odds(target.mean()))])
+        found = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=[(FLATTEST * std, None), (None, None)])
+        slope = float(found.x[0] / std)
+        return cls(slope, float(found.x[1] - slope * mean))
+
+    def probability(self, logit: NDArray[np.floating]) -> NDArray[np.float64]:
+        """Calibrated probabilities, float64."""
+        return np.asarray(expit(self.slope * np.asarray(logit, np.float64) + self.intercept))
+
+    def logit(self, probability: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The uncalibrated log-odds of probabilities: the inverse of `probability`."""
+        return np.asarray((log_odds(probability) - self.intercept) / self.slope)
