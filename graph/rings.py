@@ -1,0 +1,377 @@
+"""Rings: accounts that rare shared devices and cards tie together, with stable names and the evidence for them.
+
+`RingIndex` keeps the components (`graph.components`) in step with the store and writes into each payment's row what
+its ring was at that moment: accounts, tying entities, known frauds. These three feed the score, so they rest on
+structure and known labels only. Model scores weigh in where rings are ranked for people.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+import networkx as nx
+import numpy as np
+from numpy.typing import NDArray
+
+from graph.components import (
+    HEIR_TYPE,
+    PROGRESS_TYPE,
+    READY,
+    REST,
+    Forest,
+    Rules,
+    extend,
+    find,
+    forest,
+    members,
+    relabel,
+    with_room,
+)
+from graph.errors import GraphError
+from graph.jit import jit
+from graph.store import DAY_US, Columns, GraphStore, grown, slot_of
+
+CHUNK = 4096  # rows a kernel call takes: bounds the room that must be ready for it
+EVIDENCE = 4096  # payments looked at for one ring, at most
+SHOWN = 200  # payments listed as evidence, at most
+
+Scores = Callable[[NDArray[np.int64]], NDArray[np.float64]]
+
+# Measured on the payment world (150 k payments, 5 k accounts, 30 days): ties by addresses of at most 5 accounts put 900
+# accounts into one component (3500 at 40), ties by every transfer 4100, for people move between home, office and mobile
+# networks and pay their friends. By devices and cards the largest component has 70. So the other roles are off.
+MAX_ACCOUNTS: Mapping[str, int] = MappingProxyType({"device": 40, "card": 40, "ip": 0, "payee": 0})
+
+
+@dataclass(frozen=True)
+class SharedEntity:
+    """What members share: its role, its name, and how many accounts it ties."""
+
+    role: str
+    name: str
+    accounts: int
+
+
+@dataclass(frozen=True)
+class Ring:
+    """Accounts tied by what they share, as of the newest payment.
+
+    Attributes:
+        id: "R-<row of the payment that made it a ring>"; it stays through growth, merges (the older survives) and
+            splits (the part with most members keeps it).
+        accounts: Names, in order of first appearance.
+        shared: Entities that tie at least two members, most accounts first.
+        transactions: Rows of the payments that tie members, newest first, at most `SHOWN`.
+        first_seen: Journal time of the payment that made it a ring, us.
+        last_seen: Journal time of the newest payment that ties members, us.
+        amount_at_risk: Sum of those payments inside the window that are not known to be legitimate, minor units.
+        known_frauds: Payments of members inside the window that are known to be frauds.
+        risk: 0 to 1, for ranking: structure and labels, raised by the scores of its payments where these are given.
+    """
+
+    id: str
+    accounts: tuple[str, ...]
+    shared: tuple[SharedEntity, ...]
+    transactions: tuple[int, ...]
+    first_seen: int
+    last_seen: int
+    amount_at_risk: int
+    known_frauds: int
+    risk: float
+
+
+class RingIndex:
+    """The rings of a store, kept current payment by payment.
+
+    Args:
+        store: The rows; entities are linked in those of its roles that `max_accounts` names.
+        window_us: How long a tie lasts after its newest payment. It leaves with a generation, so it can stay longer by
+            the payments that two generations take, about 2 ties / stride each.
+        max_accounts: For each linking role, how many accounts an entity ties before it is a hub that ties nobody;
+            below 2 the role ties nobody at all.
+        min_accounts: Accounts that make a component a ring.
+        stride: Ties renewed for each payment.
+        rest: Payments between generations, at least.
+
+    Raises:
+        GraphError: `stride` cannot keep up with the ties that a payment can bring, or a role cannot tie.
+    """
+
+    def __init__(
+        self,
+        store: GraphStore,
+        window_us: int = 30 * DAY_US,
+        max_accounts: Mapping[str, int] = MAX_ACCOUNTS,
+        min_accounts: int = 3,
+        stride: int = 8,
+        rest: int = 512,
+    ) -> None:
+        unknown = set(max_accounts) - set(MAX_ACCOUNTS)
+        roles = [name for name in store.roles if max_accounts.get(name, 0) >= 2]
+        if unknown or stride <= len(roles):
+            raise GraphError(
+                f"rings: roles {sorted(unknown)} cannot tie" if unknown else f"rings: stride {stride} is short"
+            )
+        self.store = store
+        self.rules = Rules(
+            links=np.array([store.roles.index(name) for name in roles], np.int64),
+            limits=np.array([max_accounts[name] for name in roles], np.int64),
+            transfer=np.array([name == "payee" for name in roles], np.bool_),
+            window_us=window_us,
+            min_accounts=min_accounts,
+            stride=stride,
+            rest=rest,
+        )
+        self.generation = 0
+        self._live = forest(1024, 1024, 64)
+        self._builder = forest(1024, 1024, 64)
+        self._heirs = np.zeros(64, HEIR_TYPE)  # of retired ids, in order of retirement
+        self._progress = np.zeros(1, PROGRESS_TYPE)
+
+    def extend(self, first: int, last: int) -> None:
+        """Take in the rows [first, last), just appended, and write their `ring` and `ring_id`."""
+        first = max(first, self.store.oldest)  # a batch longer than the buffer has overwritten its own beginning
+        while first < last:
+            stop = min(last, first + CHUNK)
+            self._make_room(stop - first)
+            first = extend(
+                self.store.columns, self._live, self._builder, self.rules, self._heirs, self._progress, first, stop
+            )
+            if self._progress["phase"][0] == READY:
+                self._take_over()
+
+    def relabel(self, rows: NDArray[np.int64], deltas: NDArray[np.int8]) -> None:
+        """Take in changes of belief.
+
+        Args:
+            rows: Payments whose label changed, int64 [n], all in the buffer.
+            deltas: +1 now known as fraud, -1 no longer, int8 [n].
+        """
+        columns, mask = self.store.columns, self.store.capacity - 1
+        self._make_room(len(rows))
+        oldest = int(self._progress["clock"][0]) - self.rules.window_us
+        for row, delta in zip(rows.tolist(), deltas.tolist(), strict=True):
+            account, time = int(columns.entity[row & mask, 0]), int(columns.time[row & mask])
+            if delta > 0 and time < oldest:
+                continue
+            relabel(self._live, self.rules, row, account, time, delta)
+            if self._progress["phase"][0] != REST:  # a resting builder copies it in time
+                relabel(self._builder, self.rules, row, account, time, delta)
+
+    def ring(self, ring_id: str) -> Ring | None:
+        """The ring of that id, or the one it has merged into; None where there is none (any more)."""
+        number = _number(ring_id)
+        heirs = self._heirs[: self._progress["retired"][0]]
+        table = standing(self._live)
+        while number >= 0:
+            at = int(np.searchsorted(self._ids, number))
+            if at < len(self._ids) and self._ids[at] == number and table[at, 0] >= 0:
+                return self._ring(at, table[at], None)
+            # The newest entry counts; an heir is always older than the ring it follows, so this ends.
+            entries = np.flatnonzero(heirs["id"] == number)
+            number = int(heirs["heir"][entries[-1]]) if len(entries) else -1
+        return None
+
+    def rings(self, limit: int = 100, min_accounts: int = 3, score: Scores | None = None) -> list[Ring]:
+        """The riskiest rings, riskiest first.
+
+        Args:
+            limit: How many, at most.
+            min_accounts: Accounts that a listed ring has, at least.
+            score: Fraud probabilities of rows, int64 [n] -> float64 [n]. They order the rings that structure and labels
+                put into the first 100 + 4 `limit`.
+        """
+        table = standing(self._live)
+        listed = np.flatnonzero((table[:, 0] >= 0) & (table[:, 1] >= min_accounts))
+        first = listed[np.argsort(-self._structure(listed, table), kind="stable")]
+        found = [self._ring(int(at), table[at], score) for at in first[: limit if score is None else 100 + 4 * limit]]
+        return sorted(found, key=lambda ring: (-ring.risk, _number(ring.id)))[:limit]
+
+    def subgraph(self, ring: Ring) -> nx.Graph:
+        """Who shares what, for investigators.
+
+        Returns:
+            Nodes "role:name" with `role`, `name`, `first` (us, first payment seen that ties it) and `frauds` (known,
+            among the payments seen); edges with `count`, `first`, `last` (us) and `amount` (minor units).
+        """
+        store, graph = self.store, nx.Graph()
+        kind = int(store.role_type[0])
+        for name in ring.accounts:
+            graph.add_node(f"account:{name}", role="account", name=name, first=ring.last_seen, frauds=0)
+        for entity in ring.shared:
+            if entity.role != "payee":
+                graph.add_node(f"{entity.role}:{entity.name}", role=entity.role, name=entity.name)
+                graph.nodes[f"{entity.role}:{entity.name}"].update(first=ring.last_seen, frauds=0)
+        if not ring.accounts:
+            return graph
+        root = find(self._live, store.ids.get(kind, ring.accounts[0]))
+        for row in self._evidence(root)[::-1].tolist():
+            s = row & (store.capacity - 1)
+            time, amount, label = (
+                int(store.columns[c][s]) for c in map(Columns._fields.index, ("time", "amount", "label"))
+            )
+            account = f"account:{store.ids.name(int(store.columns.entity[s, 0]))}"
+            for link in self.rules.links.tolist():
+                node = int(store.columns.entity[s, link])
+                role = "account" if store.role_type[link] == kind else store.roles[link]
+                other = f"{role}:{store.ids.name(node)}" if node >= 0 else ""
+                if other == account or other not in graph or account not in graph:
+                    continue
+                edge = graph.get_edge_data(account, other, {"count": 0, "first": time, "amount": 0})
+                graph.add_edge(
+                    account,
+                    other,
+                    count=edge["count"] + 1,
+                    first=edge["first"],
+                    last=time,
+                    amount=edge["amount"] + amount,
+                )
+                for end in (account, other):
+                    graph.nodes[end]["first"] = min(graph.nodes[end]["first"], time)
+            if account in graph:
+                graph.nodes[account]["frauds"] += int(label >= 0 and store.labels.fraud[label] == 1)
+        return graph
+
+    @property
+    def _ids(self) -> NDArray[np.int64]:
+        ids: NDArray[np.int64] = self._live.rings["id"][: self._live.counts[1]]
+        return ids
+
+    def _structure(self, at: NDArray[np.int64], table: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Risk by structure and labels of the rings at `at`.
+
+        Many known frauds for its size, many accounts on one entity, and many accounts in little time.
+        """
+        _, accounts, _, frauds, most = table[at].T.astype(np.float64)
+        days = (self._progress["clock"][0] - self._live.rings["born"][at]) / DAY_US
+        logit = -4 + np.log1p(frauds) + 4 * np.minimum(1, frauds / accounts)
+        logit += most / accounts + 0.5 * np.log1p(accounts / (1 + days))
+        risk: NDArray[np.float64] = 1 / (1 + np.exp(-logit))
+        return risk
+
+    def _ring(self, at: int, entry: NDArray[np.int64], score: Scores | None) -> Ring:
+        store, f = self.store, self._live
+        root = int(entry[0])
+        nodes = members(f, root)
+        rows = self._evidence(root)
+        slots = rows & (store.capacity - 1)
+        label = store.columns.label[slots]
+        fraud = np.append(store.labels.fraud, np.int8(1))[label]  # -1, without a label, reads the last: still at risk
+        shown = rows[:SHOWN]
+        risk = float(self._structure(np.array([at]), entry[None].repeat(at + 1, 0))[0])
+        if score is not None and len(shown):
+            risk = 1 - (1 - risk) * (1 - float(np.mean(score(shown))))
+        shared = [
+            SharedEntity(
+                store.roles[self.rules.links[self._link(node)]], store.ids.name(node), int(f.nodes["tied"][node])
+            )
+            for node in nodes[f.nodes["tied"][nodes] >= 2].tolist()
+        ]
+        born = int(f.rings["born"][at])
+        return Ring(
+            id=f"R-{f.rings['id'][at]}",
+            accounts=tuple(store.ids.name(node) for node in nodes[f.nodes["account"][nodes] == 1].tolist()),
+            shared=tuple(sorted(shared, key=lambda e: (-e.accounts, e.role, e.name))),
+            transactions=tuple(shown.tolist()),
+            first_seen=born,
+            last_seen=max(born, int(store.columns.time[slots[0]]) if len(rows) else born),
+            amount_at_risk=int(store.columns.amount[slots][fraud == 1].sum()),
+            known_frauds=int(entry[3]),
+            risk=risk,
+        )
+
+    def _link(self, node: int) -> int:
+        """Which linking role an entity ties by."""
+        return int(np.flatnonzero(self.store.role_type[self.rules.links] == self.store.ids.kind(node))[0])
+
+    def _evidence(self, root: int) -> NDArray[np.int64]:
+        """Payments of members through what ties them, inside the window, newest first, int64 [n]."""
+        store, f = self.store, self._live
+        nodes = members(f, root)
+        nodes = nodes[f.nodes["tied"][nodes] >= 1] if self.rules.transfer.any() else nodes[f.nodes["tied"][nodes] >= 2]
+        steps = max(64, EVIDENCE // max(1, len(nodes)))
+        rows = [
+            through(
+                store.columns,
+                store.role_type,
+                f,
+                self.rules,
+                store.oldest,
+                self._progress,
+                node,
+                self._link(node),
+                store.newest(node),
+                steps,
+            )
+            for node in nodes.tolist()
+        ]
+        return np.unique(np.concatenate(rows))[::-1] if rows else np.empty(0, np.int64)
+
+    def _make_room(self, rows: int) -> None:
+        """For that many more payments or labels."""
+        ties = int(self._live.counts[0]) + rows * max(1, len(self.rules.links))
+        rings = int(self._live.counts[1]) + rows
+        nodes = len(self.store.ids)
+        self._live = with_room(self._live, ties, nodes, rings)
+        self._builder = with_room(self._builder, ties, nodes, rings)  # holds no tie that the live forest has not
+        self._heirs = grown(self._heirs, int(self._progress["retired"][0]) + 3 * rings)
+
+    def _take_over(self) -> None:
+        self._live = self._builder
+        self._builder = forest(len(self._live.ties), len(self._live.nodes), len(self._live.rings))
+        self._progress["phase"] = REST
+        self._progress["at"] = self._progress["age"] = 0
+        self.generation += 1
+
+
+def _number(ring_id: str) -> int:
+    prefix, _, number = ring_id.partition("-")
+    return int(number) if prefix == "R" and number.isascii() and number.isdigit() and len(number) < 19 else -1
+
+
+@jit()
+def standing(f: Forest) -> NDArray[np.int64]:
+    """Each ring's root (-1: it has merged), accounts, tying entities, known frauds, most on one entity: [K, 5]."""
+    out = np.full((f.counts[1], 5), -1, np.int64)
+    for k in range(out.shape[0]):
+        root = find(f, int(f.rings[k].anchor))
+        n = f.nodes[root]
+        if n.ring - 1 != f.rings[k].id:
+            continue
+        out[k, 0], out[k, 1], out[k, 2], out[k, 3] = root, n.accounts, n.shared, n.frauds
+        node = root
+        for _ in range(n.size):
+            out[k, 4] = max(out[k, 4], f.nodes[node].tied)
+            node = f.nodes[node].next
+    return out
+
+
+@jit()
+def through(
+    columns: Columns,
+    role_type: NDArray[np.int32],
+    f: Forest,
+    rules: Rules,
+    oldest: int,
+    progress: NDArray[np.void],
+    entity: int,
+    link: int,
+    newest: int,
+    steps: int,
+) -> NDArray[np.int64]:
+    """Payments through an entity by members of its component, newest first, among its last `steps` in the window."""
+    root, column, row, n = find(f, entity), rules.links[link], newest, 0
+    mask = columns.time.shape[0] - 1
+    out = np.empty(steps, np.int64)
+    for _ in range(steps):
+        s = row & mask
+        if row < oldest or columns.time[s] < progress[0].clock - rules.window_us:
+            break
+        if columns.entity[s, column] == entity and find(f, int(columns.entity[s, 0])) == root:
+            out[n] = row
+            n += 1
+        back = columns.prev[s, slot_of(columns, role_type, s, column, entity)]
+        if back == 0:
+            break
+        row -= int(back)
+    return out[:n]
