@@ -240,3 +240,11 @@ def test_a_reader_follows_a_writer(tmp_path: Path) -> None:
             commit.append(Kind.TRANSACTION, payments(["b"]))
         assert not list(replay)
         assert flat(reader, 1) == [(Kind.TRANSACTION, "b")]
+
+
+def test_commits_wait_for_the_disk(tmp_path: Path) -> None:
+    with SqliteJournal(tmp_path / "j.db") as journal:
+        journal.keep_answers([(0, b"x")])  # does not wait itself, and must leave the next commit waiting
+        pragma = journal._connection.execute
+        assert pragma("PRAGMA journal_mode").fetchone() == ("wal",)
+        assert pragma("PRAGMA synchronous").fetchone() == (2,)

@@ -277,3 +277,9 @@ def test_content_hashes_tell_every_column_apart() -> None:
         str(int(full[n].timestamp()) * 10**6) if n == "timestamp" else str(full[n]) for n in TRANSACTION_SCHEMA.names
     )
     assert hashes[0] == hashlib.blake2b(text.encode(), digest_size=16).digest()
+
+
+def test_control_characters_are_seen_in_a_slice() -> None:
+    for control in ("\x1f", "\x7f", "\x9f"):
+        table = rows("device_id", ["longer than the rest", "b", control]).slice(1)
+        assert [r.row for r in check_transactions(table)[1]] == [1]

@@ -297,3 +297,20 @@ def test_standard_input_is_taken_as_it_comes(tmp_path: Path, monkeypatch: pytest
     # Journal time is 5, 5, 5, 8, 8: the label at 4 is too early.
     assert runs == [("T", ["a", "b", "c"]), ("L", ["b", "c"]), ("T", ["d", "e"])]
     assert [r.row for r in told] == [0]
+
+
+def test_order_and_ties_hold_across_the_batches_of_a_file(tmp_path: Path) -> None:
+    # Streams are written in batches of seven rows: the eighth row opens the second batch.
+    tied = write(table([payment(f"t{i}", 1) for i in range(8)]), tmp_path / "tied.stream")
+    labels = write(table([label("t7", 1)], LABEL_SCHEMA), tmp_path / "l.parquet")
+    assert [(kind, len(b)) for kind, b in merged(tied, labels, strict=True)] == [(Kind.TRANSACTION, 8), (Kind.LABEL, 1)]
+    back = write(table([payment(f"t{i}", 9 if i < 7 else 1) for i in range(8)]), tmp_path / "back.stream")
+    [(_, batch)] = merged(back)
+    assert batch.column("transaction_id").to_pylist() == ["t7", *(f"t{i}" for i in range(7))]
+
+
+def test_a_refusal_of_the_merge_counts_refused_rows_too(tmp_path: Path) -> None:
+    rows = [payment("x", 0, -1), payment("a", 1), payment("a", 2, 2)]
+    told: list[Refusal] = []
+    list(merged(write(table(rows), tmp_path / "t.parquet"), on_refusal=told.append))
+    assert [(r.row, r.column) for r in told] == [(0, "amount"), (2, "transaction_id")]
