@@ -211,7 +211,8 @@ class RingwatchNet(nn.Module):
     def normalise(self, x: Tensor, category: Tensor) -> tuple[Tensor, Tensor]:
         """Features in standard deviations, and categories embedded ([..., 16])."""
         normal = ((x - self.mean) * self.scale).clamp(-8, 8)
-        parts = [self.category[c][category[..., c]] for c in range(len(CATEGORIES))]
+        # `embedding` and not indexing: its gradient is summed in a fixed order, so a seed gives one model.
+        parts = [nn.functional.embedding(category[..., c], self.category[c]) for c in range(len(CATEGORIES))]
         return normal, torch.cat(parts, -1)
 
     def encode_normalised(self, normal: Tensor, category: Tensor) -> Tensor:

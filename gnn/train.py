@@ -217,7 +217,7 @@ class _Learner:
         # Rows that share a merchant share neighbours: each is embedded once.
         unique, inverse = np.unique(np.maximum(near, 0), return_inverse=True)
         kv = self.net.layer(layer).keys_values(self._below(layer, unique))
-        gathered = kv[torch.from_numpy(inverse.reshape(near.shape)).to(self._device)]
+        gathered = nn.functional.embedding(torch.from_numpy(inverse.reshape(near.shape)).to(self._device), kv)
         h, step = self.net.layer(layer).attend(self._below(layer, rows), gathered, valid, edge)
         return h, step + torch.from_numpy(self._logit[rows]).to(self._device)
 

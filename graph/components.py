@@ -2,15 +2,15 @@
 
 A *tie* is a distinct pair (account, entity); an entity that more than a set number of accounts use is a *hub* and ties
 nobody. Unions cannot be undone in a union-find (Tarjan, "Efficiency of a good but not linear set union algorithm",
-JACM 1975), so old ties leave as garbage leaves in a copying collector: beside the *live* forest a *builder* is made
-from the live forest's ties that are still inside the window, `stride` of them for each payment, and takes its place:
+JACM 1975), so old ties leave as garbage leaves a collector: beside the *live* forest a *builder* goes through the list
+of ties, `stride` for each payment, and then takes the live forest's place:
 
-1. copy: ties whose newest payment is inside the window are copied and counted, so that hubs are known before any union;
-2. tie: the copied ties are united;
-3. claim: each ring of the live forest, oldest first, gives its id to the component that holds most of its accounts.
+1. scan: a tie whose newest payment is inside the window is united; another is left out, and dropped by the next scan;
+2. claim: each ring of the live forest, oldest first, gives its id to the component that holds most of its accounts.
 
-Every payment goes to both forests, so the builder is never behind. The work for a payment is bounded by `stride`, and
-nothing depends on a batch or on the size of the store's buffer: the result is a function of the journal.
+How many accounts use an entity is counted over all ties, so a hub is a hub for the builder from its first tie on. The
+work for a payment is bounded by `stride` (and by the largest ring, which claims in one go), and nothing depends on a
+batch or on the size of the store's buffer: the result is a function of the journal.
 A known fraud is kept as a tie of the account with its own payment, and expires like one.
 """
 
@@ -24,39 +24,72 @@ from graph.store import Columns, grown
 
 FRAUD = -1  # `link` of a known fraud
 WITHDRAWN = np.iinfo(np.int64).min  # `last` of a fraud that was overturned: outside every window
-REST, COPY, TIE, CLAIM, READY = range(5)  # phases of the builder
+REST, SCAN, CLAIM, READY = range(4)  # phases of the builder
 
-TIE_TYPE = np.dtype([("key", "i8"), ("last", "i8"), ("account", "i4"), ("link", "i4")], align=True)
-NODE_TYPE = np.dtype(
+Records = NDArray[np.void]
+TIE = np.dtype(
     [
-        ("parent", "i4"),  # node + 1; 0 while the forest has not met the node
-        ("next", "i4"),  # next member of the component, a circle
-        ("size", "i4"),  # nodes in the component; this and the next four are kept at the root
-        ("accounts", "i4"),
-        ("shared", "i4"),  # entities that tie two accounts or more
-        ("frauds", "i4"),  # payments of its accounts that are known frauds
-        ("users", "i4"),  # distinct accounts that use this entity
-        ("fan", "i4"),  # distinct accounts that this account pays
-        ("tied", "i4"),  # accounts united through this entity
-        ("votes", "i4"),  # scratch of `claim`, zero outside it
-        ("ring", "i8"),  # ring id + 1 at the root, 0 none
-        ("account", "i4"),  # 1 for accounts
+        ("key", "i8"),  # account << 32 | entity; of a known fraud, ~ its row
+        ("last", "i8"),  # journal time of its newest payment, us
+        ("account", "i4"),
+        ("link", "i4"),  # linking role
+        ("entered", "i4"),  # newest generation that has it; the live one has then, too
+        ("counted", "i4"),  # 1 while it counts in `uses`
     ],
     align=True,
 )
-RING_TYPE = np.dtype([("id", "i8"), ("born", "i8"), ("anchor", "i4")], align=True)
-HEIR_TYPE = np.dtype([("id", "i8"), ("heir", "i8")])
-PROGRESS_TYPE = np.dtype([("phase", "i8"), ("at", "i8"), ("age", "i8"), ("clock", "i8"), ("retired", "i8")])
+USE = np.dtype(
+    [
+        ("users", "i4"),  # accounts that use this entity
+        ("fan", "i4"),  # accounts that this account pays
+        ("account", "i4"),  # 1 for accounts
+    ]
+)
+NODE = np.dtype(
+    [
+        ("parent", "i4"),  # node + 1; 0 while the forest has not met the node
+        ("next", "i4"),  # next member of the component, a circle
+        ("size", "i4"),  # nodes in the component; this and the next three are kept at the root
+        ("accounts", "i4"),
+        ("shared", "i4"),  # entities that tie two accounts or more
+        ("frauds", "i4"),  # payments of its accounts that are known frauds
+        ("tied", "i4"),  # accounts united through this entity
+        ("votes", "i4"),  # scratch of a claim, zero outside it
+        ("ring", "i8"),  # at the root: ring id + 1, 0 none
+    ],
+    align=True,
+)
+RING = np.dtype([("id", "i8"), ("born", "i8"), ("anchor", "i4")], align=True)
+HEIR = np.dtype([("id", "i8"), ("heir", "i8")])
+PROGRESS = np.dtype(
+    [
+        ("ties", "i8"),  # ties in the list
+        ("clock", "i8"),  # journal time of the newest payment, us
+        ("phase", "i8"),
+        ("at", "i8"),  # next tie to scan (0 at rest), or next ring to claim
+        ("age", "i8"),  # payments since the last takeover
+        ("retired", "i8"),  # entries of `heirs`
+        ("generation", "i8"),  # of the live forest; the builder's is the next
+    ]
+)
+
+
+class Ties(NamedTuple):
+    """What both generations share. P, N and Q are capacities."""
+
+    list: Records  # [P] TIE, in no order that matters
+    table: NDArray[np.int32]  # [H] open addressing by key: tie + 1, 0 free; H a power of two, at least 2 P
+    uses: Records  # [N] USE, by node
+    heirs: Records  # [Q] HEIR, in order of retirement: an id that is gone, and the older one that took its place
+    progress: Records  # [1] PROGRESS
 
 
 class Forest(NamedTuple):
-    """One generation. Ties and rings are lists in order of arrival; P, N and K are capacities."""
+    """One generation. N and K are capacities."""
 
-    ties: NDArray[np.void]  # [P] TIE_TYPE
-    table: NDArray[np.int32]  # [H] open addressing: tie + 1, 0 free; H a power of two, at least 2 P
-    nodes: NDArray[np.void]  # [N] NODE_TYPE
-    rings: NDArray[np.void]  # [K] RING_TYPE, in order of id; one whose id is not at its anchor's root has merged
-    counts: NDArray[np.int64]  # [2] ties, rings
+    nodes: Records  # [N] NODE
+    rings: Records  # [K] RING, in order of id; one whose id is not at its anchor's root has merged
+    counts: NDArray[np.int64]  # [1] rings
 
 
 class Rules(NamedTuple):
@@ -71,71 +104,101 @@ class Rules(NamedTuple):
     rest: int  # payments between a takeover and the next builder's start
 
 
-def forest(ties: int, nodes: int, rings: int) -> Forest:
-    """An empty forest. Zeroed memory comes page by page on first use, so this takes no time."""
-    size = 1 << max(4, (2 * ties - 1).bit_length())
-    return Forest(
-        np.zeros(ties, TIE_TYPE),
-        np.zeros(size, np.int32),
-        np.zeros(nodes, NODE_TYPE),
-        np.zeros(rings, RING_TYPE),
-        np.zeros(2, np.int64),
+def empty_ties() -> Ties:
+    """No ties yet."""
+    return Ties(
+        np.zeros(1024, TIE), np.zeros(2048, np.int32), np.zeros(1024, USE), np.zeros(64, HEIR), np.zeros(1, PROGRESS)
     )
 
 
-def with_room(f: Forest, ties: int, nodes: int, rings: int) -> Forest:
-    """The forest, its arrays at least doubled where they are too short."""
-    table = f.table
-    if 2 * ties > len(table):
-        table = np.zeros(1 << max(4, (4 * ties - 1).bit_length()), np.int32)
-        _rehash(f, table)
-    wider = f.nodes
-    if nodes > len(wider):
-        wider = np.zeros(max(nodes, 2 * len(f.nodes)), NODE_TYPE)
-        wider[: len(f.nodes)] = f.nodes
-    return Forest(grown(f.ties, ties), table, wider, grown(f.rings, rings), f.counts)
+def empty_forest(nodes: int, rings: int) -> Forest:
+    """No nodes met yet. Zeroed memory comes page by page on first use, so this takes no time."""
+    return Forest(np.zeros(nodes, NODE), np.zeros(rings, RING), np.zeros(1, np.int64))
+
+
+def ties_with_room(t: Ties, ties: int, nodes: int, heirs: int) -> Ties:
+    """The ties, arrays that are too short at least doubled."""
+    rows, table = grown(t.list, ties), t.table
+    if len(table) < 2 * len(rows):
+        table = np.zeros(1 << (2 * len(rows) - 1).bit_length(), np.int32)
+        _rehash(rows, table, int(t.progress["ties"][0]))
+    return Ties(rows, table, grown(t.uses, nodes, 0), grown(t.heirs, heirs), t.progress)
+
+
+def forest_with_room(f: Forest, nodes: int, rings: int) -> Forest:
+    """The forest, arrays that are too short at least doubled."""
+    return Forest(grown(f.nodes, nodes, 0), grown(f.rings, rings), f.counts)
 
 
 @jit()
-def _rehash(f: Forest, table: NDArray[np.int32]) -> None:
-    mask = table.shape[0] - 1
-    for i in range(f.counts[0]):
-        at = _hash(f.ties[i].key) & mask
-        while table[at]:
-            at = (at + 1) & mask
-        table[at] = i + 1
+def _rehash(rows: Records, table: NDArray[np.int32], n: int) -> None:
+    for i in range(n):
+        table[_slot(rows, table, rows[i].key)] = i + 1
 
 
 @jit()
-def _hash(key: int) -> int:
+def _home(table: NDArray[np.int32], key: int) -> int:
     """SplitMix64's finaliser (Steele, Lea, Flood, OOPSLA 2014)."""
     x = np.uint64(key)
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return int(np.int64(x >> np.uint64(1)))
+    return int(np.int64(x >> np.uint64(1)) & (table.shape[0] - 1))
 
 
 @jit()
-def _lookup(f: Forest, key: int) -> int:
+def _slot(rows: Records, table: NDArray[np.int32], key: int) -> int:
     """Slot of the table that holds the key, or the free one where it belongs."""
-    mask = f.table.shape[0] - 1
-    at = _hash(key) & mask
-    while f.table[at] and f.ties[f.table[at] - 1].key != key:
-        at = (at + 1) & mask
+    at = _home(table, key)
+    while table[at] and rows[table[at] - 1].key != key:
+        at = (at + 1) & (table.shape[0] - 1)
     return at
 
 
 @jit()
-def _insert(f: Forest, at: int, key: int, account: int, link: int, last: int) -> int:
-    i = f.counts[0]
-    tie = f.ties[i]
+def _add(t: Ties, at: int, key: int, account: int, link: int, last: int) -> int:
+    i = int(t.progress[0].ties)
+    tie = t.list[i]
     tie.key = key
     tie.account = account
     tie.link = link
     tie.last = last
-    f.table[at] = i + 1
-    f.counts[0] = i + 1
+    tie.entered = -1
+    tie.counted = 0
+    t.table[at] = i + 1
+    t.progress[0].ties = i + 1
     return i
+
+
+@jit()
+def _use(t: Ties, rules: Rules, i: int, counted: int) -> None:
+    tie = t.list[i]
+    if tie.link != FRAUD:
+        t.uses[tie.key & 0xFFFFFFFF].users += counted - tie.counted
+        if rules.transfer[tie.link]:
+            t.uses[tie.account].fan += counted - tie.counted
+    tie.counted = counted
+
+
+@jit()
+def _drop(t: Ties, i: int) -> None:
+    """Take a tie out; the last of the list takes its place."""
+    rows, table, mask = t.list, t.table, t.table.shape[0] - 1
+    hole = _slot(rows, table, rows[i].key)
+    at = hole
+    while True:  # close the gap, so that no search ends early at a free slot (Knuth, TAOCP 3, algorithm 6.4R)
+        at = (at + 1) & mask
+        if table[at] == 0:
+            break
+        home = _home(table, rows[table[at] - 1].key)
+        if (at - home) & mask >= (at - hole) & mask:
+            table[hole] = table[at]
+            hole = at
+    table[hole] = 0
+    last = int(t.progress[0].ties) - 1
+    if i != last:
+        table[_slot(rows, table, rows[last].key)] = i + 1
+        rows[i] = rows[last]
+    t.progress[0].ties = last
 
 
 @jit()
@@ -150,18 +213,17 @@ def find(f: Forest, node: int) -> int:
 
 
 @jit()
-def _meet(f: Forest, node: int, account: int) -> None:
+def _meet(f: Forest, t: Ties, node: int) -> None:
     n = f.nodes[node]
     if n.parent == 0:
         n.parent = node + 1
         n.next = node
         n.size = 1
-        n.accounts = account
-        n.account = account
+        n.accounts = t.uses[node].account
 
 
 @jit()
-def _unite(f: Forest, heirs: NDArray[np.void], progress: NDArray[np.void], a: int, b: int) -> int:
+def _unite(f: Forest, t: Ties, a: int, b: int) -> int:
     a, b = find(f, a), find(f, b)
     if a == b:
         return a
@@ -175,7 +237,7 @@ def _unite(f: Forest, heirs: NDArray[np.void], progress: NDArray[np.void], a: in
     root.shared += other.shared
     root.frauds += other.frauds
     if root.ring and other.ring:
-        _retire(heirs, progress, max(root.ring, other.ring) - 1, min(root.ring, other.ring) - 1)
+        _retire(t, max(root.ring, other.ring) - 1, min(root.ring, other.ring) - 1)
         root.ring = min(root.ring, other.ring)  # the older id survives
     elif other.ring:
         root.ring = other.ring
@@ -183,90 +245,54 @@ def _unite(f: Forest, heirs: NDArray[np.void], progress: NDArray[np.void], a: in
 
 
 @jit()
-def _retire(heirs: NDArray[np.void], progress: NDArray[np.void], ring: int, heir: int) -> None:
-    at = progress[0].retired
-    heirs[at].id = ring
-    heirs[at].heir = heir
-    progress[0].retired = at + 1
+def _retire(t: Ties, ring: int, heir: int) -> None:
+    entry = t.heirs[t.progress[0].retired]
+    entry.id = ring
+    entry.heir = heir
+    t.progress[0].retired += 1
 
 
 @jit()
-def _tie(f: Forest, rules: Rules, heirs: NDArray[np.void], progress: NDArray[np.void], i: int) -> None:
-    account, link = f.ties[i].account, f.ties[i].link
-    if link == FRAUD:
+def _enter(f: Forest, t: Ties, rules: Rules, i: int) -> None:
+    """Put one tie into a forest."""
+    tie = t.list[i]
+    account = int(tie.account)
+    if tie.link == FRAUD:
+        _meet(f, t, account)
+        f.nodes[find(f, account)].frauds += 1
         return
-    entity = f.ties[i].key & 0xFFFFFFFF
-    limit = rules.limits[link]
+    entity = int(tie.key & 0xFFFFFFFF)
+    limit = rules.limits[tie.link]
     # One who pays very many is as little of a tie as one whom very many pay: a payroll, a landlord.
-    if f.nodes[entity].users > limit or (rules.transfer[link] and f.nodes[account].fan > limit):
+    if t.uses[entity].users > limit or (rules.transfer[tie.link] and t.uses[account].fan > limit):
         return
-    root = _unite(f, heirs, progress, account, entity)
+    _meet(f, t, account)
+    _meet(f, t, entity)
+    root = _unite(f, t, account, entity)
     f.nodes[entity].tied += 1
     if f.nodes[entity].tied == 2:
         f.nodes[root].shared += 1
 
 
 @jit()
-def _pay(
-    f: Forest,
-    rules: Rules,
-    heirs: NDArray[np.void],
-    progress: NDArray[np.void],
-    entities: NDArray[np.int32],
-    time: int,
-    unite: bool,
-) -> None:
-    """Take in one payment; without `unite` new ties are only counted and wait in the list."""
-    account = int(entities[0])
-    _meet(f, account, 1)
-    for link in range(rules.links.shape[0]):
-        entity = int(entities[rules.links[link]])
-        if entity < 0 or entity == account:
-            continue
-        _meet(f, entity, 1 if rules.transfer[link] else 0)
-        key = account << 32 | entity
-        at = _lookup(f, key)
-        if f.table[at]:
-            f.ties[f.table[at] - 1].last = time
-            continue
-        i = _insert(f, at, key, account, link, time)
-        _count(f, rules, i)
-        if unite:
-            _tie(f, rules, heirs, progress, i)
+def _renew(live: Forest, builder: Forest, t: Ties, rules: Rules, i: int) -> None:
+    """Put a tie that has just been seen wherever it is missing; a builder that has still to scan it comes to it."""
+    now, tie = t.progress[0], t.list[i]
+    if tie.counted == 0:
+        _use(t, rules, i, 1)
+    if tie.entered < now.generation:
+        tie.entered = now.generation
+        _enter(live, t, rules, i)
+    if tie.entered == now.generation and (now.phase == CLAIM or i < now.at):
+        tie.entered = now.generation + 1
+        _enter(builder, t, rules, i)
 
 
 @jit()
-def _count(f: Forest, rules: Rules, i: int) -> None:
-    tie = f.ties[i]
-    if tie.link == FRAUD:
-        f.nodes[find(f, tie.account)].frauds += 1
-        return
-    f.nodes[tie.key & 0xFFFFFFFF].users += 1
-    if rules.transfer[tie.link]:
-        f.nodes[tie.account].fan += 1
-
-
-@jit()
-def _copy(live: Forest, f: Forest, rules: Rules, i: int, cutoff: int) -> None:
-    tie = live.ties[i]
-    if tie.last < cutoff:
-        return
-    at = _lookup(f, tie.key)
-    if f.table[at]:  # a payment or a label since the builder began has brought it
-        return
-    _meet(f, tie.account, 1)
-    if tie.link != FRAUD:
-        _meet(f, tie.key & 0xFFFFFFFF, 1 if rules.transfer[tie.link] else 0)
-    _count(f, rules, _insert(f, at, tie.key, tie.account, tie.link, tie.last))
-
-
-@jit()
-def _claim(
-    live: Forest, f: Forest, rules: Rules, heirs: NDArray[np.void], progress: NDArray[np.void], ring: int
-) -> int:
+def _claim(live: Forest, f: Forest, t: Ties, rules: Rules, ring: int) -> int:
     """Hand one ring's id on; how many nodes were looked at."""
     old = live.rings[ring]
-    root = find(live, old.anchor)
+    root = find(live, int(old.anchor))
     if live.nodes[root].ring - 1 != old.id:
         return 1
     # Three rounds of the circle: vote, look for the winner, clear the votes.
@@ -274,12 +300,12 @@ def _claim(
     for lap in range(3):
         node = root
         while True:
-            if live.nodes[node].account and f.nodes[node].parent:
+            if t.uses[node].account and f.nodes[node].parent:
                 to = find(f, node)
                 if lap == 0:
                     f.nodes[to].votes += 1
                 elif lap == 1:
-                    votes = f.nodes[to].votes
+                    votes = int(f.nodes[to].votes)
                     if votes > best or (votes == best and node < anchor):
                         best, anchor, winner = votes, node, to
                 else:
@@ -290,7 +316,7 @@ def _claim(
     if winner >= 0:
         new = f.nodes[winner]
         if new.ring:  # an older ring has claimed it
-            _retire(heirs, progress, old.id, new.ring - 1)
+            _retire(t, old.id, new.ring - 1)
         elif new.accounts >= rules.min_accounts:
             new.ring = old.id + 1
             _found(f, old.id, old.born, anchor)
@@ -299,89 +325,109 @@ def _claim(
 
 @jit()
 def _found(f: Forest, ring: int, born: int, anchor: int) -> None:
-    at = f.counts[1]
-    f.rings[at].id = ring
-    f.rings[at].born = born
-    f.rings[at].anchor = anchor
-    f.counts[1] = at + 1
+    entry = f.rings[f.counts[0]]
+    entry.id = ring
+    entry.born = born
+    entry.anchor = anchor
+    f.counts[0] += 1
 
 
 @jit()
-def extend(
-    columns: Columns,
-    live: Forest,
-    builder: Forest,
-    rules: Rules,
-    heirs: NDArray[np.void],
-    progress: NDArray[np.void],
-    first: int,
-    last: int,
-) -> int:
+def extend(columns: Columns, live: Forest, builder: Forest, t: Ties, rules: Rules, first: int, last: int) -> int:
     """Take in payments in order and write their ring columns.
 
-    The arrays must have room for L ties and one ring a payment, and for the retired ids.
+    The arrays must have room for L ties and one ring a payment, and for the ids that may retire.
 
     Returns:
         The row after the last one taken in: `last`, or earlier where the builder is ready to take over.
     """
     mask = columns.time.shape[0] - 1
-    now = progress[0]
+    now = t.progress[0]
     for row in range(first, last):
         s = row & mask
         time = columns.time[s]
         now.clock = time
-        entities = columns.entity[s]
-        _pay(live, rules, heirs, progress, entities, time, True)
-        root = live.nodes[find(live, int(entities[0]))]
+        account = int(columns.entity[s, 0])
+        t.uses[account].account = 1
+        _meet(live, t, account)
+        for link in range(rules.links.shape[0]):
+            entity = int(columns.entity[s, rules.links[link]])
+            if entity < 0 or entity == account:
+                continue
+            if rules.transfer[link]:
+                t.uses[entity].account = 1
+            key = account << 32 | entity
+            at = _slot(t.list, t.table, key)
+            i = int(t.table[at]) - 1
+            if i < 0:
+                i = _add(t, at, key, account, link, time)
+            t.list[i].last = time
+            _renew(live, builder, t, rules, i)
+        root = live.nodes[find(live, account)]
         if root.ring == 0 and root.accounts >= rules.min_accounts:
             root.ring = row + 1
-            _found(live, row, time, entities[0])
+            _found(live, row, time, account)
         columns.ring[s, 0] = root.accounts
         columns.ring[s, 1] = root.shared
         columns.ring[s, 2] = root.frauds
         columns.ring_id[s] = root.ring - 1
-
         now.age += 1
-        if now.phase == REST:
-            if now.age < rules.rest:
-                continue
-            now.phase = COPY
-        _pay(builder, rules, heirs, progress, entities, time, now.phase == CLAIM)
-        left = rules.stride
-        while left > 0 and now.phase != READY:
-            i = now.at
-            if now.phase == COPY and i < live.counts[0]:
-                _copy(live, builder, rules, i, time - rules.window_us)
-                left -= 1
-            elif now.phase == TIE and i < builder.counts[0]:
-                _tie(builder, rules, heirs, progress, i)
-                left -= 1
-            elif now.phase == CLAIM and i < live.counts[1]:
-                left -= _claim(live, builder, rules, heirs, progress, i)
-            else:
-                now.phase += 1
-                now.at = -1
-            now.at += 1
-        if now.phase == READY:
-            return row + 1
+        if now.phase == REST and now.age > rules.rest:
+            now.phase = SCAN
+        if now.phase != REST:
+            _advance(live, builder, t, rules)
+            if now.phase == READY:
+                return row + 1
     return last
 
 
 @jit()
-def relabel(f: Forest, rules: Rules, row: int, account: int, time: int, delta: int) -> None:
-    """Enter (+1) or withdraw (-1) a known fraud of an account. The forest must have room for one more tie."""
-    key = ~row
-    at = _lookup(f, key)
-    if f.table[at] == 0:
-        if delta > 0:
-            _meet(f, account, 1)
-            _count(f, rules, _insert(f, at, key, account, FRAUD, time))
-        return
-    tie = f.ties[f.table[at] - 1]
-    if (tie.last != WITHDRAWN) == (delta > 0):
-        return
-    tie.last = time if delta > 0 else WITHDRAWN
-    f.nodes[find(f, account)].frauds += delta
+def _advance(live: Forest, builder: Forest, t: Ties, rules: Rules) -> None:
+    now = t.progress[0]
+    cutoff = now.clock - rules.window_us
+    left = rules.stride
+    while left > 0 and now.phase != READY:
+        if now.phase == SCAN and now.at < now.ties:
+            left -= 1
+            tie = t.list[now.at]
+            if tie.last >= cutoff:
+                tie.entered = now.generation + 1
+                _enter(builder, t, rules, now.at)
+            elif tie.entered < now.generation:
+                _drop(t, now.at)  # the last tie is now here: look again
+                continue
+            else:  # the live forest has it still, and must not take it for a new one if it comes again
+                _use(t, rules, now.at, 0)
+        elif now.phase == CLAIM and now.at < live.counts[0]:
+            left -= _claim(live, builder, t, rules, now.at)
+        else:
+            now.phase += 1
+            now.at = -1
+        now.at += 1
+
+
+@jit()
+def relabel(
+    live: Forest, builder: Forest, t: Ties, rules: Rules, row: int, account: int, time: int, delta: int
+) -> None:
+    """Enter (+1) or withdraw (-1) a known fraud of an account. There must be room for one more tie."""
+    now = t.progress[0]
+    at = _slot(t.list, t.table, ~row)
+    i = int(t.table[at]) - 1
+    if delta > 0:
+        if time < now.clock - rules.window_us:
+            return
+        if i < 0:
+            i = _add(t, at, ~row, account, FRAUD, time)
+        t.list[i].last = time
+        _renew(live, builder, t, rules, i)
+    elif i >= 0:
+        tie = t.list[i]
+        if tie.entered >= now.generation:
+            live.nodes[find(live, account)].frauds -= 1
+        if tie.entered > now.generation:
+            builder.nodes[find(builder, account)].frauds -= 1
+        tie.entered, tie.last = -1, WITHDRAWN
 
 
 @jit()

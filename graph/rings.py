@@ -14,22 +14,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graph.components import (
-    HEIR_TYPE,
-    PROGRESS_TYPE,
     READY,
     REST,
     Forest,
     Rules,
+    empty_forest,
+    empty_ties,
     extend,
     find,
-    forest,
+    forest_with_room,
     members,
     relabel,
-    with_room,
+    ties_with_room,
 )
 from graph.errors import GraphError
 from graph.jit import jit
-from graph.store import DAY_US, Columns, GraphStore, grown, slot_of
+from graph.store import DAY_US, Columns, GraphStore, slot_of
 
 CHUNK = 4096  # rows a kernel call takes: bounds the room that must be ready for it
 EVIDENCE = 4096  # payments looked at for one ring, at most
@@ -86,7 +86,7 @@ class RingIndex:
     Args:
         store: The rows; entities are linked in those of its roles that `max_accounts` names.
         window_us: How long a tie lasts after its newest payment. It leaves with a generation, so it can stay longer by
-            the payments that two generations take, about 2 ties / stride each.
+            the payments of two generations, about ties / stride each.
         max_accounts: For each linking role, how many accounts an entity ties before it is a hub that ties nobody;
             below 2 the role ties nobody at all.
         min_accounts: Accounts that make a component a ring.
@@ -103,7 +103,7 @@ class RingIndex:
         window_us: int = 30 * DAY_US,
         max_accounts: Mapping[str, int] = MAX_ACCOUNTS,
         min_accounts: int = 3,
-        stride: int = 8,
+        stride: int = 4,
         rest: int = 512,
     ) -> None:
         unknown = set(max_accounts) - set(MAX_ACCOUNTS)
@@ -122,11 +122,9 @@ class RingIndex:
             stride=stride,
             rest=rest,
         )
-        self.generation = 0
-        self._live = forest(1024, 1024, 64)
-        self._builder = forest(1024, 1024, 64)
-        self._heirs = np.zeros(64, HEIR_TYPE)  # of retired ids, in order of retirement
-        self._progress = np.zeros(1, PROGRESS_TYPE)
+        self._live = empty_forest(1024, 64)
+        self._builder = empty_forest(1024, 64)
+        self._ties = empty_ties()
 
     def extend(self, first: int, last: int) -> None:
         """Take in the rows [first, last), just appended, and write their `ring` and `ring_id`."""
@@ -134,10 +132,8 @@ class RingIndex:
         while first < last:
             stop = min(last, first + CHUNK)
             self._make_room(stop - first)
-            first = extend(
-                self.store.columns, self._live, self._builder, self.rules, self._heirs, self._progress, first, stop
-            )
-            if self._progress["phase"][0] == READY:
+            first = extend(self.store.columns, self._live, self._builder, self._ties, self.rules, first, stop)
+            if self._ties.progress["phase"][0] == READY:
                 self._take_over()
 
     def relabel(self, rows: NDArray[np.int64], deltas: NDArray[np.int8]) -> None:
@@ -149,19 +145,14 @@ class RingIndex:
         """
         columns, mask = self.store.columns, self.store.capacity - 1
         self._make_room(len(rows))
-        oldest = int(self._progress["clock"][0]) - self.rules.window_us
         for row, delta in zip(rows.tolist(), deltas.tolist(), strict=True):
             account, time = int(columns.entity[row & mask, 0]), int(columns.time[row & mask])
-            if delta > 0 and time < oldest:
-                continue
-            relabel(self._live, self.rules, row, account, time, delta)
-            if self._progress["phase"][0] != REST:  # a resting builder copies it in time
-                relabel(self._builder, self.rules, row, account, time, delta)
+            relabel(self._live, self._builder, self._ties, self.rules, row, account, time, delta)
 
     def ring(self, ring_id: str) -> Ring | None:
         """The ring of that id, or the one it has merged into; None where there is none (any more)."""
         number = _number(ring_id)
-        heirs = self._heirs[: self._progress["retired"][0]]
+        heirs = self._ties.heirs[: self._ties.progress["retired"][0]]
         table = standing(self._live)
         while number >= 0:
             at = int(np.searchsorted(self._ids, number))
@@ -233,8 +224,13 @@ class RingIndex:
         return graph
 
     @property
+    def generation(self) -> int:
+        """How many times the ties have been renewed."""
+        return int(self._ties.progress["generation"][0])
+
+    @property
     def _ids(self) -> NDArray[np.int64]:
-        ids: NDArray[np.int64] = self._live.rings["id"][: self._live.counts[1]]
+        ids: NDArray[np.int64] = self._live.rings["id"][: self._live.counts[0]]
         return ids
 
     def _structure(self, at: NDArray[np.int64], table: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -243,7 +239,7 @@ class RingIndex:
         Many known frauds for its size, many accounts on one entity, and many accounts in little time.
         """
         _, accounts, _, frauds, most = table[at].T.astype(np.float64)
-        days = (self._progress["clock"][0] - self._live.rings["born"][at]) / DAY_US
+        days = (self._ties.progress["clock"][0] - self._live.rings["born"][at]) / DAY_US
         logit = -4 + np.log1p(frauds) + 4 * np.minimum(1, frauds / accounts)
         logit += most / accounts + 0.5 * np.log1p(accounts / (1 + days))
         risk: NDArray[np.float64] = 1 / (1 + np.exp(-logit))
@@ -270,7 +266,7 @@ class RingIndex:
         born = int(f.rings["born"][at])
         return Ring(
             id=f"R-{f.rings['id'][at]}",
-            accounts=tuple(store.ids.name(node) for node in nodes[f.nodes["account"][nodes] == 1].tolist()),
+            accounts=tuple(store.ids.name(node) for node in nodes[self._ties.uses["account"][nodes] == 1].tolist()),
             shared=tuple(sorted(shared, key=lambda e: (-e.accounts, e.role, e.name))),
             transactions=tuple(shown.tolist()),
             first_seen=born,
@@ -289,6 +285,7 @@ class RingIndex:
         store, f = self.store, self._live
         nodes = members(f, root)
         nodes = nodes[f.nodes["tied"][nodes] >= 1] if self.rules.transfer.any() else nodes[f.nodes["tied"][nodes] >= 2]
+        cutoff = int(self._ties.progress["clock"][0]) - self.rules.window_us
         steps = max(64, EVIDENCE // max(1, len(nodes)))
         rows = [
             through(
@@ -297,7 +294,7 @@ class RingIndex:
                 f,
                 self.rules,
                 store.oldest,
-                self._progress,
+                cutoff,
                 node,
                 self._link(node),
                 store.newest(node),
@@ -309,19 +306,22 @@ class RingIndex:
 
     def _make_room(self, rows: int) -> None:
         """For that many more payments or labels."""
-        ties = int(self._live.counts[0]) + rows * max(1, len(self.rules.links))
-        rings = int(self._live.counts[1]) + rows
-        nodes = len(self.store.ids)
-        self._live = with_room(self._live, ties, nodes, rings)
-        self._builder = with_room(self._builder, ties, nodes, rings)  # holds no tie that the live forest has not
-        self._heirs = grown(self._heirs, int(self._progress["retired"][0]) + 3 * rings)
+        progress, nodes = self._ties.progress[0], len(self.store.ids)
+        rings = int(self._live.counts[0]) + rows
+        self._live = forest_with_room(self._live, nodes, rings)
+        self._builder = forest_with_room(self._builder, nodes, rings)
+        self._ties = ties_with_room(
+            self._ties,
+            int(progress["ties"]) + rows * max(1, len(self.rules.links)),
+            nodes,
+            int(progress["retired"]) + 3 * rings,
+        )
 
     def _take_over(self) -> None:
         self._live = self._builder
-        self._builder = forest(len(self._live.ties), len(self._live.nodes), len(self._live.rings))
-        self._progress["phase"] = REST
-        self._progress["at"] = self._progress["age"] = 0
-        self.generation += 1
+        self._builder = empty_forest(len(self._live.nodes), len(self._live.rings))
+        for name, value in (("phase", REST), ("at", 0), ("age", 0), ("generation", self.generation + 1)):
+            self._ties.progress[name] = value
 
 
 def _number(ring_id: str) -> int:
@@ -332,7 +332,7 @@ def _number(ring_id: str) -> int:
 @jit()
 def standing(f: Forest) -> NDArray[np.int64]:
     """Each ring's root (-1: it has merged), accounts, tying entities, known frauds, most on one entity: [K, 5]."""
-    out = np.full((f.counts[1], 5), -1, np.int64)
+    out = np.full((f.counts[0], 5), -1, np.int64)
     for k in range(out.shape[0]):
         root = find(f, int(f.rings[k].anchor))
         n = f.nodes[root]
@@ -353,7 +353,7 @@ def through(
     f: Forest,
     rules: Rules,
     oldest: int,
-    progress: NDArray[np.void],
+    cutoff: int,
     entity: int,
     link: int,
     newest: int,
@@ -365,7 +365,7 @@ def through(
     out = np.empty(steps, np.int64)
     for _ in range(steps):
         s = row & mask
-        if row < oldest or columns.time[s] < progress[0].clock - rules.window_us:
+        if row < oldest or columns.time[s] < cutoff:
             break
         if columns.entity[s, column] == entity and find(f, int(columns.entity[s, 0])) == root:
             out[n] = row

@@ -224,7 +224,7 @@ def serve(
 ) -> None:
     """Serve scores over HTTP on Ray Serve until stopped."""
     from gnn.scorer import choose_device
-    from serve.app import run_service
+    from serve.deployment import run_service
     from serve.settings import Settings
 
     with plain_errors():
@@ -303,7 +303,6 @@ def demo(
     ] = "plain",
     seed: Annotated[int, typer.Option(help="Of the world and the model.")] = 7,
     epochs: Annotated[int, typer.Option(min=1, help="Epochs for each layer, at most.")] = 6,
-    record: Annotated[Path | None, typer.Option(help="Write the figures here as JSON.")] = None,
 ) -> None:
     """Run the whole of it: history in, model out, service up, payments through HTTP, and what was caught."""
     from serve.demo import DemoConfig, run_demo
@@ -324,7 +323,6 @@ def demo(
                 protocol=protocol,
                 seed=seed,
                 epochs=epochs,
-                record=record,
                 **options,
             )
         )

@@ -271,7 +271,7 @@ def _caught(sent: _Sent, fraud: NDArray[np.bool_], amount: NDArray[np.int64]) ->
 
 
 def _against_truth(served: list[dict[str, Any]], members: pa.Table, start: datetime) -> Table:
-    """How many of the planted rings the service lists: a ring is found if half of its accounts are in one served ring."""
+    """How many planted rings the service lists: one is found if half of its accounts are in one served ring."""
     planted: dict[tuple[str, str], set[str]] = {}
     for ring, kind, account in zip(*(members[c].to_pylist() for c in ("ring_id", "kind", "account_id")), strict=True):
         planted.setdefault((kind, ring), set()).add(account)

@@ -1,0 +1,163 @@
+"""Figures with the machine, the command and the commit that made them: benchmarks/results/*.json, docs/benchmarks.md.
+
+Example: python -m benchmarks.report
+"""
+
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "benchmarks" / "results"
+TABLE = ROOT / "docs" / "benchmarks.md"
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One measured figure.
+
+    Attributes:
+        value: As measured.
+        unit: Of the value.
+        goal: What was asked for, if anything.
+        better: "higher" or "lower".
+        peer: What was measured beside it in the same run.
+    """
+
+    value: float
+    unit: str
+    goal: float | None = None
+    better: str = "higher"
+    peer: dict[str, float] | None = None
+
+    @property
+    def met(self) -> bool | None:
+        """Whether the goal is reached; None without one."""
+        if self.goal is None:
+            return None
+        return bool(self.value >= self.goal if self.better == "higher" else self.value <= self.goal)
+
+
+def write(name: str, figures: dict[str, Figure], **extra: Any) -> Path:
+    """Write the figures of one benchmark, reached or missed."""
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    path = RESULTS / f"{name}.json"
+    content = {
+        "bench": name,
+        "figures": {key: {**asdict(figure), "met": figure.met} for key, figure in figures.items()},
+        "machine": machine(),
+        "command": "python " + " ".join([_module(), *sys.argv[1:]]),
+        "commit": commit(),
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        **extra,
+    }
+    path.write_text(json.dumps(content, indent=2) + "\n")
+    return path
+
+
+def show(name: str, figures: dict[str, Figure]) -> None:
+    """Print them."""
+    table = Table(title=name)
+    for column in ("figure", "value", "unit", "goal", "met", "beside"):
+        table.add_column(column)
+    for key, f in figures.items():
+        beside = ", ".join(f"{k} {v:,.4g}" for k, v in (f.peer or {}).items())
+        met = {None: "", True: "yes", False: "no"}[f.met]
+        table.add_row(key, f"{f.value:,.4g}", f.unit, "" if f.goal is None else f"{f.goal:,g}", met, beside)
+    Console().print(table)
+
+
+def paired(a: Callable[[], object], b: Callable[[], object], rounds: int = 7) -> tuple[float, float, list[float]]:
+    """Time two calls in turn, once each to warm up; medians in seconds, and the ratio b / a of each round."""
+    times: tuple[list[float], list[float]] = ([], [])
+    for i in range(rounds + 1):
+        for call, kept in zip((a, b), times, strict=True):
+            begin = time.perf_counter()
+            call()
+            if i:
+                kept.append(time.perf_counter() - begin)
+    return float(np.median(times[0])), float(np.median(times[1])), [y / x for x, y in zip(*times, strict=True)]
+
+
+def machine() -> dict[str, Any]:
+    """What the figures were measured on."""
+    model = platform.processor() or platform.machine()
+    if Path("/proc/cpuinfo").exists():
+        names = [
+            line.split(":")[1].strip()
+            for line in Path("/proc/cpuinfo").read_text().splitlines()
+            if "model name" in line
+        ]
+        model = names[0] if names else model
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    return {
+        "cpu": model,
+        "cores": len(os.sched_getaffinity(0)),
+        "memory_gib": round(memory, 1),
+        "python": platform.python_version(),
+    }
+
+
+def commit() -> str:
+    """The commit measured, with `+dirty` where the tree differed from it."""
+    git = ["git", "-C", str(ROOT)]
+    head = subprocess.run([*git, "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
+    if head.returncode:
+        return "unknown"
+    status = subprocess.run(
+        [*git, "status", "--porcelain", "--untracked-files=no", "--", ":!benchmarks/results", ":!docs/benchmarks.md"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return head.stdout.strip() + ("+dirty" if status.stdout.strip() else "")
+
+
+def rebuild() -> None:
+    """Write docs/benchmarks.md from all results."""
+    lines = [
+        "# Benchmarks",
+        "",
+        "Made by `python -m benchmarks.report` from benchmarks/results/*.json. Absolute times are those of the machine",
+        "named; what stands beside a figure was measured in turn with it, in the same run.",
+    ]
+    for path in sorted(RESULTS.glob("*.json")):
+        content = json.loads(path.read_text())
+        made = content["machine"]
+        lines += [
+            "",
+            f"## {content['bench']}",
+            "",
+            f"`{content['command']}` at commit {content['commit']}, {content['date'][:10]}, {made['cores']} cores of "
+            f"{made['cpu']}, {made['memory_gib']} GiB, Python {made['python']}.",
+            "",
+            "| figure | value | unit | goal | met | beside it |",
+            "|---|---|---|---|---|---|",
+        ]
+        for key, f in content["figures"].items():
+            goal = "" if f["goal"] is None else f"{'>=' if f['better'] == 'higher' else '<='} {f['goal']:,g}"
+            met = {None: "", True: "yes", False: "**no**"}[f["met"]]
+            beside = ", ".join(f"{k} {v:,.4g}" for k, v in (f["peer"] or {}).items())
+            lines.append(f"| {key} | {f['value']:,.4g} | {f['unit']} | {goal} | {met} | {beside} |")
+    TABLE.write_text("\n".join(lines) + "\n")
+
+
+def _module() -> str:
+    spec = getattr(sys.modules["__main__"], "__spec__", None)
+    return f"-m {spec.name}" if spec is not None else sys.argv[0]
+
+
+if __name__ == "__main__":
+    rebuild()

@@ -1,0 +1,79 @@
+"""The service on Ray Serve: replicas placed and replaced by Ray, requests straight to the replica that scores them."""
+
+import os
+import signal
+import threading
+from typing import Any
+
+from serve.console import out
+from serve.settings import Settings
+
+CPUS = 0.5  # of a replica: a fraction, so that replicas start on small machines
+
+
+def run_service(settings: Settings) -> None:
+    """Serve until SIGINT or SIGTERM.
+
+    Each replica listens itself (direct ingress), the first on `settings.port`, further ones on the ports after it; put
+    a balancer in front of several. Ray's own default proxy listens on the loopback at a port that nothing uses.
+
+    Args:
+        settings: How to run.
+    """
+    # Read by Ray when it is imported, here and in its workers, which inherit the environment.
+    os.environ.update(
+        RAY_SERVE_ENABLE_DIRECT_INGRESS="1",
+        RAY_SERVE_THROUGHPUT_OPTIMIZED="1",
+        RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT=str(settings.port),
+        RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT=str(settings.port + max(8, 2 * settings.replicas)),
+        RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S="0",
+        RAY_DEDUP_LOGS="0",
+    )
+    import ray
+    from ray import serve as ray_serve
+
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    ray.init(include_dashboard=False, log_to_driver=False, configure_logging=False)
+    try:
+        proxy = settings.port + 1000 if settings.port < 64000 else settings.port - 1000
+        # gRPC and the proxy are not used; the proxy cannot be left out without the replicas' own listeners.
+        ray_serve.start(http_options={"host": settings.host, "port": proxy})
+        gpus = 1.0 if settings.device != "cpu" and ray.cluster_resources().get("GPU", 0) >= 1 else 0.0
+        ray_serve.run(deployment(settings, gpus), name="ringwatch", route_prefix="/")
+        out.print(f"scoring on http://{settings.host}:{settings.port}", soft_wrap=True)
+        stop.wait()
+    finally:
+        ray_serve.shutdown()
+        ray.shutdown()
+
+
+def deployment(settings: Settings, gpus: float = 0.0) -> Any:
+    """The Ray Serve application: the scoring replica is the ingress.
+
+    Args:
+        settings: How it runs.
+        gpus: GPUs of each replica, a share of one included; 0 where the cluster has none, or it would wait for ever.
+    """
+    from ray import serve as ray_serve
+
+    def build() -> Any:  # runs in the replica: nothing of it is pickled but the settings
+        from serve.app import build_app
+
+        return build_app(settings)
+
+    @ray_serve.deployment(
+        num_replicas=settings.replicas,
+        max_ongoing_requests=4096,
+        ray_actor_options={"num_cpus": CPUS, "num_gpus": gpus},
+        graceful_shutdown_timeout_s=5,
+        graceful_shutdown_wait_loop_s=0.1,
+        health_check_period_s=2,
+    )
+    @ray_serve.ingress(build)
+    class ScoringReplica:
+        """Holds the graph, follows the journal, scores what it is sent."""
+
+    application: Any = ScoringReplica
+    return application.bind()

@@ -1,0 +1,42 @@
+"""What an operator watches, in Prometheus' text format."""
+
+from typing import Any
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+MILLISECONDS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 250, 1000)
+
+
+class ServiceMetrics:
+    """Counters and histograms of one replica, in a registry of its own."""
+
+    def __init__(self) -> None:
+        self._registry = CollectorRegistry()
+        self.requests = Counter(
+            "ringwatch_requests", "Requests by route and status", ["route", "status"], registry=self._registry
+        )
+        self.seconds = Histogram(
+            "ringwatch_request_milliseconds",
+            "Time in the replica",
+            ["route"],
+            buckets=MILLISECONDS,
+            registry=self._registry,
+        )
+        self._offset = Gauge("ringwatch_journal_offset", "Events applied", registry=self._registry)
+        self._waiting = Gauge("ringwatch_waiting_rows", "Payments and labels that wait", registry=self._registry)
+        self._scored = Gauge("ringwatch_scored_rows", "Payments by who scored them", ["by"], registry=self._registry)
+        self._batches = Gauge("ringwatch_batches", "Micro-batches so far", registry=self._registry)
+        self._stage = Gauge(
+            "ringwatch_stage_seconds", "Seconds spent so far, by stage", ["stage"], registry=self._registry
+        )
+
+    def text(self, house: Any, waiting: int) -> bytes:
+        """The metrics now."""
+        self._offset.set(house.state.applied)
+        self._waiting.set(waiting)
+        self._batches.set(house.batches)
+        for by, rows in house.scored_by.items():
+            self._scored.labels(by).set(rows)
+        for stage, seconds in house.seconds.items():
+            self._stage.labels(stage).set(seconds)
+        return generate_latest(self._registry)
