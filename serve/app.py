@@ -73,10 +73,12 @@ def build_app(settings: Settings, house: House | None = None) -> FastAPI:
         app.state.house = held
         app.state.batcher = Batcher(held.process, settings.batch_rows, settings.queue_rows, held.idle)
         opening = threading.Thread(target=held.open, daemon=True)
-        opening.start()
+        if not held.ready:
+            opening.start()
         yield
         app.state.batcher.close()
-        opening.join()
+        if opening.ident is not None:
+            opening.join()
         held.close()
 
     app = FastAPI(title="Ringwatch", version="1", lifespan=lifespan, docs_url=None, redoc_url=None)

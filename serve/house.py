@@ -113,11 +113,16 @@ class House:
 
     def open(self) -> None:
         """Replay the journal and compile the kernels; ready afterwards."""
-        for scorer in self.scorers:
-            scorer.warm()
-        for events in self.journal.replay(chunk=REPLAY):
-            self.state.apply(events)
-            self._score()
+        try:
+            for scorer in self.scorers:
+                scorer.warm()
+            for events in self.journal.replay(self.state.applied, chunk=REPLAY):
+                self.state.apply(events)
+                self._score()
+        except Exception:
+            self.broken = True
+            log.exception("the journal cannot be replayed")
+            raise
         self.ready = True
 
     @property
