@@ -178,6 +178,12 @@ def _probes(app: FastAPI) -> None:
         house: House = _ready(request).house
         return {"status": "ready", "model": house.artifact.version, "journal_offset": house.state.applied}
 
+    @app.post("/v1/noop", include_in_schema=False)
+    async def noop(request: Request) -> Response:
+        """Reads a body and answers: what a score over HTTP is measured against."""
+        await request.body()
+        return Response(b"{}", media_type=JSON)
+
     @app.get("/metrics", tags=["probes"])
     async def metrics(request: Request) -> Response:
         """For Prometheus."""

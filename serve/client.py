@@ -46,6 +46,7 @@ class RingwatchClient:
         headers = {"authorization": f"Bearer {key}"} if key else {}
         self._http = httpx.Client(base_url=url, headers=headers, trust_env=False)
         self._deadline = deadline
+        self.url = url
 
     @classmethod
     def from_environment(cls, url: str, deadline: float = 30.0) -> Self:
