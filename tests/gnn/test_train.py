@@ -13,7 +13,7 @@ from gnn.artifact import Artifact
 from gnn.errors import ModelError
 from gnn.jobs import score_runs
 from gnn.replay import numbered, present_roles
-from gnn.train import Targets, TrainConfig, make_targets, train
+from gnn.train import TrainConfig, make_targets, train
 from graph.state import GraphState
 from graph.store import DAY_US, Window
 from tests.world import label_batch, payment_batch
@@ -101,7 +101,8 @@ def test_targets_respect_time_and_label_delay(honest_labels):
     targets = make_targets(state, TrainConfig(test=0.25))
     time = state.store.columns.time[:N]
     begin, end = time[0], state.store.clock
-    assert abs(targets.label_delay_us - 3 * DAY_US) < DAY_US // 2
+    # Labels are applied at the end of a day here, three days and a part of one after their payments.
+    assert 3 * DAY_US <= targets.label_delay_us <= 4 * DAY_US
     test_start = begin + 0.75 * (end - begin)
     assert targets.train.max() < targets.validation.min()
     assert (
@@ -153,4 +154,3 @@ def test_planted_leaks_would_be_caught():
         )
     )
     np.testing.assert_array_equal(features(state.store.view, state.store.roles, rows), before)
-    assert isinstance(make_targets(state, TrainConfig()), Targets)
