@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numba
+import numpy as np
 
 F = TypeVar("F", bound=Callable[..., Any])
 CHUNK = 512  # rows a thread takes at a time
@@ -36,6 +37,13 @@ def jit() -> Callable[[F], F]:
     """
     compiled: Callable[[F], F] = numba.njit(cache=True, nogil=True, error_model="numpy")
     return compiled
+
+
+@jit()
+def signed(n: Any) -> int:
+    """A number of any width as int64: Numba subtracts unsigned ones round zero, and mixes them to floats."""
+    wide: Any = np.int64(n)
+    return wide
 
 
 def chunked(run: Callable[[int, int], object], n: int, threads: int | None = None) -> None:

@@ -92,7 +92,8 @@ class House:
         self.artifact, self.settings = artifact, settings
         self.journal = SqliteJournal(settings.journal)
         window = artifact.config.window
-        self.state = GraphState(artifact.roles, max(settings.capacity, capacity_for(0, window)), window)
+        capacity = max(settings.capacity, capacity_for(0, window))
+        self.state = GraphState(artifact.roles, capacity, window, source=self.journal)
         self.scorers = (scorers or self._default_scorers)(artifact, self.state)
         self.breakers = [Breaker() for _ in self.scorers]
         self.probability = np.zeros(self.state.store.capacity, np.float64)  # by slot
@@ -197,7 +198,7 @@ class House:
     def rings(self, limit: int) -> list[Ring]:
         """The riskiest rings."""
         with self._lock:
-            return self.state.rings.rings(limit, score=lambda rows: self.probability[rows & self._mask])
+            return self.state.rings.rings(limit, score=lambda rows: self.probability[rows % self.state.store.capacity])
 
     def ring(self, ring_id: str) -> Ring | None:
         """One ring."""
@@ -206,18 +207,13 @@ class House:
 
     def transaction_ids(self, rows: Sequence[int]) -> list[str]:
         """The ids of payments."""
-        offsets = [int(self.state.store.columns.offset[row & self._mask]) for row in rows]
         with self._lock:
-            return [next(self.journal.replay(o, o + 1)).batch.column("transaction_id")[0].as_py() for o in offsets]
+            return self.state.transaction_ids(np.array(rows, np.int64))
 
     def close(self) -> None:
         """Keep what is not kept yet and close the journal."""
         self.idle()
         self.journal.close()
-
-    @property
-    def _mask(self) -> int:
-        return self.state.store.capacity - 1
 
     def _admitted(self, call: ScoreCall | LabelCall, held: _Open) -> "_Admitted | dict[str, int] | Problem":
         try:
@@ -289,8 +285,8 @@ class House:
         row = self.state.row_of(name)
         if row is None:
             return None
-        event = int(self.state.store.columns.label[row & self._mask])
-        return None if event < 0 else bool(self.state.store.labels.fraud[event])
+        event = int(self.state.store.column("label", np.array([row]))[0])
+        return None if event < 0 else bool(self.state.store.labels["fraud"][event])
 
     def _score(self) -> tuple[str, bool]:
         """Score the rows that have not been; who did, and whether it was not the preferred."""
@@ -308,7 +304,7 @@ class House:
                 log.exception("the %s scorer failed", scorer.device_name)
                 continue
             breaker.succeeded()
-            self.probability[np.arange(first, last) & self._mask] = found
+            self.probability[np.arange(first, last) % self.state.store.capacity] = found
             self.scored = last
             return scorer.device_name, i > 0
         return "rules", True
@@ -317,14 +313,14 @@ class House:
         self, admitted: _Admitted, scored_by: str, degraded: bool, timings: dict[str, float]
     ) -> "bytes | list[bytes] | pa.Table":
         call, begin = admitted.call, time.perf_counter()
-        columns = self.state.store.columns
-        rows = self._rows(admitted.offsets)
-        probability, said = self.probability[rows & self._mask], None
+        store = self.state.store
+        rows = store.offsets.rows(np.array(admitted.offsets, np.int64))
+        probability, said = self.probability[rows % store.capacity], None
         if scored_by == "rules":
             probability, said = rules_score(self.state, rows)
         ids = call.batch.column("transaction_id").to_pylist()
         decisions = [decide(float(p), self.settings) for p in probability]
-        ring_ids = columns.ring_id[rows & self._mask]
+        ring_ids = store.ring_ids(rows)
         if call.table:
             return pa.table(
                 {
@@ -342,7 +338,7 @@ class House:
             )
         if said is None:
             said = self._reasons(rows) if call.reasons else [[] for _ in ids]
-        sizes = columns.ring[rows & self._mask, 0]
+        sizes = store.column("ring", rows)[:, 0]
         stages = {**timings, "reasons": time.perf_counter() - begin}
         stages["total"] = sum(stages.values())
         milliseconds = {name: round(1e3 * seconds, 3) for name, seconds in stages.items()}
@@ -377,26 +373,6 @@ class House:
     def _kept(self, offset: int) -> bytes | None:
         self._flush()
         return self.journal.answer(offset)
-
-    def _rows(self, offsets: list[int]) -> NDArray[np.int64]:
-        """Rows by journal offset: both only grow, so one is found in the other."""
-        store = self.state.store
-        if offsets and offsets[0] >= 0:
-            last = store.rows
-            newest = np.arange(max(store.oldest, last - len(offsets)), last)
-            if len(newest) == len(offsets) and (store.columns.offset[newest & self._mask] == offsets).all():
-                return newest
-        return np.array([self._row(offset) for offset in offsets], np.int64)
-
-    def _row(self, offset: int) -> int:
-        low, high = self.state.store.oldest, self.state.store.rows
-        while low < high:
-            middle = (low + high) // 2
-            if self.state.store.columns.offset[middle & self._mask] < offset:
-                low = middle + 1
-            else:
-                high = middle
-        return low
 
     def _reasons(self, rows: NDArray[np.int64]) -> list[list[Reason]]:
         for scorer, breaker in zip(self.scorers, self.breakers, strict=True):
