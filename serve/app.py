@@ -160,7 +160,7 @@ def _rings(app: FastAPI) -> None:
         house: House = _ready(request).house
         found = house.ring(ring_id)
         if found is None:
-            raise Problem(404, "Not found", f"no ring {ring_id!r}")
+            raise Problem(404, "Not found", f"no ring {ring_id[:100]!r}")
         return ring_out(found, house.transaction_ids(found.transactions))
 
 
