@@ -58,7 +58,8 @@ def write(name: str, figures: dict[str, Figure], **extra: Any) -> Path:
         "bench": name,
         "figures": {key: {**asdict(figure), "met": figure.met} for key, figure in figures.items()},
         "machine": machine(),
-        "command": "python " + " ".join([_module(), *sys.argv[1:]]),
+        # Of a file elsewhere its name: where it lay is of no use on another machine.
+        "command": "python " + " ".join([_module(), *(Path(a).name if a.startswith("/") else a for a in sys.argv[1:])]),
         "commit": commit(),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         **extra,

@@ -147,13 +147,14 @@ def content_hashes(batch: pa.RecordBatch) -> list[bytes]:
     Canonical text is never empty and holds no control character, so that joining by U+001F with nothing for null is
     injective. The digest is stored in journals: its input must not change within a journal format.
     """
-    parts = [
-        (column.cast(pa.int64()) if pa.types.is_timestamp(column.type) else column).cast(pa.string())
-        for column in batch.columns
-    ]
+    parts = [column if pa.types.is_string(column.type) else _text(column) for column in batch.columns]
     joined = pc.binary_join_element_wise(*parts, "\x1f", null_handling="replace", null_replacement="")
     blake2b = hashlib.blake2b
-    return [blake2b(row, digest_size=16).digest() for row in joined.cast(pa.binary()).to_pylist()]
+    return [blake2b(row, digest_size=16).digest() for row in joined.view(pa.binary()).to_pylist()]
+
+
+def _text(column: pa.Array) -> pa.Array:
+    return (column.view(pa.int64()) if pa.types.is_timestamp(column.type) else column).cast(pa.string())
 
 
 def _check(

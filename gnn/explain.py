@@ -7,6 +7,7 @@ and Fergus 2014), so reasons come from the score itself and not from a story bes
 import math
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,8 +51,7 @@ def reasons(
         For each row its weightiest reasons, at most five, the weightiest first.
     """
     roles = state.store.roles
-    names = {name: i for i, name in enumerate(feature_names(roles))}
-    codes = [code.upper() for code in group_names(roles)]
+    names, codes = _vocabulary(roles)
     found = []
     for b, row in enumerate(rows):
         words = _Words(state, int(row), x[b], names)
@@ -64,6 +64,12 @@ def reasons(
             ]
         )
     return found
+
+
+@cache
+def _vocabulary(roles: tuple[str, ...]) -> tuple[dict[str, int], list[str]]:
+    """Where each feature is, and the codes of the groups: the same for every payment, and dear to make."""
+    return {name: i for i, name in enumerate(feature_names(roles))}, [code.upper() for code in group_names(roles)]
 
 
 class _Words:

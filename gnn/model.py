@@ -13,6 +13,7 @@ Matrices are kept as [in, out] (`x @ W`), the layout that both engines read.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -67,7 +68,7 @@ class ModelConfig:
         """How far back a payment sees: part of the model, or a replay would score otherwise."""
         return Window(self.window_rows, self.window_days * DAY_US)
 
-    @property
+    @cached_property
     def inputs(self) -> int:
         """Features of a payment, without categories."""
         return len(feature_names(self.roles))

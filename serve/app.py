@@ -121,7 +121,7 @@ def _payments(app: FastAPI) -> None:
         if kind == ARROW:
             batch = read_arrow(body, TRANSACTION_SCHEMA, settings.max_items)
         else:
-            batch = batch_of(_limited(parse(list[Payment], body), settings), TRANSACTION_SCHEMA)
+            batch = batch_of(parse(Payment, body, settings.max_items), TRANSACTION_SCHEMA)
         table = ARROW in request.headers.get("accept", "")
         found = await _submit(request, ScoreCall(batch, reasons, table), batch)
         if table:
@@ -141,7 +141,7 @@ def _payments(app: FastAPI) -> None:
         if kind == ARROW:
             batch = read_arrow(body, LABEL_SCHEMA, settings.max_items)
         elif body.lstrip()[:1] == b"[":
-            batch = batch_of(_limited(parse(list[Label], body), settings), LABEL_SCHEMA)
+            batch = batch_of(parse(Label, body, settings.max_items), LABEL_SCHEMA)
         else:
             batch = batch_of([parse(Label, body)], LABEL_SCHEMA)
         return Response(json_bytes(await _submit(request, LabelCall(batch), batch)), media_type=JSON)
@@ -160,7 +160,7 @@ def _rings(app: FastAPI) -> None:
         house: House = _ready(request).house
         found = house.ring(ring_id)
         if found is None:
-            raise Problem(404, "Not found", f"no ring {ring_id!r}")
+            raise Problem(404, "Not found", f"no ring {ring_id[:100]!r}")
         return ring_out(found, house.transaction_ids(found.transactions))
 
 
@@ -235,12 +235,6 @@ def _expect(request: Request, *kinds: str) -> str:
     if kind not in kinds:
         raise Problem(415, "Unsupported media type", f"send {' or '.join(kinds)}, not {kind[:100]!r}")
     return kind
-
-
-def _limited(items: list[Any], settings: Settings) -> list[Any]:
-    if len(items) > settings.max_items:
-        raise Problem(413, "Too many items", f"one call takes at most {settings.max_items:,} items")
-    return items
 
 
 def _body(shape: Any, *, arrow: bool = False) -> dict[str, Any]:
@@ -323,7 +317,7 @@ class _Guard:
         most, got = self._settings.max_body, 0
         too_large = Problem(413, "Body too large", f"a body may have at most {most:,} bytes")
         declared = headers.get(b"content-length", b"0")
-        if declared.isdigit() and int(declared) > most:
+        if declared.isdigit() and (len(declared) > 15 or int(declared) > most):
             raise too_large
 
         async def bounded() -> Message:

@@ -1,5 +1,6 @@
 """The main job on one machine: history in, model out, service up, payments through HTTP, and what was caught."""
 
+import json
 import os
 import secrets
 import signal
@@ -23,11 +24,11 @@ from rich.table import Table
 from data.journal import Kind
 from data.sources import Run, merged
 from data.synthetic import WorldConfig, simulate
-from gnn.evaluate import Metrics, as_table
+from gnn.evaluate import Metrics, as_table, to_dict
 from gnn.jobs import judge, train_files, with_labels
 from gnn.train import TrainConfig
 from serve.client import RingwatchClient
-from serve.console import Report, out, progress
+from serve.console import Refusals, Report, out, progress
 from serve.errors import ServeError
 from serve.ingest import ingest_runs
 from serve.rings import draw_rings, find_rings, rings_table
@@ -86,8 +87,11 @@ class DemoResult:
 def run_demo(config: DemoConfig) -> DemoResult:
     """Run it, and print what was caught.
 
+    Left in `config.out`: the model, the journal, `answers.parquet` (the probability answered over HTTP for each
+    payment, in journal order), `metrics.json` (what these are worth, of the payments judged) and a ring's picture.
+
     Raises:
-        ServeError: The service does not come up.
+        ServeError: The service does not come up, or there is no history or no payment to send.
     """
     config.out.mkdir(parents=True, exist_ok=True)
     truth = None
@@ -99,6 +103,13 @@ def run_demo(config: DemoConfig) -> DemoResult:
             transactions, labels = config.out / "world/transactions.parquet", config.out / "world/labels.parquet"
             truth = config.out / "world/truth.parquet"
         start = config.start or _last_fifth(transactions)
+        if config.train_until and config.train_until > start:
+            raise ServeError("--train-until lies after --from: the model would have seen what it is judged on")
+        report("reading", 0.0)
+        refusals = Refusals()
+        runs = list(merged(transactions, labels, stop=config.stop, on_refusal=refusals))
+        history, live = _cut(runs, int(start.timestamp() * 1e6))
+        _expect_payments(history, live, start, config.stop)
         artifact = train_files(
             transactions,
             labels,
@@ -108,18 +119,21 @@ def run_demo(config: DemoConfig) -> DemoResult:
         )
         model = config.out / "model"
         artifact.save(model)
-        runs = list(merged(transactions, labels, stop=config.stop))
         journal = config.out / "journal.sqlite"
         for stale in config.out.glob("journal.sqlite*"):
             stale.unlink()
         report("starting the service", 0.0)
         with service(model, journal) as client:
-            sent = _send(client, runs, start, report)
+            sent = _send(client, history, live, report)
             served = client.rings(limit=1000)
-        _, found = find_rings(model, journal, limit=5, report=report)
-        pictures = draw_rings(_, found[:1], config.out / "rings")
+        state, found = find_rings(model, journal, limit=5, report=report)
+        pictures = draw_rings(state, found[:1], config.out / "rings")
+    refusals.summary()
     judged = with_labels(runs, labels, truth)
     metrics = judge(judged, sent.probability, start, config.stop, config.protocol, truth)
+    answers = {"transaction_id": judged.payments["transaction_id"], "fraud_probability": sent.probability}
+    pq.write_table(pa.table(answers), config.out / "answers.parquet")
+    (config.out / "metrics.json").write_text(json.dumps(to_dict(metrics), indent=2) + "\n")
     out.print(as_table(metrics))
     out.print(_caught(sent, judged.fraud, judged.payments["amount"].to_numpy()))
     out.print(rings_table(found))
@@ -176,10 +190,19 @@ class _Sent:
     replayed: int  # payments before them
 
 
-def _send(client: RingwatchClient, runs: list[Run], start: datetime, report: Report) -> _Sent:
+def _expect_payments(history: list[Run], live: list[Run], start: datetime, stop: datetime | None) -> None:
+    """Say what is missing before hours of training, not after."""
+    until = f" to {stop:%Y-%m-%d %H:%M}" if stop else ""
+    for events, what in (
+        (history, f"before --from ({start:%Y-%m-%d %H:%M}): nothing to train on"),
+        (live, f"from {start:%Y-%m-%d %H:%M}{until}: nothing to send"),
+    ):
+        if not any(kind is Kind.TRANSACTION for kind, _ in events):
+            raise ServeError(f"no payment {what}")
+
+
+def _send(client: RingwatchClient, history: list[Run], live: list[Run], report: Report) -> _Sent:
     """History in batches, then payments one by one with their reasons, labels always in their place."""
-    begin = int(start.timestamp() * 1e6)
-    history, live = _cut(runs, begin)
     answers: list[pa.Table] = []
     total, done = sum(len(b) for _, b in history), 0
 
@@ -233,10 +256,11 @@ def _cut(runs: list[Run], begin: int) -> tuple[list[Run], list[Run]]:
 
 
 def _last_fifth(transactions: Path) -> datetime:
-    time_us = np.concatenate(
-        [b.column("timestamp").cast(pa.int64()).to_numpy() for k, b in merged(transactions) if k is Kind.TRANSACTION]
-    )
-    moment = datetime.fromtimestamp((time_us[0] + 0.8 * (time_us[-1] - time_us[0])) / 1e6, UTC)
+    batches = [batch.column("timestamp").cast(pa.int64()) for _, batch in merged(transactions)]
+    if not batches:
+        raise ServeError(f"{transactions}: holds no payment")
+    first, last = batches[0][0].as_py(), batches[-1][-1].as_py()
+    moment = datetime.fromtimestamp((first + 0.8 * (last - first)) / 1e6, UTC)
     return moment.replace(hour=0, minute=0, second=0, microsecond=0) + timedelta(days=1)
 
 

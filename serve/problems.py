@@ -70,3 +70,8 @@ def invalid(errors: Sequence[tuple[str, str]]) -> Problem:
     field, reason = errors[0]
     more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
     return Problem(422, "Invalid content", f"{field}: {reason}{more}", errors[:100])
+
+
+def too_many(most: int) -> Problem:
+    """A call with more items than one may have."""
+    return Problem(413, "Too many items", f"one call takes at most {most:,} items")
