@@ -8,6 +8,7 @@ structure and known labels only. Model scores weigh in where rings are ranked fo
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import Any
 
 import networkx as nx
 import numpy as np
@@ -18,6 +19,7 @@ from graph.errors import GraphError
 from graph.forest import (
     Forest,
     Rules,
+    Ties,
     empty_forest,
     empty_ties,
     find,
@@ -232,6 +234,16 @@ class RingIndex:
         """Root of a ring's component, -1 where it is gone."""
         at = int(np.searchsorted(self._ids, _number(ring.id)))
         return int(standing(self._live)[at, 0]) if at < len(self._ids) and self._ids[at] == _number(ring.id) else -1
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """Everything that the index keeps, by name: for snapshots."""
+        held: dict[str, Any] = {"live": self._live, "builder": self._builder, "ties": self._ties}
+        return {f"{name}.{field}": getattr(t, field) for name, t in held.items() for field in t._fields}
+
+    def adopt(self, arrays: Mapping[str, NDArray[Any]]) -> None:
+        """Go on from the `arrays` of another index over the same history."""
+        self._live, self._builder = (Forest(*(arrays[f"{n}.{f}"] for f in Forest._fields)) for n in ("live", "builder"))
+        self._ties = Ties(*(arrays[f"ties.{f}"] for f in Ties._fields))
 
     @property
     def generation(self) -> int:

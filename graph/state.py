@@ -1,8 +1,9 @@
 """The state that the journal builds: one function, `apply`, that the service, the trainer and the re-scorer share."""
 
 import zlib
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -13,10 +14,26 @@ from data.journal import Events, Kind
 from data.schema import CATEGORIES, role
 from graph.errors import GraphError
 from graph.ids import PaymentIds
+from graph.jumps import Sums
 from graph.rings import RingIndex
 from graph.store import STEP, Batch, GraphStore, Window
 
 CATEGORY_BUCKETS = 128  # codes 1..127; 0 is missing. Feature hashing (Weinberger et al., ICML 2009)
+
+
+@dataclass(frozen=True)
+class Part:
+    """An array of the graph, as a snapshot keeps it.
+
+    Attributes:
+        array: With all the room it has.
+        used: Items along `axis` that hold anything; the rest is zeros.
+        axis: 0, or 1 for an array of layers.
+    """
+
+    array: NDArray[Any]
+    used: int
+    axis: int = 0
 
 
 class Payments(Protocol):
@@ -107,6 +124,55 @@ class GraphState:
             for at in np.flatnonzero(entity[:, r] == nodes[there]).tolist():
                 found[int(there[at])] = column[at]
         return found
+
+    def facts(self) -> dict[str, Any]:
+        """What a snapshot says of the graph beside its arrays."""
+        store = self.store
+        return {
+            "roles": store.roles,
+            "capacity": store.capacity,
+            "window": (store.window.rows, store.window.span_us),
+            "rows": store.rows,
+            "clock": store.clock,
+            "labels": store.label_count,
+            "offsets": store.offsets.count,
+            "payments": self.payments.live,
+        }
+
+    def parts(self) -> dict[str, Part]:
+        """Every array of the graph, by name."""
+        store, ids = self.store, self.store.ids
+        slots = min(store.rows, store.capacity)
+        return {
+            "rows": Part(store.row_data, slots),
+            "velocity": Part(store.velocity, slots),
+            "sums.values": Part(store.sums.values, len(store.sums.values)),
+            "sums.span": Part(store.sums.span, 2),
+            "labels": Part(store.label_data, store.label_count),
+            "offsets": Part(store.offsets.runs, store.offsets.count),
+            "ids.digests": Part(ids.digests, ids.numbered),
+            "ids.head": Part(ids.head, ids.numbered),
+            "ids.buckets": Part(ids.buckets, len(ids.buckets)),
+            "ids.meta": Part(ids.meta, len(ids.meta)),
+            "payments.digests": Part(self.payments.digests, slots),
+            "payments.buckets": Part(self.payments.buckets, len(self.payments.buckets)),
+            **{f"rings.{name}": Part(array, len(array)) for name, array in self.rings.arrays().items()},
+        }
+
+    def adopt(self, arrays: Mapping[str, NDArray[Any]], facts: Mapping[str, Any], applied: int) -> None:
+        """Take the place of a snapshot: `arrays` by the names of `parts`, `facts` as `facts` gave them."""
+        store, ids = self.store, self.store.ids
+        store.row_data, store.velocity = arrays["rows"], arrays["velocity"]
+        store.sums = Sums(arrays["sums.values"], arrays["sums.span"])
+        store.label_data, store.label_count = arrays["labels"], facts["labels"]
+        store.offsets.runs, store.offsets.count = arrays["offsets"], facts["offsets"]
+        store.rows, store.clock = facts["rows"], facts["clock"]
+        ids.digests, ids.head = arrays["ids.digests"], arrays["ids.head"]
+        ids.buckets, ids.meta = arrays["ids.buckets"], arrays["ids.meta"]
+        self.payments.digests, self.payments.buckets = arrays["payments.digests"], arrays["payments.buckets"]
+        self.payments.live = facts["payments"]
+        self.rings.adopt({n.removeprefix("rings."): a for n, a in arrays.items() if n.startswith("rings.")})
+        self.applied = applied
 
     def _append(self, batch: pa.RecordBatch, offset: int) -> None:
         store = self.store
