@@ -8,6 +8,7 @@ the others follow newest first (`gnn.scorer.Scorer.fill`).
 import numpy as np
 from numpy.typing import NDArray
 
+from gnn.errors import ModelError
 from gnn.model import LARGEST, ModelConfig
 from graph.memory import reserve
 
@@ -29,6 +30,16 @@ class KeyValueCache:
         self.depth: NDArray[np.uint8] = reserve(capacity, np.uint8)  # layers written of the row in each slot
         self.upto = 0  # rows from here on are not in `depth`: what stands there belongs to the rows they overwrote
         self.complete_from = 0  # from here up to `upto` every row has every layer
+
+    def adopt(self, data: KeysValues, depth: NDArray[np.uint8], upto: int, complete_from: int) -> None:
+        """Go on from the arrays of another cache of the same model over the same history.
+
+        Raises:
+            ModelError: They are of another shape.
+        """
+        if (data.shape, data.dtype, depth.shape) != (self.data.shape, self.data.dtype, self.depth.shape):
+            raise ModelError("these keys and values are of another model or another buffer")
+        self.data, self.depth, self.upto, self.complete_from = data, depth, upto, complete_from
 
     def layer(self, number: int) -> KeysValues:
         """Keys, then values, of all slots in a layer, [C, 2D]."""

@@ -5,12 +5,28 @@ the first of these misses goes away.
 """
 
 import mmap
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 _NORESERVE = getattr(mmap, "MAP_NORESERVE", 0x4000)  # Linux's value; the name came to Python later than 3.11
+
+
+@dataclass(frozen=True)
+class Part:
+    """An array of the graph, as a snapshot keeps it.
+
+    Attributes:
+        array: With all the room it has.
+        used: Items along `axis` that hold anything; the rest is zeros.
+        axis: 0, or 1 for an array of layers.
+    """
+
+    array: NDArray[Any]
+    used: int
+    axis: int = 0
 
 
 def reserve(shape: int | tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:

@@ -29,6 +29,7 @@ from graph.forest import (
 )
 from graph.jit import jit, signed
 from graph.jumps import role_in
+from graph.memory import Part
 from graph.store import DAY_US, GraphStore, View
 
 CHUNK = 4096  # rows a kernel call takes: bounds the room that must be ready for it
@@ -235,10 +236,14 @@ class RingIndex:
         at = int(np.searchsorted(self._ids, _number(ring.id)))
         return int(standing(self._live)[at, 0]) if at < len(self._ids) and self._ids[at] == _number(ring.id) else -1
 
-    def arrays(self) -> dict[str, NDArray[Any]]:
+    def parts(self) -> dict[str, Part]:
         """Everything that the index keeps, by name: for snapshots."""
         held: dict[str, Any] = {"live": self._live, "builder": self._builder, "ties": self._ties}
-        return {f"{name}.{field}": getattr(t, field) for name, t in held.items() for field in t._fields}
+        now = self._ties.progress[0]
+        used = {"ties.list": int(now["ties"]), "ties.heirs": int(now["retired"])}
+        used |= {f"{name}.rings": int(held[name].counts[0]) for name in ("live", "builder")}
+        arrays = {f"{name}.{field}": getattr(t, field) for name, t in held.items() for field in t._fields}
+        return {name: Part(array, used.get(name, len(array))) for name, array in arrays.items()}
 
     def adopt(self, arrays: Mapping[str, NDArray[Any]]) -> None:
         """Go on from the `arrays` of another index over the same history."""

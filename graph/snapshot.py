@@ -24,7 +24,8 @@ from numpy.typing import NDArray
 
 from graph.digests import digest
 from graph.errors import GraphError
-from graph.state import GraphState, Part, Payments
+from graph.memory import Part
+from graph.state import GraphState, Payments
 from graph.store import Window
 
 FORMAT = 1
@@ -158,10 +159,10 @@ def _write(path: Path, part: Part) -> dict[str, Any]:
     layers = [array[i] for i in range(len(array))] if part.axis else [array]
     with path.open("wb") as out:
         for i, layer in enumerate(layers):
-            used = memoryview(np.ascontiguousarray(layer[: part.used])).cast("B") if part.used else memoryview(b"")
+            used = np.ascontiguousarray(layer[: part.used]).reshape(-1).view(np.uint8)
             start = i * layer.nbytes
             for at in range(0, len(used), BLOCK):
-                block = used[at : at + BLOCK]
+                block = used[at : at + BLOCK].data
                 out.seek(start + at)
                 out.write(block)
                 blocks.append((start + at, len(block), zlib.crc32(block)))
@@ -187,7 +188,7 @@ def _map(path: Path, entry: dict[str, Any], verify: bool) -> NDArray[Any]:
     raw = np.memmap(path, np.uint8, "c").view(np.ndarray)
     if verify:
         for start, length, crc in entry["blocks"]:
-            if zlib.crc32(raw[start : start + length]) != crc:
+            if zlib.crc32(raw[start : start + length].data) != crc:
                 raise GraphError(f"{path} is damaged: bytes {start:,} to {start + length:,} fail their checksum")
     return raw.view(dtype).reshape(shape)
 

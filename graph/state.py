@@ -2,7 +2,6 @@
 
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -15,25 +14,11 @@ from data.schema import CATEGORIES, role
 from graph.errors import GraphError
 from graph.ids import PaymentIds
 from graph.jumps import Sums
+from graph.memory import Part
 from graph.rings import RingIndex
 from graph.store import STEP, Batch, GraphStore, Window
 
 CATEGORY_BUCKETS = 128  # codes 1..127; 0 is missing. Feature hashing (Weinberger et al., ICML 2009)
-
-
-@dataclass(frozen=True)
-class Part:
-    """An array of the graph, as a snapshot keeps it.
-
-    Attributes:
-        array: With all the room it has.
-        used: Items along `axis` that hold anything; the rest is zeros.
-        axis: 0, or 1 for an array of layers.
-    """
-
-    array: NDArray[Any]
-    used: int
-    axis: int = 0
 
 
 class Payments(Protocol):
@@ -156,7 +141,7 @@ class GraphState:
             "ids.meta": Part(ids.meta, len(ids.meta)),
             "payments.digests": Part(self.payments.digests, slots),
             "payments.buckets": Part(self.payments.buckets, len(self.payments.buckets)),
-            **{f"rings.{name}": Part(array, len(array)) for name, array in self.rings.arrays().items()},
+            **{f"rings.{name}": part for name, part in self.rings.parts().items()},
         }
 
     def adopt(self, arrays: Mapping[str, NDArray[Any]], facts: Mapping[str, Any], applied: int) -> None:
