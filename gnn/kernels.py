@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from gnn.groups import CONTEXT, LABELS, OWN_GROUPS
 from gnn.model import EDGE_SCALE, Weights
-from graph.features import DEPTH, features_row
 from graph.jit import jit
 from graph.sampler import edge, walk
 from graph.store import View
@@ -162,14 +161,6 @@ def _attend(
     for i in range(top_hidden.shape[0]):
         logit += max(top_hidden[i], np.float32(0)) * w.head_w2[layer, i]
     return logit + w.head_b2[layer]
-
-
-@jit()
-def describe(view: View, plan: Plan, rows: NDArray[np.int64], work: Work) -> None:
-    """Features of rows."""
-    keys = np.empty((plan.pairs.shape[1], 2 * DEPTH), np.int64)
-    for b in range(rows.shape[0]):
-        features_row(view, plan.pairs, rows[b], keys, work.x[b])
 
 
 @jit()

@@ -13,6 +13,7 @@ from gnn.explain import Reason, reasons
 from gnn.groups import group_names
 from gnn.kernels import Work
 from gnn.model import EDGE, ModelConfig
+from graph.features import describe
 from graph.jit import chunked
 from graph.state import GraphState
 
@@ -151,7 +152,7 @@ class Scorer:
         view, plan = self.state.store.view, self._plan
 
         def run(i: int, j: int) -> None:
-            kernels.describe(view, plan, rows[i:j], part(work, i, j))
+            describe(view, plan.pairs, rows[i:j], work.x[i:j])
             kernels.gather(view, rows[i:j], part(work, i, j))
 
         chunked(run, len(rows), self._threads)

@@ -14,10 +14,10 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from graph.errors import GraphError
-from graph.jit import chunked, jit, signed
+from graph.jit import chunked, jit, prefetch, signed
 
 KEY = "RINGWATCH_ID_KEY"  # 32 hexadecimal digits
-BLOCK = 64  # look-ups whose memory is touched before the first of them is done, so that their misses overlap
+BLOCK = 32  # look-ups whose reads are asked for before the first of them is done
 LOAD, ROOM = 0.75, 0.6  # fill at which the buckets grow, and their fill afterwards
 
 Digests = NDArray[np.uint64]  # [n, 2]
@@ -82,7 +82,7 @@ def buckets_for(names: int) -> NDArray[np.uint32]:
     return np.zeros(max(64, int(names / ROOM)), np.uint32)
 
 
-@jit()
+@jit(inline=True)
 def _round(v0: np.uint64, v1: np.uint64, v2: np.uint64, v3: np.uint64) -> tuple[np.uint64, ...]:
     v0 += v1
     v1 = (v1 << np.uint64(13)) | (v1 >> np.uint64(51))
@@ -135,13 +135,13 @@ def _digest(
         out[i, 1] = v0 ^ v1 ^ v2 ^ v3
 
 
-@jit()
+@jit(inline=True)
 def _home(buckets: NDArray[np.uint32], high: np.uint64) -> int:
     """Bucket where a search begins: the top 32 bits of the digest, scaled to the number of buckets."""
     return signed(((high >> np.uint64(32)) * np.uint64(buckets.shape[0])) >> np.uint64(32))
 
 
-@jit()
+@jit(inline=True)
 def bucket_of(t: Table, high: np.uint64, low: np.uint64) -> int:
     """The bucket that holds a digest, or the free one where it belongs."""
     at = _home(t.buckets, high)
@@ -155,14 +155,14 @@ def bucket_of(t: Table, high: np.uint64, low: np.uint64) -> int:
 
 
 @jit()
-def touch(t: Table, wanted: NDArray[np.uint64], i: int, j: int) -> np.uint64:
-    """Bring what the look-ups of `wanted` [i, j) will read into the caches; the result only keeps the reads alive."""
-    seen = np.uint64(0)
-    for n in range(i, j):
+def ask_ahead(t: Table, wanted: NDArray[np.uint64]) -> None:
+    """Ask for what the look-ups of `wanted` will read: first their buckets, then the digests that those lead to."""
+    for n in range(wanted.shape[0]):
+        prefetch(t.buckets, _home(t.buckets, wanted[n, 0]))
+    for n in range(wanted.shape[0]):
         place = t.buckets[_home(t.buckets, wanted[n, 0])]
         if place:
-            seen ^= t.digests[place - 1, 0]
-    return seen
+            prefetch(t.digests, place - 1)
 
 
 @jit()
@@ -192,12 +192,9 @@ def rebuilt(digests: NDArray[np.uint64], used: int, buckets: NDArray[np.uint32])
 
 
 @jit()
-def find(t: Table, wanted: NDArray[np.uint64], out: NDArray[np.int64]) -> np.uint64:
+def find(t: Table, wanted: NDArray[np.uint64], out: NDArray[np.int64]) -> None:
     """Places of digests, int64 [n]; -1 where the table has none."""
-    seen = np.uint64(0)
-    for i in range(0, out.shape[0], BLOCK):
-        j = min(out.shape[0], i + BLOCK)
-        seen ^= touch(t, wanted, i, j)
-        for n in range(i, j):
-            out[n] = signed(t.buckets[bucket_of(t, wanted[n, 0], wanted[n, 1])]) - 1
-    return seen
+    for n in range(out.shape[0]):
+        if n % BLOCK == 0 and out.shape[0] > 1:
+            ask_ahead(t, wanted[n : n + BLOCK])
+        out[n] = signed(t.buckets[bucket_of(t, wanted[n, 0], wanted[n, 1])]) - 1

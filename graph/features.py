@@ -13,12 +13,13 @@ from numpy.typing import NDArray
 
 from graph.jit import chunked, jit, signed
 from graph.jumps import LARGE, added, jump_sum, role_in
-from graph.sampler import first_step, next_step, visible
+from graph.sampler import visible, walk
 from graph.store import RING_COLUMNS, View, believed
 
 WINDOWS_US = np.array([3_600_000_000, 86_400_000_000, 7 * 86_400_000_000, 30 * 86_400_000_000], np.int64)
 WINDOW_NAMES = ("1h", "24h", "7d", "30d")
 DEPTH = 256  # rows of an entity that distinct counterparts and known labels are taken from
+TOGETHER = 16  # rows: what their chains touch stays in the second level of the cache
 NEVER_S = 3.2e8  # ten years: the gap of an entity that was never seen before, seconds
 
 OWN = ("amount", "hour_sin", "hour_cos", "week_sin", "week_cos", "lateness")
@@ -68,11 +69,11 @@ def features(view: View, roles: Sequence[str], rows: NDArray[np.int64]) -> NDArr
     """
     out = np.empty((len(rows), len(feature_names(roles))), np.float32)
     pairs = counterparts(roles)
-    chunked(lambda i, j: _features(view, pairs, rows[i:j], out[i:j]), len(rows))
+    chunked(lambda i, j: describe(view, pairs, rows[i:j], out[i:j]), len(rows))
     return out
 
 
-@jit()
+@jit(inline=True)
 def reach(
     view: View, row: int, time: int, node: int, span_us: int, at: int, role: int, count: int, amount: int
 ) -> tuple[int, int, int, int]:
@@ -119,10 +120,11 @@ def _entity(
     row: int,
     role: int,
     pairs: NDArray[np.int32],
+    near: NDArray[np.int64],
     keys: NDArray[np.int64],
     out: NDArray[np.float32],
 ) -> None:
-    """Features of one entity of one row. `keys` [P, 2 * DEPTH] is scratch: a small hash set for each counterpart."""
+    """Features of one entity of one row, whose newest rows are `near` [DEPTH]; `keys` [P, 2 * DEPTH] is scratch."""
     capacity = view.rows.shape[0]
     x = view.rows[row % capacity]
     node = x.entity[role]
@@ -132,9 +134,10 @@ def _entity(
     windows = WINDOWS_US.shape[0]
     out[0] = 1
     out[1] = math.log1p(NEVER_S)
-    newest, nq = first_step(view, row, role)
+    newest = near[0]
     if newest < 0:
         return
+    nq = role_in(view.rows, view.role_type, newest % capacity, role, node)
     time = x.time
     out[1] = math.log1p((time - view.rows[newest % capacity].time) * 1e-6)
     at, q, count, amount = newest, nq, 0, 0
@@ -152,12 +155,20 @@ def _entity(
     # One walk over the newest rows for what running totals cannot give.
     base = 4 + 2 * windows
     width = pairs.shape[1]
-    keys[:] = -1
-    at, q, steps = newest, nq, 0
-    while steps < DEPTH:
-        p = at % capacity
+    steps = 0  # a small hash set for each counterpart, no larger than it must be: clearing it costs most
+    while steps < DEPTH and near[steps] >= 0:
+        steps += 1
+    size = 4
+    while size < 2 * steps:
+        size *= 2
+    keys[:, :size] = -1
+    for n in range(steps):
+        p = near[n] % capacity
         y = view.rows[p]
         age = time - y.time
+        if n and age > WINDOWS_US[windows - 1]:
+            break
+        q = role_in(view.rows, view.role_type, p, role, node)
         belief = believed(view, p, row)
         if belief >= 0:
             for w in range(windows):
@@ -176,28 +187,29 @@ def _entity(
             if met >= 0:
                 if met == x.entity[other]:
                     out[at_pair + windows] += 1
-                h = (met * 2654435761) & (2 * DEPTH - 1)
+                h = (met * 2654435761) & (size - 1)
                 while keys[c, h] >= 0 and keys[c, h] != met:
-                    h = (h + 1) & (2 * DEPTH - 1)
+                    h = (h + 1) & (size - 1)
                 if keys[c, h] < 0:
                     keys[c, h] = met
                     for w in range(windows):
                         if age <= WINDOWS_US[w]:
                             out[at_pair + w] += 1
             at_pair += windows + 1
-        steps += 1
-        at, q = next_step(view, row, at, q, node, time)
-        if at < 0 or not visible(view, row, time, at, WINDOWS_US[windows - 1]):
-            break
     for i in range(base, out.shape[0]):
         out[i] = math.log1p(out[i])
 
 
 @jit()
-def features_row(
-    view: View, pairs: NDArray[np.int32], row: int, keys: NDArray[np.int64], out: NDArray[np.float32]
+def _features_row(
+    view: View,
+    pairs: NDArray[np.int32],
+    row: int,
+    near: NDArray[np.int64],
+    keys: NDArray[np.int64],
+    out: NDArray[np.float32],
 ) -> None:
-    """Fill `out` [F] with the features of one row; `keys` int64 [R - 1, 2 * DEPTH] is scratch."""
+    """Fill `out` [F] with the features of one row; `near` [R, DEPTH] from `walk`, `keys` [R - 1, 2 * DEPTH] scratch."""
     x = view.rows[row % view.rows.shape[0]]
     late_ms = signed(x.late)
     raw = x.time - late_ms * 1000
@@ -213,14 +225,19 @@ def features_row(
         for c in range(pairs.shape[1]):
             if pairs[r, c] >= 0:
                 width += WINDOWS_US.shape[0] + 1
-        _entity(view, row, r, pairs, keys, out[at : at + width])
+        _entity(view, row, r, pairs, near[r], keys, out[at : at + width])
         at += width
     for i in range(RING_COLUMNS):
         out[at + i] = math.log1p(float(x.ring[i]))
 
 
 @jit()
-def _features(view: View, pairs: NDArray[np.int32], rows: NDArray[np.int64], out: NDArray[np.float32]) -> None:
+def describe(view: View, pairs: NDArray[np.int32], rows: NDArray[np.int64], out: NDArray[np.float32]) -> None:
+    """Fill `out` [B, F] with the features of rows, a few at a time: their chains are walked together beforehand."""
     keys = np.empty((pairs.shape[1], 2 * DEPTH), np.int64)
-    for b in range(rows.shape[0]):
-        features_row(view, pairs, rows[b], keys, out[b])
+    near = np.empty((TOGETHER, view.role_type.shape[0], DEPTH), np.int64)
+    for start in range(0, rows.shape[0], TOGETHER):
+        stop = min(rows.shape[0], start + TOGETHER)
+        walk(view, rows[start:stop], near[: stop - start])
+        for b in range(start, stop):
+            _features_row(view, pairs, rows[b], near[b - start], keys, out[b])

@@ -125,7 +125,7 @@ def _rehash(rows: Records, table: NDArray[np.int32], n: int) -> None:
         table[slot_of_key(rows, table, rows[i].key)] = i + 1
 
 
-@jit()
+@jit(inline=True)
 def _home(table: NDArray[np.int32], key: int) -> int:
     """SplitMix64's finaliser (Steele, Lea, Flood, OOPSLA 2014)."""
     x = np.uint64(key)
@@ -134,7 +134,7 @@ def _home(table: NDArray[np.int32], key: int) -> int:
     return int(np.int64(x >> np.uint64(1)) & (table.shape[0] - 1))
 
 
-@jit()
+@jit(inline=True)
 def slot_of_key(rows: Records, table: NDArray[np.int32], key: int) -> int:
     """Slot of the table that holds the key, or the free one where it belongs."""
     at = _home(table, key)
@@ -181,7 +181,7 @@ def drop_tie(t: Ties, i: int) -> None:
     t.progress[0].ties = last
 
 
-@jit()
+@jit(inline=True)
 def find(f: Forest, node: int) -> int:
     """Root of a node that the forest has met. Halves the path, which changes no answer."""
     nodes = f.nodes

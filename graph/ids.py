@@ -16,6 +16,7 @@ from graph.digests import (
     Digests,
     Key,
     Table,
+    ask_ahead,
     bucket_of,
     buckets_for,
     derived,
@@ -24,7 +25,6 @@ from graph.digests import (
     key_from_environment,
     rebuilt,
     remove,
-    touch,
 )
 from graph.errors import GraphError
 from graph.jit import jit, signed
@@ -174,33 +174,30 @@ class PaymentIds:
 
 @jit()
 def _intern(t: Table, meta: NDArray[np.int64], wanted: NDArray[np.uint64], nodes: NDArray[np.int32]) -> bool:
-    seen = np.uint64(0)
-    for i in range(0, nodes.shape[0], BLOCK):
-        j = min(nodes.shape[0], i + BLOCK)
-        if j - i > 1:
-            seen ^= touch(t, wanted, i, j)
-        for n in range(i, j):
-            high, low = wanted[n, 0], wanted[n, 1]
-            if high == 0 and low == 0:
-                nodes[n] = -1
-                continue
-            at = bucket_of(t, high, low)
-            node = signed(t.buckets[at]) - 1
-            if node < 0:
-                node = meta[FREE] - 1
-                if node >= 0:
-                    meta[FREE] = signed(t.digests[node, 0])  # free numbers are a list through their digests
-                elif meta[USED] < t.digests.shape[0]:
-                    node = meta[USED]
-                    meta[USED] += 1
-                else:
-                    return False
-                t.digests[node, 0] = high
-                t.digests[node, 1] = low
-                t.buckets[at] = node + 1
-                meta[LIVE] += 1
-            nodes[n] = node
-    return seen == seen
+    for n in range(nodes.shape[0]):
+        if n % BLOCK == 0 and nodes.shape[0] > 1:
+            ask_ahead(t, wanted[n : n + BLOCK])
+        high, low = wanted[n, 0], wanted[n, 1]
+        if high == 0 and low == 0:
+            nodes[n] = -1
+            continue
+        at = bucket_of(t, high, low)
+        node = signed(t.buckets[at]) - 1
+        if node < 0:
+            node = meta[FREE] - 1
+            if node >= 0:
+                meta[FREE] = signed(t.digests[node, 0])  # free numbers are a list through their digests
+            elif meta[USED] < t.digests.shape[0]:
+                node = meta[USED]
+                meta[USED] += 1
+            else:
+                return False
+            t.digests[node, 0] = high
+            t.digests[node, 1] = low
+            t.buckets[at] = node + 1
+            meta[LIVE] += 1
+        nodes[n] = node
+    return True
 
 
 @jit()
@@ -236,27 +233,24 @@ def _sweep(
 @jit()
 def _put(t: Table, wanted: NDArray[np.uint64], first: int) -> int:
     more = 0
-    seen = np.uint64(0)
     capacity = t.digests.shape[0]
-    for i in range(0, wanted.shape[0], BLOCK):
-        j = min(wanted.shape[0], i + BLOCK)
-        if j - i > 1:
-            seen ^= touch(t, wanted, i, j)
-        for n in range(i, j):
-            slot = (first + n) % capacity
-            if t.digests[slot, 0] or t.digests[slot, 1]:
-                remove(t, bucket_of(t, t.digests[slot, 0], t.digests[slot, 1]))
-                more -= 1
-                t.digests[slot, 0] = 0
-                t.digests[slot, 1] = 0
-            at = bucket_of(t, wanted[n, 0], wanted[n, 1])
-            place = t.buckets[at]
-            if place:  # an id that comes again, which no journal holds: the newest row has it
-                t.digests[place - 1, 0] = 0
-                t.digests[place - 1, 1] = 0
-                more -= 1
-            t.digests[slot, 0] = wanted[n, 0]
-            t.digests[slot, 1] = wanted[n, 1]
-            t.buckets[at] = slot + 1
-            more += 1
-    return more + (0 if seen == seen else 1)
+    for n in range(wanted.shape[0]):
+        if n % BLOCK == 0 and wanted.shape[0] > 1:
+            ask_ahead(t, wanted[n : n + BLOCK])
+        slot = (first + n) % capacity
+        if t.digests[slot, 0] or t.digests[slot, 1]:
+            remove(t, bucket_of(t, t.digests[slot, 0], t.digests[slot, 1]))
+            more -= 1
+            t.digests[slot, 0] = 0
+            t.digests[slot, 1] = 0
+        at = bucket_of(t, wanted[n, 0], wanted[n, 1])
+        place = t.buckets[at]
+        if place:  # an id that comes again, which no journal holds: the newest row has it
+            t.digests[place - 1, 0] = 0
+            t.digests[place - 1, 1] = 0
+            more -= 1
+        t.digests[slot, 0] = wanted[n, 0]
+        t.digests[slot, 1] = wanted[n, 1]
+        t.buckets[at] = slot + 1
+        more += 1
+    return more

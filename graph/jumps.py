@@ -55,19 +55,21 @@ def sums_with_room(sums: Sums, more: int) -> Sums:
     return Sums(values, sums.span)
 
 
-@jit()
+@jit(inline=True)
 def role_in(rows: Records, role_type: NDArray[np.int32], slot: int, role: int, node: int) -> int:
     """In which role an earlier row (at `slot`) holds `node`, coming from a pointer of `role`.
 
     Roles of one entity type (account and payee) share one chain, or a chain of transfers A -> B -> C would break at B.
     """
-    for r in range(role_type.shape[0]):
-        if role_type[r] == role_type[role] and rows[slot].entity[r] == node:
-            return r  # the first of the type: a self-transfer's two roles hold the same pointers
+    for other in range(role_type.shape[0]):
+        if other != role and role_type[other] == role_type[role]:  # else the row need not even be read
+            for r in range(role_type.shape[0]):
+                if role_type[r] == role_type[role] and rows[slot].entity[r] == node:
+                    return r  # the first of the type: a self-transfer's two roles hold the same pointers
     return role
 
 
-@jit()
+@jit(inline=True)
 def jump_sum(velocity: Records, sums: Sums, slot: int, role: int) -> int:
     """Amount that the jump of a row in a role covers, minor units."""
     x = velocity[slot]
@@ -78,13 +80,13 @@ def jump_sum(velocity: Records, sums: Sums, slot: int, role: int) -> int:
     return signed(x.sum[role])
 
 
-@jit()
+@jit(inline=True)
 def added(a: int, b: int) -> int:
     """Sum of two amounts, or `MOST`."""
     return a + b if a <= MOST - b else MOST
 
 
-@jit()
+@jit(inline=True)
 def forget(velocity: Records, sums: Sums, slot: int) -> None:
     """Give back the large sums of a row that is about to be overwritten: the oldest in use, all up to its newest."""
     x = velocity[slot]
@@ -95,7 +97,7 @@ def forget(velocity: Records, sums: Sums, slot: int) -> None:
     sums.span[0] += used
 
 
-@jit()
+@jit(inline=True)
 def alias(velocity: Records, slot: int, role: int, same: int) -> None:
     """Give a role the jump of another role of the row, which holds the same entity."""
     x = velocity[slot]
@@ -104,7 +106,7 @@ def alias(velocity: Records, slot: int, role: int, same: int) -> None:
     x.k[role] = x.k[same]
 
 
-@jit()
+@jit(inline=True)
 def jump_from(
     rows: Records,
     velocity: Records,

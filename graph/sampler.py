@@ -8,13 +8,24 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from graph.jit import chunked, jit, signed
+from graph.jit import chunked, jit, prefetch, signed
 from graph.jumps import role_in
 from graph.store import View, believed
 
 EDGE_FEATURES = ("age", "labelled", "fraud", "amount_gap", "recent_day", "recent_week", "shared_roles")
 DAY_S = 86_400.0
 WALKED = 64  # rows whose chains are walked side by side
+CHAIN = np.dtype(
+    [
+        ("at", "i8"),  # row of the next step, asked for
+        ("slot", "i8"),  # its slot
+        ("oldest", "i8"),  # row and
+        ("first", "i8"),  # journal time, us, that the reader's window begins with
+        ("b", "i8"),  # the reader's place in the batch
+        ("role", "i4"),
+        ("node", "i4"),
+    ]
+)
 
 
 def neighbours(view: View, rows: NDArray[np.int64], k: int) -> NDArray[np.int64]:
@@ -49,7 +60,7 @@ def edges(view: View, rows: NDArray[np.int64], near: NDArray[np.int64]) -> NDArr
     return out
 
 
-@jit()
+@jit(inline=True)
 def visible(view: View, row: int, time: int, back: int, span_us: int) -> bool:
     """Whether the reader `row` at `time` may follow to row `back`: inside its window and inside `span_us`."""
     if back < 0 or row - back > view.window_rows:
@@ -58,58 +69,58 @@ def visible(view: View, row: int, time: int, back: int, span_us: int) -> bool:
 
 
 @jit()
-def first_step(view: View, row: int, role: int) -> tuple[int, int]:
-    """The previous row of `row`'s entity in `role`, and the role it has there; (-1, -1) if its reader sees none."""
-    x = view.rows[row % view.rows.shape[0]]
-    if x.entity[role] < 0 or x.prev[role] == 0:
-        return -1, -1
-    return _checked(view, row, role, x.entity[role], x.time, row - signed(x.prev[role]))
-
-
-@jit()
-def next_step(view: View, row: int, at: int, role: int, node: int, time: int) -> tuple[int, int]:
-    """One step further back from `at`, where `node` stands in `role`, as the reader `row` at `time` may see it."""
-    step = signed(view.rows[at % view.rows.shape[0]].prev[role])
-    if step == 0:
-        return -1, -1
-    return _checked(view, row, role, node, time, at - step)
-
-
-@jit()
-def _checked(view: View, row: int, role: int, node: int, time: int, back: int) -> tuple[int, int]:
-    if not visible(view, row, time, back, view.window_us):
-        return -1, -1
-    return back, role_in(view.rows, view.role_type, back % view.rows.shape[0], role, node)
-
-
-@jit()
 def walk(view: View, rows: NDArray[np.int64], near: NDArray[np.int64]) -> None:
     """Fill `near` [B, R, K] with the chains of the rows' entities, newest first, then -1.
 
-    All chains of a block take a step before any takes the next: their reads do not wait for each other.
+    All chains of a block take a step before any takes the next, and ask for the row of their next step while the others
+    take theirs.
     """
-    roles, k = near.shape[1], near.shape[2]
-    capacity = view.rows.shape[0]
-    role_now = np.empty((WALKED, roles), np.int8)
+    data, role_type = view.rows, view.role_type
+    capacity, roles, k = data.shape[0], near.shape[1], near.shape[2]
+    chains = np.empty(WALKED * roles, CHAIN)
     for start in range(0, rows.shape[0], WALKED):
         stop = min(rows.shape[0], start + WALKED)
         for b in range(start, stop):
+            prefetch(data, rows[b] % capacity)
+        n = 0
+        for b in range(start, stop):
+            s = rows[b] % capacity
+            x = data[s]
+            oldest = max(rows[b] - view.window_rows, 0)
             for r in range(roles):
-                at, q = first_step(view, rows[b], r)
-                near[b, r, 0] = at
-                role_now[b - start, r] = q
-        for n in range(1, k):
-            for b in range(start, stop):
-                x = view.rows[rows[b] % capacity]
-                for r in range(roles):
-                    at = near[b, r, n - 1]
-                    if at >= 0:
-                        at, q = next_step(view, rows[b], at, role_now[b - start, r], x.entity[r], x.time)
-                        role_now[b - start, r] = q
-                    near[b, r, n] = at
+                step = signed(x.prev[r])
+                if step == 0 or rows[b] - step < oldest:
+                    near[b, r, :] = -1
+                    continue
+                c = chains[n]
+                c.at, c.slot = rows[b] - step, s - step if s >= step else s - step + capacity
+                c.oldest, c.first = oldest, x.time - view.window_us
+                c.b, c.role, c.node = b, r, x.entity[r]
+                prefetch(data, c.slot)
+                n += 1
+        for i in range(k):
+            going = 0
+            for m in range(n):
+                c = chains[m]
+                x = data[c.slot]
+                if x.time < c.first:
+                    near[c.b, c.role, i:] = -1
+                    continue
+                near[c.b, c.role, i] = c.at
+                step = signed(x.prev[role_in(data, role_type, c.slot, signed(c.role), c.node)])
+                if step == 0 or c.at - step < c.oldest:
+                    near[c.b, c.role, i + 1 :] = -1
+                    continue
+                d = chains[going]  # chains that go on move up
+                d.at, d.slot = c.at - step, c.slot - step if c.slot >= step else c.slot - step + capacity
+                d.oldest, d.first = c.oldest, c.first
+                d.b, d.role, d.node = c.b, c.role, c.node
+                prefetch(data, d.slot)
+                going += 1
+            n = going
 
 
-@jit()
+@jit(inline=True)
 def edge(view: View, row: int, role: int, back: int, out: NDArray[np.float32]) -> None:
     """Fill `out` [E] with what ties neighbour `back`, reached through `role`, to its reader `row`."""
     x, p = view.rows[row % view.rows.shape[0]], view.rows[back % view.rows.shape[0]]

@@ -21,7 +21,7 @@ from data.schema import role
 from graph.digests import Key
 from graph.errors import GraphError
 from graph.ids import HEAD_SPAN, Ids
-from graph.jit import jit, signed
+from graph.jit import jit, prefetch, signed
 from graph.jumps import Sums, alias, empty_sums, forget, jump_from, role_in, sums_with_room, velocity_dtype
 from graph.memory import reserve
 
@@ -33,6 +33,7 @@ RING_COLUMNS = 3  # accounts, tying entities, known frauds
 LATE_MS = (1 << 32) - 1  # lateness is kept to the millisecond and up to this
 RING_MOST = (1 << 16) - 1  # counts of a ring are kept up to this
 STEP = 1 << 16  # rows written at once: bounds the room that must be ready for them
+AHEAD = 32  # rows whose reads are asked for before the first of them is written
 SWEEP = 2  # nodes looked at for each entity of a row appended, so that the sweep outruns the newcomers
 
 
@@ -285,6 +286,30 @@ def grown(array: NDArray[T], size: int, fill: int | None = None) -> NDArray[T]:
 
 
 @jit()
+def _ask_ahead(velocity: Records, head: NDArray[np.uint32], entity: NDArray[np.int32], first: int) -> None:
+    """Ask for what the next rows will read: heads, the rows they point to, and where those rows' jumps lead."""
+    n, roles = entity.shape
+    for b in range(n):
+        for r in range(roles):
+            if entity[b, r] >= 0:
+                prefetch(head, entity[b, r])
+    if velocity.shape[0] == 0:
+        return
+    capacity, now = velocity.shape[0], first % HEAD_SPAN + 1
+    for jumps in range(2):
+        for b in range(n):
+            for r in range(roles):
+                if entity[b, r] < 0 or head[entity[b, r]] == 0:
+                    continue
+                back = (now - signed(head[entity[b, r]])) % HEAD_SPAN
+                if 0 < back < capacity:
+                    slot = (first - back) % capacity
+                    if jumps:
+                        slot = (slot - signed(velocity[slot].jump[r])) % capacity
+                    prefetch(velocity, slot)
+
+
+@jit()
 def _append(
     rows: Records,
     velocity: Records,
@@ -297,6 +322,8 @@ def _append(
 ) -> int:
     capacity, roles = rows.shape[0], role_type.shape[0]
     for b in range(batch.time.shape[0]):
+        if b % AHEAD == 0:
+            _ask_ahead(velocity, head, batch.entity[b : b + AHEAD], first + b)
         row = first + b
         s = row % capacity
         x = rows[s]
@@ -381,7 +408,7 @@ def _drop_old(rows: Records, labels: Records, n: int, oldest: int) -> int:
     return kept
 
 
-@jit()
+@jit(inline=True)
 def believed(view: View, slot: int, reader: int) -> int:
     """What was known of the row in `slot` when row `reader` arrived: 1 fraud, 0 legitimate, -1 nothing."""
     event = view.rows[slot].label

@@ -21,9 +21,10 @@ from numpy.typing import NDArray
 from data.journal import Events, Kind
 from gnn.artifact import Artifact, load
 from gnn.engines import CpuEngine, Engine, TorchEngine, make_plan, part
-from gnn.kernels import Work, describe, gather
+from gnn.kernels import Work, gather
 from gnn.replay import capacity_for
 from gnn.scorer import BATCH, new_work
+from graph.features import describe
 from graph.jit import chunked
 from graph.state import GraphState
 from graph.store import View
@@ -160,7 +161,7 @@ class _Slice:
 
         def step(rows: NDArray[np.int64], work: Work) -> NDArray[np.float32]:
             view, plan = self._view, self._plan
-            chunked(lambda i, j: describe(view, plan, rows[i:j], part(work, i, j)), len(rows), self._threads)
+            chunked(lambda i, j: describe(view, plan.pairs, rows[i:j], work.x[i:j]), len(rows), self._threads)
             self._engine.encode(view, rows, work)
             return self._engine.keys_values(0, work)
 
