@@ -6,7 +6,7 @@ same commit, so that a repeated payment finds its first offset, and a changed on
 
 import sqlite3
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import IntEnum
@@ -14,7 +14,9 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Final, Self
 
+import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from data.errors import JournalError
 from data.schema import LABEL_SCHEMA, TIMESTAMP, TRANSACTION_SCHEMA, content_hashes
@@ -87,6 +89,28 @@ class Known:
 
     offset: int
     content_hash: bytes
+
+
+class KeptEvents:
+    """Events of files in memory, where their payments can be read again by offset.
+
+    Args:
+        events: In journal order.
+    """
+
+    def __init__(self, events: Iterable[Events]) -> None:
+        self.events = list(events)
+        self._first = np.array([e.offset for e in self.events], np.int64)
+
+    def take(self, offsets: NDArray[np.int64]) -> pa.Table:
+        """Transactions by offset, in the order asked for."""
+        wanted, back = np.unique(offsets, return_inverse=True)
+        at = np.searchsorted(self._first, wanted, "right") - 1
+        found = [SCHEMAS[Kind.TRANSACTION].empty_table()]
+        for i in np.unique(at).tolist():
+            held = self.events[i]
+            found.append(pa.Table.from_batches([held.batch]).take(pa.array(wanted[at == i] - held.offset)))
+        return pa.concat_tables(found).take(pa.array(back))
 
 
 class Commit:
@@ -232,6 +256,28 @@ class SqliteJournal:
                 for at in range(0, batch.num_rows, chunk):
                     yield Events(kind, first + at, batch.slice(at, chunk))
             start = until
+
+    def take(self, offsets: NDArray[np.int64]) -> pa.Table:
+        """Transactions by offset, in the order asked for; a stored batch that holds several is read once.
+
+        Raises:
+            JournalError: An offset holds no transaction, or the file cannot be read.
+        """
+        wanted, back = np.unique(offsets, return_inverse=True)
+        found, at = [SCHEMAS[Kind.TRANSACTION].empty_table()], 0
+        while at < len(wanted):
+            with self._reading():
+                row = self._connection.execute(
+                    "SELECT first, rows, kind, payload FROM events WHERE first <= ? ORDER BY first DESC LIMIT 1",
+                    (int(wanted[at]),),
+                ).fetchone()
+            if row is None or row[2] != Kind.TRANSACTION or wanted[at] >= row[0] + row[1]:
+                raise JournalError(f"{self.path}: no transaction at offset {wanted[at]}")
+            upto = int(np.searchsorted(wanted, row[0] + row[1]))
+            batch = pa.ipc.read_record_batch(pa.py_buffer(row[3]), SCHEMAS[Kind.TRANSACTION])
+            found.append(pa.Table.from_batches([batch]).take(pa.array(wanted[at:upto] - row[0])))
+            at = upto
+        return pa.concat_tables(found).take(pa.array(back))
 
     def keep_answers(self, answers: Sequence[tuple[int, bytes]]) -> None:
         """Keep the answers given for transactions, by offset; the first answer stays.

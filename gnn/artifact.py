@@ -55,8 +55,8 @@ class Artifact:
 
     @property
     def version(self) -> str:
-        """Names this model in every answer: the beginning of the digest."""
-        return self.sha256[:12]
+        """Names this model in every answer: the beginning of the digest, and how keys and values are kept."""
+        return self.sha256[:12] + ("" if self.config.cache == "float32" else f"-{self.config.cache}")
 
     @property
     def manifest(self) -> dict[str, Any]:
@@ -126,7 +126,7 @@ def _code_version() -> str:
         return "uninstalled"
 
 
-def untrained(roles: tuple[str, ...] = ("account", "merchant", "device"), seed: int = 0, **shape: int) -> Artifact:
+def untrained(roles: tuple[str, ...] = ("account", "merchant", "device"), seed: int = 0, **shape: Any) -> Artifact:
     """Random weights of any shape: what tests and benchmarks of everything but quality need."""
     torch.manual_seed(seed)
     net = RingwatchNet(ModelConfig(roles, **shape), seed).eval()
@@ -134,4 +134,7 @@ def untrained(roles: tuple[str, ...] = ("account", "merchant", "device"), seed: 
     with torch.no_grad():
         net.mean.uniform_(-1, 3)
         net.scale.uniform_(0.2, 1)
+        if net.config.cache == "int8":
+            for number in range(net.config.layers):
+                net.layer(number).kv_scale.uniform_(0.02, 0.06)
     return Artifact(net.config, net, PlattScaling(1.0, 0.0))

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from gnn import kernels
+from gnn.cache import KeysValues
 from gnn.groups import CONTEXT, LABELS, OWN_GROUPS, feature_groups
 from gnn.kernels import Plan, Work
 from gnn.model import RingwatchNet
@@ -31,11 +32,11 @@ class Engine(Protocol):
     def keys_values(self, layer: int, work: Work) -> NDArray[np.float32]:
         """What later rows read of these in a layer, float32 [B, 2D]."""
 
-    def attend(self, layer: int, kv: NDArray[np.float32], work: Work) -> None:
+    def attend(self, layer: int, kv: KeysValues, work: Work) -> None:
         """Update `work.h` and add to `work.logit`, reading the layer's keys and values `kv` [C, 2D]."""
 
     def without(
-        self, view: View, cache: NDArray[np.float32], rows: NDArray[np.int64], work: Work, masks: NDArray[np.int64]
+        self, view: View, cache: KeysValues, rows: NDArray[np.int64], work: Work, masks: NDArray[np.int64]
     ) -> NDArray[np.float32]:
         """Log-odds [B, G] with the groups in each bit mask [G] left out; `cache` [L, C, 2D]."""
 
@@ -67,13 +68,13 @@ class CpuEngine:
         self._each(len(out), lambda i, j: kernels.keys_values(w, layer, part(work, i, j), out[i:j]))
         return out
 
-    def attend(self, layer: int, kv: NDArray[np.float32], work: Work) -> None:
+    def attend(self, layer: int, kv: KeysValues, work: Work) -> None:
         """See `Engine`."""
         w, plan = self._weights, self._plan
         self._each(len(work.h), lambda i, j: kernels.attend(w, plan, layer, kv, part(work, i, j)))
 
     def without(
-        self, view: View, cache: NDArray[np.float32], rows: NDArray[np.int64], work: Work, masks: NDArray[np.int64]
+        self, view: View, cache: KeysValues, rows: NDArray[np.int64], work: Work, masks: NDArray[np.int64]
     ) -> NDArray[np.float32]:
         """See `Engine`."""
         w, plan, out = self._weights, self._plan, np.empty((len(rows), len(masks)), np.float32)
@@ -112,16 +113,16 @@ class TorchEngine:
         return out
 
     @torch.inference_mode()
-    def attend(self, layer: int, kv: NDArray[np.float32], work: Work) -> None:
+    def attend(self, layer: int, kv: KeysValues, work: Work) -> None:
         """See `Engine`."""
         near, edge = self._to(work.near >= 0), self._to(work.edge)
-        h, step = self._net.layer(layer).attend(self._to(work.h), self._gathered(kv, work), near, edge)
+        h, step = self._net.layer(layer).attend(self._to(work.h), self._gathered(layer, kv, work), near, edge)
         work.h[:] = h.cpu().numpy()
         work.logit[:] += step.cpu().numpy()
 
     @torch.inference_mode()
     def without(
-        self, view: View, cache: NDArray[np.float32], rows: NDArray[np.int64], work: Work, masks: NDArray[np.int64]
+        self, view: View, cache: KeysValues, rows: NDArray[np.int64], work: Work, masks: NDArray[np.int64]
     ) -> NDArray[np.float32]:
         """See `Engine`."""
         net = self._net
@@ -140,7 +141,7 @@ class TorchEngine:
                 ties[..., 1:3] = 0
             logit = torch.zeros(len(rows), device=self._device)
             for layer in range(net.config.layers):
-                h, step = net.layer(layer).attend(h, self._gathered(cache[layer], work), valid, ties)
+                h, step = net.layer(layer).attend(h, self._gathered(layer, cache[layer], work), valid, ties)
                 logit += step
             out[:, g] = logit
         return out.cpu().numpy()
@@ -149,11 +150,11 @@ class TorchEngine:
         return torch.from_numpy(array).to(self._device)
 
     def _category(self, view: View, rows: NDArray[np.int64]) -> torch.Tensor:
-        mask = len(view.columns.time) - 1
-        return self._to(view.columns.category[rows & mask].astype(np.int64))
+        return self._to(view.rows["category"][rows % len(view.rows)].astype(np.int64))
 
-    def _gathered(self, kv: NDArray[np.float32], work: Work) -> torch.Tensor:
-        return self._to(kv[np.maximum(work.near, 0) & (len(kv) - 1)])
+    def _gathered(self, layer: int, kv: KeysValues, work: Work) -> torch.Tensor:
+        steps = self._to(kv[np.maximum(work.near, 0) % len(kv)])
+        return steps * self._net.layer(layer).kv_scale
 
 
 def part(work: Work, i: int, j: int) -> Work:

@@ -77,8 +77,8 @@ class _Words:
 
     def __init__(self, state: GraphState, row: int, x: NDArray[np.float32], names: dict[str, int]) -> None:
         self._roles = state.store.roles
-        self._slot = row & (state.store.capacity - 1)
-        self._columns = state.store.columns
+        self._raw_time = int(state.store.raw_time(np.array([row]))[0])
+        self._row = state.store.row_data[row % state.store.capacity]
         self._x, self._names = x, names
 
     def say(self, group: int) -> str:
@@ -92,14 +92,14 @@ class _Words:
         return 0.0 if at is None else math.expm1(float(self._x[at]))
 
     def _amount(self) -> str:
-        amount = f"amount {self._columns.amount[self._slot] / 100:,.2f}"
+        amount = f"amount {self._row['amount'] / 100:,.2f}"
         if self._value("account.count.30d") < 0.5:
             return f"{amount}, the account's first payment in 30 days"
         ratio = math.exp(float(self._x[self._names["account.amount_ratio"]]))
         return f"{amount}, {ratio:,.1f} times the account's mean of 30 days"
 
     def _time(self) -> str:
-        at = datetime.fromtimestamp(self._columns.raw_time[self._slot] / 1e6, UTC)
+        at = datetime.fromtimestamp(self._raw_time / 1e6, UTC)
         return f"made at {at:%H:%M} UTC on a {DAYS[at.weekday()]}"
 
     def _context(self) -> str:
@@ -116,7 +116,7 @@ class _Words:
         return "; ".join(said) or "no earlier payment of its account, merchant or other entities is known as fraud"
 
     def _ring(self) -> str:
-        accounts, shared, frauds = (float(v) for v in self._columns.ring[self._slot])
+        accounts, shared, frauds = (float(v) for v in self._row["ring"][:3])
         if accounts < 2:
             return "the account is tied to no other through a rare shared entity"
         known = f", {_count(frauds, 'known fraud')} among them" if frauds >= 0.5 else ""

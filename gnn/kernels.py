@@ -5,14 +5,13 @@ bits whatever micro-batch it came in. `leave_out` is a bit mask of `gnn.groups`:
 """
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gnn.groups import CONTEXT, LABELS, OWN_GROUPS
 from gnn.model import EDGE_SCALE, Weights
-from graph.features import DEPTH, features_row
 from graph.jit import jit
 from graph.sampler import edge, walk
 from graph.store import View
@@ -78,18 +77,23 @@ def _attend(
     w: Weights,
     plan: Plan,
     layer: int,
-    kv: NDArray[np.float32],
+    kv: NDArray[Any],
     near: NDArray[np.int64],
     edges: NDArray[np.float32],
     leave_out: int,
     h: NDArray[np.float32],
 ) -> float:
-    """Update `h` [D] in place; returns this layer's part of the log-odds. `kv` [C, 2D] is the layer's cache."""
+    """Update `h` [D] in place; returns this layer's part of the log-odds.
+
+    `kv` [C, 2D] is the layer's cache, float32, or int8 in steps of `kv_scale`: steps go into the query and into the sum
+    of the values, and not into each neighbour.
+    """
     roles, k = near.shape
     e, d, heads = edges.shape[2], h.shape[0], plan.heads
     size = d // heads
     read = d + (heads + 1) * e + 1
-    mask = kv.shape[0] - 1
+    slots = kv.shape[0]
+    scale = w.kv_scale[layer]
     root = np.float32(1 / math.sqrt(size))
     no_labels = (leave_out >> LABELS) & 1
     z = np.zeros(w.mix_w.shape[1], np.float32)
@@ -103,6 +107,8 @@ def _attend(
             continue
         at = d + r * read
         _dense(h, w.q_w[layer, r], w.q_b[layer, r], q)
+        for i in range(d):
+            q[i] *= scale[i]
         n = 0
         while n < k and near[r, n] >= 0:
             tie[n] = edges[r, n]
@@ -111,11 +117,11 @@ def _attend(
                 tie[n, 2] = 0
             _dense(tie[n], w.bias_w1[layer, r], w.bias_b1[layer, r], hidden)
             _relu(hidden)
-            slot = near[r, n] & mask
+            slot = near[r, n] % slots
             for head in range(heads):
                 dot = np.float32(0)
                 for i in range(size):
-                    dot += q[head * size + i] * kv[slot, head * size + i]
+                    dot += q[head * size + i] * np.float32(kv[slot, head * size + i])
                 bias = w.bias_b2[layer, r, head]
                 for i in range(hidden.shape[0]):
                     bias += hidden[i] * w.bias_w2[layer, r, i, head]
@@ -131,11 +137,13 @@ def _attend(
                 total += score[i, head]
             for i in range(n):
                 weight = score[i, head] / total
-                slot = near[r, i] & mask
+                slot = near[r, i] % slots
                 for j in range(size):
-                    z[at + head * size + j] += weight * kv[slot, d + head * size + j]
+                    z[at + head * size + j] += weight * np.float32(kv[slot, d + head * size + j])
                 for j in range(e):
                     z[at + d + head * e + j] += weight * tie[i, j]
+        for i in range(d):
+            z[at + i] *= scale[d + i]
         for i in range(n):
             for j in range(e):
                 z[at + d + heads * e + j] += tie[i, j] * np.float32(EDGE_SCALE)
@@ -156,31 +164,23 @@ def _attend(
 
 
 @jit()
-def describe(view: View, plan: Plan, rows: NDArray[np.int64], work: Work) -> None:
-    """Features of rows."""
-    keys = np.empty((plan.pairs.shape[1], 2 * DEPTH), np.int64)
-    for b in range(rows.shape[0]):
-        features_row(view, plan.pairs, rows[b], keys, work.x[b])
-
-
-@jit()
 def gather(view: View, rows: NDArray[np.int64], work: Work) -> None:
     """Neighbours of rows, and what ties each to its reader."""
+    walk(view, rows, work.near)
     for b in range(rows.shape[0]):
         for r in range(work.near.shape[1]):
-            n = walk(view, rows[b], r, work.near[b, r])
-            for k in range(n):
-                edge(view, rows[b], r, work.near[b, r, k], work.edge[b, r, k])
-            for k in range(n, work.near.shape[2]):
-                work.edge[b, r, k] = 0
+            for k in range(work.near.shape[2]):
+                if work.near[b, r, k] >= 0:
+                    edge(view, rows[b], r, work.near[b, r, k], work.edge[b, r, k])
+                else:
+                    work.edge[b, r, k] = 0
 
 
 @jit()
 def encode(view: View, w: Weights, plan: Plan, rows: NDArray[np.int64], work: Work) -> None:
     """Embed rows by themselves."""
-    mask = view.columns.time.shape[0] - 1
     for b in range(rows.shape[0]):
-        _encode(w, plan, work.x[b], view.columns.category[rows[b] & mask], 0, work.h[b])
+        _encode(w, plan, work.x[b], view.rows[rows[b] % view.rows.shape[0]].category, 0, work.h[b])
         work.logit[b] = 0
 
 
@@ -192,7 +192,7 @@ def keys_values(w: Weights, layer: int, work: Work, out: NDArray[np.float32]) ->
 
 
 @jit()
-def attend(w: Weights, plan: Plan, layer: int, kv: NDArray[np.float32], work: Work) -> None:
+def attend(w: Weights, plan: Plan, layer: int, kv: NDArray[Any], work: Work) -> None:
     """One layer for rows whose neighbours' keys and values are all in the layer's cache `kv` [C, 2D]."""
     for b in range(work.logit.shape[0]):
         work.logit[b] += _attend(w, plan, layer, kv, work.near[b], work.edge[b], 0, work.h[b])
@@ -203,7 +203,7 @@ def without(
     view: View,
     w: Weights,
     plan: Plan,
-    cache: NDArray[np.float32],
+    cache: NDArray[Any],
     rows: NDArray[np.int64],
     work: Work,
     masks: NDArray[np.int64],
@@ -211,10 +211,9 @@ def without(
 ) -> None:
     """Log-odds of rows with parts of their evidence left out: `out` [B, G] for the bit masks `masks` [G]."""
     h = np.empty(work.h.shape[1], np.float32)
-    slots = cache.shape[1] - 1
     for b in range(rows.shape[0]):
         for g in range(masks.shape[0]):
-            _encode(w, plan, work.x[b], view.columns.category[rows[b] & slots], masks[g], h)
+            _encode(w, plan, work.x[b], view.rows[rows[b] % view.rows.shape[0]].category, masks[g], h)
             logit = np.float32(0)
             for layer in range(cache.shape[0]):
                 logit += _attend(w, plan, layer, cache[layer], work.near[b], work.edge[b], masks[g], h)

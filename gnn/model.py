@@ -32,6 +32,7 @@ HEAD_HIDDEN = 32
 CATEGORY_WIDTH = 4
 EDGE = len(EDGE_FEATURES)
 DROPOUT = 0.1
+LARGEST = 127  # steps of a key or value kept as int8
 EDGE_SCALE = 1 / 8  # brings plain sums over neighbours to the size of the rest
 
 
@@ -48,6 +49,8 @@ class ModelConfig:
         hidden: Hidden units after attention.
         window_rows: Rows back that a payment sees.
         window_days: Days back that a payment sees.
+        cache: How keys and values are kept, `float32` or `int8`. Rounded in the uncached network too: it is part of
+            the model.
     """
 
     roles: tuple[str, ...]
@@ -58,6 +61,7 @@ class ModelConfig:
     hidden: int = 64
     window_rows: int = Window.rows
     window_days: int = 90
+    cache: str = "float32"
 
     @property
     def window(self) -> Window:
@@ -87,6 +91,7 @@ class Weights(NamedTuple):
     enc_b2: NDArray[np.float32]
     kv_w: NDArray[np.float32]  # [L, D, 2D] keys, then values
     kv_b: NDArray[np.float32]
+    kv_scale: NDArray[np.float32]  # [L, 2D] a step of int8; ones for float32
     q_w: NDArray[np.float32]  # [L, R, D, D]
     q_b: NDArray[np.float32]
     bias_w1: NDArray[np.float32]  # [L, R, E, 16]
@@ -106,12 +111,15 @@ class Weights(NamedTuple):
 class AttentionLayer(nn.Module):
     """One layer: what it leaves for later payments to read, how it reads, and its part of the log-odds."""
 
+    kv_scale: Tensor
+
     def __init__(self, config: ModelConfig, generator: torch.Generator) -> None:
         super().__init__()
         c, roles = config, len(config.roles)
         self.config = config
         self.kv_w = _normal(generator, c.width, 2 * c.width)
         self.kv_b = _zeros(2 * c.width)
+        self.register_buffer("kv_scale", torch.ones(2 * c.width))
         self.q_w = _normal(generator, roles, c.width, c.width)
         self.q_b = _zeros(roles, c.width)
         self.bias_w1 = _normal(generator, roles, EDGE, BIAS_HIDDEN)
@@ -130,6 +138,12 @@ class AttentionLayer(nn.Module):
     def keys_values(self, h: Tensor) -> Tensor:
         """What later payments read of a row: keys, then values, float32 [..., 2D]."""
         return h @ self.kv_w + self.kv_b
+
+    def rounded(self, kv: Tensor) -> Tensor:
+        """Keys and values as the cache gives them back, float32 [..., 2D]."""
+        if self.config.cache == "float32":
+            return kv
+        return torch.clamp(torch.round(kv / self.kv_scale), -LARGEST, LARGEST) * self.kv_scale
 
     def attend(self, h: Tensor, kv: Tensor, valid: Tensor, edge: Tensor) -> tuple[Tensor, Tensor]:
         """Read the neighbours.
@@ -264,15 +278,14 @@ def _recurse(net: RingwatchNet, view: View, rows: NDArray[np.int64], depth: int)
     unique, inverse = np.unique(np.maximum(near, 0), return_inverse=True)
     below, _ = _recurse(net, view, unique, depth - 1)
     layer = net.layer(depth - 1)
-    kv = layer.keys_values(below)[torch.from_numpy(inverse.reshape(near.shape))]
+    kv = layer.rounded(layer.keys_values(below))[torch.from_numpy(inverse.reshape(near.shape))]
     h, part = layer.attend(h, kv, torch.from_numpy(near >= 0), torch.from_numpy(edges(view, rows, near)))
     return h, logit + part
 
 
 def raw_inputs(roles: Sequence[str], view: View, rows: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
     """A payment's features [B, F] and hashed categories, int64 [B, 4]."""
-    mask = len(view.columns.time) - 1
     return (
         torch.from_numpy(features(view, roles, rows)),
-        torch.from_numpy(view.columns.category[rows & mask].astype(np.int64)),
+        torch.from_numpy(view.rows["category"][rows % len(view.rows)].astype(np.int64)),
     )

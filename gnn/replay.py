@@ -11,8 +11,8 @@ from data.schema import ROLES
 from data.sources import Run
 from gnn.artifact import Artifact
 from gnn.scorer import BATCH, Scorer
-from graph.state import GraphState
-from graph.store import Window
+from graph.state import GraphState, Payments
+from graph.store import STEP, Window
 
 
 def numbered(runs: Iterable[Run], start: int = 0) -> Iterator[Events]:
@@ -35,8 +35,8 @@ def present_roles(runs: Iterable[Run]) -> tuple[str, ...]:
 
 
 def capacity_for(rows: int, window: Window) -> int:
-    """The smallest buffer, a power of two, that holds `rows` and more than the window."""
-    return 1 << max(rows, window.rows + BATCH).bit_length()
+    """A buffer that holds `rows`, and the window of every row of a batch that waits for its scores."""
+    return max(rows, window.rows) + 2 * STEP
 
 
 @dataclass(frozen=True)
@@ -67,14 +67,17 @@ def score_events(state: GraphState, scorer: Scorer, events: Iterable[Events]) ->
         yield Scored(range(first, state.store.rows), scorer.score(first, state.store.rows))
 
 
-def open_model(artifact: Artifact, device: str = "cpu", rows: int = 0) -> tuple[GraphState, Scorer]:
+def open_model(
+    artifact: Artifact, device: str = "cpu", rows: int = 0, source: Payments | None = None
+) -> tuple[GraphState, Scorer]:
     """An empty graph for a model, and its scorer.
 
     Args:
         artifact: The model.
         device: `cpu` or `cuda`.
         rows: Payments expected, if all of them must stay in the buffer.
+        source: Where names are looked up for people.
     """
     window = artifact.config.window
-    state = GraphState(artifact.roles, capacity_for(rows, window), window)
+    state = GraphState(artifact.roles, capacity_for(rows, window), window, source)
     return state, Scorer(artifact, state, device)

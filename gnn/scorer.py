@@ -6,12 +6,14 @@ from numpy.typing import NDArray
 
 from gnn import kernels
 from gnn.artifact import Artifact
+from gnn.cache import KeyValueCache
 from gnn.engines import CpuEngine, Engine, TorchEngine, make_plan, part
 from gnn.errors import ModelError
 from gnn.explain import Reason, reasons
 from gnn.groups import group_names
 from gnn.kernels import Work
 from gnn.model import EDGE, ModelConfig
+from graph.features import describe
 from graph.jit import chunked
 from graph.state import GraphState
 
@@ -38,7 +40,7 @@ class Scorer:
         artifact: The model.
         state: The graph; its roles must be the model's.
         device: `cpu` (fused kernels) or a PyTorch device.
-        cache: Keys and values of another scorer of the same model to go on with, float32 [L, C, 2D].
+        cache: Keys and values of another scorer of the same model to go on with.
         threads: CPU threads for many rows; by default one for each core.
 
     Raises:
@@ -50,7 +52,7 @@ class Scorer:
         artifact: Artifact,
         state: GraphState,
         device: str = "cpu",
-        cache: NDArray[np.float32] | None = None,
+        cache: KeyValueCache | None = None,
         threads: int | None = None,
     ) -> None:
         if artifact.roles != state.store.roles:
@@ -63,10 +65,11 @@ class Scorer:
         self.device_name = self._engine.name
         self._plan = make_plan(artifact.net)
         self._threads = threads
-        config = artifact.config
-        self.cache = (
-            np.zeros((config.layers, state.store.capacity, 2 * config.width), np.float32) if cache is None else cache
-        )
+        if cache is None:
+            cache = KeyValueCache(artifact.config, artifact.net.weights().kv_scale, state.store.capacity)
+            # Rows that were there before this model are missing, and are computed as they are asked for.
+            cache.complete_from = cache.upto = state.store.rows
+        self.cache = cache
 
     def score(self, first: int, last: int) -> NDArray[np.float64]:
         """Score new rows and write their keys and values. To be called for every row once, in order.
@@ -78,12 +81,32 @@ class Scorer:
         Returns:
             Fraud probabilities, float64 [last - first].
         """
+        self.cache.begin(first, last)
         out = np.empty(last - first, np.float64)
         for start in range(first, last, BATCH):
             stop = min(last, start + BATCH)
             work = self._run(np.arange(start, stop), write=True)
             out[start - first : stop - first] = work.logit
         return self.artifact.calibration.probability(out)
+
+    def fill(self, rows: int) -> bool:
+        """Write the keys and values of some more rows that this model has not seen yet, newest first.
+
+        Args:
+            rows: How many, at most.
+
+        Returns:
+            Whether any are left.
+        """
+        cache, oldest = self.cache, self.state.store.oldest
+        first = max(oldest, cache.complete_from - rows)
+        if first < cache.complete_from:
+            missing = cache.missing(np.arange(first, cache.complete_from), cache.layers - 1)
+            self._fill(missing, cache.layers - 1)
+            cache.complete_from = first
+        if cache.complete_from <= oldest:
+            cache.complete_from = 0
+        return cache.complete_from > 0
 
     def rescore(self, rows: NDArray[np.int64]) -> NDArray[np.float64]:
         """The probabilities of past rows once more, from the cache: the score is a pure function of the row's past."""
@@ -107,11 +130,13 @@ class Scorer:
             rows: Rows already scored, int64 [n].
         """
         view, found = self.state.store.view, []
+        top = self.artifact.config.layers - 1
         masks = np.concatenate([[0], 1 << np.arange(len(group_names(self.artifact.roles)))])
         for i in range(0, len(rows), BATCH):
             batch = rows[i : i + BATCH]
             work = self._prepare(batch)
-            logits = self._engine.without(view, self.cache, batch, work, masks) * self.artifact.calibration.slope
+            self._fill(self.cache.missing(work.near, top), top)
+            logits = self._engine.without(view, self.cache.data, batch, work, masks) * self.artifact.calibration.slope
             found += reasons(self.state, batch, work.x, logits[:, :1] - logits[:, 1:])
         return found
 
@@ -120,14 +145,14 @@ class Scorer:
         rows = np.empty(0, np.int64)
         self._run(rows, write=True)
         self.reasons(np.zeros(0, np.int64))
-        self._engine.without(self.state.store.view, self.cache, rows, self._prepare(rows), np.zeros(1, np.int64))
+        self._engine.without(self.state.store.view, self.cache.data, rows, self._prepare(rows), np.zeros(1, np.int64))
 
     def _prepare(self, rows: NDArray[np.int64]) -> Work:
         work = new_work(self.artifact.config, len(rows))
         view, plan = self.state.store.view, self._plan
 
         def run(i: int, j: int) -> None:
-            kernels.describe(view, plan, rows[i:j], part(work, i, j))
+            describe(view, plan.pairs, rows[i:j], work.x[i:j])
             kernels.gather(view, rows[i:j], part(work, i, j))
 
         chunked(run, len(rows), self._threads)
@@ -135,14 +160,27 @@ class Scorer:
 
     def _run(self, rows: NDArray[np.int64], *, write: bool) -> Work:
         """The network on rows, layer by layer, so that rows of one batch see each other as if scored one by one."""
-        work, engine = self._prepare(rows), self._engine
-        slots = rows & (self.state.store.capacity - 1)
+        work, engine, cache = self._prepare(rows), self._engine, self.cache
         engine.encode(self.state.store.view, rows, work)
-        for layer in range(self.artifact.config.layers):
+        for layer in range(cache.layers):
             if write:
-                self.cache[layer, slots] = engine.keys_values(layer, work)
-            engine.attend(layer, self.cache[layer], work)
+                cache.put(layer, rows, engine.keys_values(layer, work))
+            self._fill(cache.missing(work.near, layer), layer)
+            engine.attend(layer, cache.layer(layer), work)
         return work
+
+    def _fill(self, rows: NDArray[np.int64], top: int) -> None:
+        """Write the keys and values of past rows up to layer `top`, and whatever those read."""
+        engine, cache = self._engine, self.cache
+        for start in range(0, len(rows), BATCH):
+            batch = rows[start : start + BATCH]
+            work = self._prepare(batch)
+            engine.encode(self.state.store.view, batch, work)
+            for layer in range(top + 1):
+                cache.put(layer, batch, engine.keys_values(layer, work))
+                if layer < top:
+                    self._fill(cache.missing(work.near, layer), layer)
+                    engine.attend(layer, cache.layer(layer), work)
 
 
 def new_work(config: ModelConfig, b: int) -> Work:

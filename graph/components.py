@@ -14,159 +14,15 @@ batch or on the size of the store's buffer: the result is a function of the jour
 A known fraud is kept as a tie of the account with its own payment, and expires like one.
 """
 
-from typing import NamedTuple
-
 import numpy as np
-from numpy.typing import NDArray
 
-from graph.jit import jit
-from graph.store import Columns, grown
+from graph.forest import FRAUD, Forest, Records, Rules, Ties, add_tie, drop_tie, find, slot_of_key
+from graph.jit import jit, signed
+from graph.store import RING_MOST
 
-FRAUD = -1  # `link` of a known fraud
 WITHDRAWN = np.iinfo(np.int64).min  # `last` of a fraud that was overturned: outside every window
 REST, SCAN, CLAIM, READY = range(4)  # phases of the builder
-
-Records = NDArray[np.void]
-TIE = np.dtype(
-    [
-        ("key", "i8"),  # account << 32 | entity; of a known fraud, ~ its row
-        ("last", "i8"),  # journal time of its newest payment, us
-        ("account", "i4"),
-        ("link", "i4"),  # linking role
-        ("entered", "i4"),  # newest generation that has it; the live one has then, too
-        ("counted", "i4"),  # 1 while it counts in `uses`
-    ],
-    align=True,
-)
-USE = np.dtype(
-    [
-        ("users", "i4"),  # accounts that use this entity
-        ("fan", "i4"),  # accounts that this account pays
-        ("account", "i4"),  # 1 for accounts
-    ]
-)
-NODE = np.dtype(
-    [
-        ("parent", "i4"),  # node + 1; 0 while the forest has not met the node
-        ("next", "i4"),  # next member of the component, a circle
-        ("size", "i4"),  # nodes in the component; this and the next three are kept at the root
-        ("accounts", "i4"),
-        ("shared", "i4"),  # entities that tie two accounts or more
-        ("frauds", "i4"),  # payments of its accounts that are known frauds
-        ("tied", "i4"),  # accounts united through this entity
-        ("votes", "i4"),  # scratch of a claim, zero outside it
-        ("ring", "i8"),  # at the root: ring id + 1, 0 none
-    ],
-    align=True,
-)
-RING = np.dtype([("id", "i8"), ("born", "i8"), ("anchor", "i4")], align=True)
-HEIR = np.dtype([("id", "i8"), ("heir", "i8")])
-PROGRESS = np.dtype(
-    [
-        ("ties", "i8"),  # ties in the list
-        ("clock", "i8"),  # journal time of the newest payment, us
-        ("phase", "i8"),
-        ("at", "i8"),  # next tie to scan (0 at rest), or next ring to claim
-        ("age", "i8"),  # payments since the last takeover
-        ("retired", "i8"),  # entries of `heirs`
-        ("generation", "i8"),  # of the live forest; the builder's is the next
-    ]
-)
-
-
-class Ties(NamedTuple):
-    """What both generations share. P, N and Q are capacities."""
-
-    list: Records  # [P] TIE, in no order that matters
-    table: NDArray[np.int32]  # [H] open addressing by key: tie + 1, 0 free; H a power of two, at least 2 P
-    uses: Records  # [N] USE, by node
-    heirs: Records  # [Q] HEIR, in order of retirement: an id that is gone, and the older one that took its place
-    progress: Records  # [1] PROGRESS
-
-
-class Forest(NamedTuple):
-    """One generation. N and K are capacities."""
-
-    nodes: Records  # [N] NODE
-    rings: Records  # [K] RING, in order of id; one whose id is not at its anchor's root has merged
-    counts: NDArray[np.int64]  # [1] rings
-
-
-class Rules(NamedTuple):
-    """What ties. L linking roles."""
-
-    links: NDArray[np.int64]  # [L] column of each linking role
-    limits: NDArray[np.int64]  # [L] accounts above which an entity is a hub
-    transfer: NDArray[np.bool_]  # [L] the entity is an account that is paid
-    window_us: int
-    min_accounts: int  # a component of this many is a ring
-    stride: int  # ties, or members of rings, that the builder moves on by for each payment
-    rest: int  # payments between a takeover and the next builder's start
-
-
-def empty_ties() -> Ties:
-    """No ties yet."""
-    return Ties(
-        np.zeros(1024, TIE), np.zeros(2048, np.int32), np.zeros(1024, USE), np.zeros(64, HEIR), np.zeros(1, PROGRESS)
-    )
-
-
-def empty_forest(nodes: int, rings: int) -> Forest:
-    """No nodes met yet. Zeroed memory comes page by page on first use, so this takes no time."""
-    return Forest(np.zeros(nodes, NODE), np.zeros(rings, RING), np.zeros(1, np.int64))
-
-
-def ties_with_room(t: Ties, ties: int, nodes: int, heirs: int) -> Ties:
-    """The ties, arrays that are too short at least doubled."""
-    rows, table = grown(t.list, ties), t.table
-    if len(table) < 2 * len(rows):
-        table = np.zeros(1 << (2 * len(rows) - 1).bit_length(), np.int32)
-        _rehash(rows, table, int(t.progress["ties"][0]))
-    return Ties(rows, table, grown(t.uses, nodes, 0), grown(t.heirs, heirs), t.progress)
-
-
-def forest_with_room(f: Forest, nodes: int, rings: int) -> Forest:
-    """The forest, arrays that are too short at least doubled."""
-    return Forest(grown(f.nodes, nodes, 0), grown(f.rings, rings), f.counts)
-
-
-@jit()
-def _rehash(rows: Records, table: NDArray[np.int32], n: int) -> None:
-    for i in range(n):
-        table[_slot(rows, table, rows[i].key)] = i + 1
-
-
-@jit()
-def _home(table: NDArray[np.int32], key: int) -> int:
-    """SplitMix64's finaliser (Steele, Lea, Flood, OOPSLA 2014)."""
-    x = np.uint64(key)
-    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return int(np.int64(x >> np.uint64(1)) & (table.shape[0] - 1))
-
-
-@jit()
-def _slot(rows: Records, table: NDArray[np.int32], key: int) -> int:
-    """Slot of the table that holds the key, or the free one where it belongs."""
-    at = _home(table, key)
-    while table[at] and rows[table[at] - 1].key != key:
-        at = (at + 1) & (table.shape[0] - 1)
-    return at
-
-
-@jit()
-def _add(t: Ties, at: int, key: int, account: int, link: int, last: int) -> int:
-    i = int(t.progress[0].ties)
-    tie = t.list[i]
-    tie.key = key
-    tie.account = account
-    tie.link = link
-    tie.last = last
-    tie.entered = -1
-    tie.counted = 0
-    t.table[at] = i + 1
-    t.progress[0].ties = i + 1
-    return i
+FARTHEST = (1 << 32) - 1  # a ring's founder is not told apart further back than this
 
 
 @jit()
@@ -177,39 +33,6 @@ def _use(t: Ties, rules: Rules, i: int, counted: int) -> None:
         if rules.transfer[tie.link]:
             t.uses[tie.account].fan += counted - tie.counted
     tie.counted = counted
-
-
-@jit()
-def _drop(t: Ties, i: int) -> None:
-    """Take a tie out; the last of the list takes its place."""
-    rows, table, mask = t.list, t.table, t.table.shape[0] - 1
-    hole = _slot(rows, table, rows[i].key)
-    at = hole
-    while True:  # close the gap, so that no search ends early at a free slot (Knuth, TAOCP 3, algorithm 6.4R)
-        at = (at + 1) & mask
-        if table[at] == 0:
-            break
-        home = _home(table, rows[table[at] - 1].key)
-        if (at - home) & mask >= (at - hole) & mask:
-            table[hole] = table[at]
-            hole = at
-    table[hole] = 0
-    last = int(t.progress[0].ties) - 1
-    if i != last:
-        table[_slot(rows, table, rows[last].key)] = i + 1
-        rows[i] = rows[last]
-    t.progress[0].ties = last
-
-
-@jit()
-def find(f: Forest, node: int) -> int:
-    """Root of a node that the forest has met. Halves the path, which changes no answer."""
-    nodes = f.nodes
-    while nodes[node].parent - 1 != node:
-        up = nodes[node].parent - 1
-        nodes[node].parent = nodes[up].parent
-        node = up
-    return node
 
 
 @jit()
@@ -306,7 +129,7 @@ def _claim(live: Forest, f: Forest, t: Ties, rules: Rules, ring: int) -> int:
                     f.nodes[to].votes += 1
                 elif lap == 1:
                     votes = int(f.nodes[to].votes)
-                    if votes > best or (votes == best and node < anchor):
+                    if votes > best:  # of equals the first in the circle, whose order is a matter of history alone
                         best, anchor, winner = votes, node, to
                 else:
                     f.nodes[to].votes = 0
@@ -333,47 +156,51 @@ def _found(f: Forest, ring: int, born: int, anchor: int) -> None:
 
 
 @jit()
-def extend(columns: Columns, live: Forest, builder: Forest, t: Ties, rules: Rules, first: int, last: int) -> int:
-    """Take in payments in order and write their ring columns.
+def extend(rows: Records, live: Forest, builder: Forest, t: Ties, rules: Rules, first: int, last: int) -> int:
+    """Take in payments in order and write what their rings are.
 
     The arrays must have room for L ties and one ring a payment, and for the ids that may retire.
 
     Returns:
         The row after the last one taken in: `last`, or earlier where the builder is ready to take over.
     """
-    mask = columns.time.shape[0] - 1
+    capacity = rows.shape[0]
     now = t.progress[0]
     for row in range(first, last):
-        s = row & mask
-        time = columns.time[s]
-        now.clock = time
-        account = int(columns.entity[s, 0])
+        x = rows[row % capacity]
+        now.clock = x.time
+        cut = max(now.cut, row - rules.window_rows)
+        while rows[cut % capacity].time < x.time - rules.window_us:
+            cut += 1
+        now.cut = cut
+        account = signed(x.entity[0])
         t.uses[account].account = 1
         _meet(live, t, account)
         for link in range(rules.links.shape[0]):
-            entity = int(columns.entity[s, rules.links[link]])
+            entity = signed(x.entity[rules.links[link]])
             if entity < 0 or entity == account:
                 continue
             if rules.transfer[link]:
                 t.uses[entity].account = 1
             key = account << 32 | entity
-            at = _slot(t.list, t.table, key)
+            at = slot_of_key(t.list, t.table, key)
             i = int(t.table[at]) - 1
             if i < 0:
-                i = _add(t, at, key, account, link, time)
-            t.list[i].last = time
+                i = add_tie(t, at, key, account, link, row)
+            t.list[i].last = row
             _renew(live, builder, t, rules, i)
         root = live.nodes[find(live, account)]
         if root.ring == 0 and root.accounts >= rules.min_accounts:
             root.ring = row + 1
-            _found(live, row, time, account)
-        columns.ring[s, 0] = root.accounts
-        columns.ring[s, 1] = root.shared
-        columns.ring[s, 2] = root.frauds
-        columns.ring_id[s] = root.ring - 1
+            _found(live, row, x.time, account)
+        x.ring[0] = min(root.accounts, RING_MOST)
+        x.ring[1] = min(root.shared, RING_MOST)
+        x.ring[2] = min(root.frauds, RING_MOST)
+        x.ring_back = min(row - root.ring + 2, FARTHEST) if root.ring > 0 else 0
         now.age += 1
         if now.phase == REST and now.age > rules.rest:
             now.phase = SCAN
+            now.scan_cut = cut
         if now.phase != REST:
             _advance(live, builder, t, rules)
             if now.phase == READY:
@@ -384,17 +211,16 @@ def extend(columns: Columns, live: Forest, builder: Forest, t: Ties, rules: Rule
 @jit()
 def _advance(live: Forest, builder: Forest, t: Ties, rules: Rules) -> None:
     now = t.progress[0]
-    cutoff = now.clock - rules.window_us
     left = rules.stride
     while left > 0 and now.phase != READY:
         if now.phase == SCAN and now.at < now.ties:
             left -= 1
             tie = t.list[now.at]
-            if tie.last >= cutoff:
+            if tie.last >= now.cut:
                 tie.entered = now.generation + 1
                 _enter(builder, t, rules, now.at)
             elif tie.entered < now.generation:
-                _drop(t, now.at)  # the last tie is now here: look again
+                drop_tie(t, now.at)  # the last tie is now here: look again
                 continue
             else:  # the live forest has it still, and must not take it for a new one if it comes again
                 _use(t, rules, now.at, 0)
@@ -407,19 +233,17 @@ def _advance(live: Forest, builder: Forest, t: Ties, rules: Rules) -> None:
 
 
 @jit()
-def relabel(
-    live: Forest, builder: Forest, t: Ties, rules: Rules, row: int, account: int, time: int, delta: int
-) -> None:
+def relabel(live: Forest, builder: Forest, t: Ties, rules: Rules, row: int, account: int, delta: int) -> None:
     """Enter (+1) or withdraw (-1) a known fraud of an account. There must be room for one more tie."""
     now = t.progress[0]
-    at = _slot(t.list, t.table, ~row)
+    at = slot_of_key(t.list, t.table, ~row)
     i = int(t.table[at]) - 1
     if delta > 0:
-        if time < now.clock - rules.window_us:
+        if row < now.cut:
             return
         if i < 0:
-            i = _add(t, at, ~row, account, FRAUD, time)
-        t.list[i].last = time
+            i = add_tie(t, at, ~row, account, FRAUD, row)
+        t.list[i].last = row
         _renew(live, builder, t, rules, i)
     elif i >= 0:
         tie = t.list[i]
@@ -428,14 +252,3 @@ def relabel(
         if tie.entered > now.generation:
             builder.nodes[find(builder, account)].frauds -= 1
         tie.entered, tie.last = -1, WITHDRAWN
-
-
-@jit()
-def members(f: Forest, root: int) -> NDArray[np.int32]:
-    """All nodes of a component, ascending, int32 [its size]."""
-    out = np.empty(f.nodes[root].size, np.int32)
-    node = root
-    for i in range(out.shape[0]):
-        out[i] = node
-        node = f.nodes[node].next
-    return np.sort(out)

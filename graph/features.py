@@ -11,13 +11,15 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from graph.jit import chunked, jit
-from graph.sampler import visible
-from graph.store import RING_COLUMNS, View, believed, slot_of
+from graph.jit import chunked, jit, signed
+from graph.jumps import LARGE, added, jump_sum, role_in
+from graph.sampler import visible, walk
+from graph.store import RING_COLUMNS, View, believed
 
 WINDOWS_US = np.array([3_600_000_000, 86_400_000_000, 7 * 86_400_000_000, 30 * 86_400_000_000], np.int64)
 WINDOW_NAMES = ("1h", "24h", "7d", "30d")
 DEPTH = 256  # rows of an entity that distinct counterparts and known labels are taken from
+TOGETHER = 16  # rows: what their chains touch stays in the second level of the cache
 NEVER_S = 3.2e8  # ten years: the gap of an entity that was never seen before, seconds
 
 OWN = ("amount", "hour_sin", "hour_cos", "week_sin", "week_cos", "lateness")
@@ -67,38 +69,49 @@ def features(view: View, roles: Sequence[str], rows: NDArray[np.int64]) -> NDArr
     """
     out = np.empty((len(rows), len(feature_names(roles))), np.float32)
     pairs = counterparts(roles)
-    chunked(lambda i, j: _features(view, pairs, rows[i:j], out[i:j]), len(rows))
+    chunked(lambda i, j: describe(view, pairs, rows[i:j], out[i:j]), len(rows))
     return out
 
 
-@jit()
-def oldest_inside(view: View, row: int, role: int, span_us: int) -> tuple[int, int]:
-    """The oldest row of `row`'s entity within `span_us` before `row`, and the role it has there; (-1, -1) if none.
+@jit(inline=True)
+def reach(
+    view: View, row: int, time: int, node: int, span_us: int, at: int, role: int, count: int, amount: int
+) -> tuple[int, int, int, int]:
+    """Go back from `at` to the oldest row of `node` within `span_us` before the reader, adding up what is passed.
 
-    O(log n) steps on the skew-binary jump pointers.
+    O(log n) steps on the skew-binary jump pointers. A wider span goes on where a narrower one ended.
+
+    Args:
+        view: The graph.
+        row: The reader.
+        time: Its journal time, us.
+        node: The entity.
+        span_us: How far back.
+        at: A row of the entity within the span, where it stands in
+        role: this role.
+        count: Payments passed so far, `at` not among them.
+        amount: Their amount.
+
+    Returns:
+        The oldest row, its role, and the payments after it and their amount.
     """
-    columns = view.columns
-    mask = columns.time.shape[0] - 1
-    s = row & mask
-    node = columns.entity[s, role]
-    time = columns.time[s]
-    if node < 0 or columns.prev[s, role] == 0:
-        return -1, -1
-    at = row - columns.prev[s, role]
-    if not visible(view, row, time, at, span_us):
-        return -1, -1
-    q = slot_of(columns, view.role_type, at & mask, role, node)
+    capacity = view.rows.shape[0]
     while True:
-        slot = at & mask
-        step = columns.jump[slot, q]
-        if step > 0 and visible(view, row, time, at - step, span_us):
-            at = at - step
+        slot = at % capacity
+        v = view.velocity[slot]
+        jump, k = signed(v.jump[role]), v.k[role] & (LARGE - 1)
+        if k > 1 and visible(view, row, time, at - jump, span_us):
+            count += (1 << k) - 1
+            amount = added(amount, jump_sum(view.velocity, view.sums, slot, role))
+            at = at - jump
         else:
-            step = columns.prev[slot, q]
+            step = signed(view.rows[slot].prev[role])
             if step == 0 or not visible(view, row, time, at - step, span_us):
-                return at, q
+                return at, role, count, amount
+            count += 1
+            amount = added(amount, view.rows[slot].amount)
             at = at - step
-        q = slot_of(columns, view.role_type, at & mask, q, node)
+        role = role_in(view.rows, view.role_type, at % capacity, role, node)
 
 
 @jit()
@@ -107,50 +120,56 @@ def _entity(
     row: int,
     role: int,
     pairs: NDArray[np.int32],
+    near: NDArray[np.int64],
     keys: NDArray[np.int64],
     out: NDArray[np.float32],
 ) -> None:
-    """Features of one entity of one row. `keys` [P, 2 * DEPTH] is scratch: a small hash set for each counterpart."""
-    columns = view.columns
-    mask = columns.time.shape[0] - 1
-    s = row & mask
-    node = columns.entity[s, role]
+    """Features of one entity of one row, whose newest rows are `near` [DEPTH]; `keys` [P, 2 * DEPTH] is scratch."""
+    capacity = view.rows.shape[0]
+    x = view.rows[row % capacity]
+    node = x.entity[role]
     out[:] = 0
     if node < 0:
         return
-    time, offset = columns.time[s], columns.offset[s]
     windows = WINDOWS_US.shape[0]
     out[0] = 1
     out[1] = math.log1p(NEVER_S)
-    if columns.prev[s, role] == 0:
+    newest = near[0]
+    if newest < 0:
         return
-    newest = row - columns.prev[s, role]
-    if not visible(view, row, time, newest, view.window_us):
-        return
-    n = newest & mask
-    nq = slot_of(columns, view.role_type, n, role, node)
-    out[1] = math.log1p((time - columns.time[n]) * 1e-6)
-    first, _ = oldest_inside(view, row, role, view.window_us)
-    out[2] = math.log1p((time - columns.time[first & mask]) * 1e-6)
+    nq = role_in(view.rows, view.role_type, newest % capacity, role, node)
+    time = x.time
+    out[1] = math.log1p((time - view.rows[newest % capacity].time) * 1e-6)
+    at, q, count, amount = newest, nq, 0, 0
     for w in range(windows):
-        at, q = oldest_inside(view, row, role, WINDOWS_US[w])
-        if at >= 0:
-            p = at & mask
-            count = np.int64(columns.seq[n, nq]) - np.int64(columns.seq[p, q]) + 1
-            amount = columns.total[n, nq] - columns.total[p, q] + columns.amount[p]
-            out[4 + w] = math.log1p(float(count))
-            out[4 + windows + w] = math.log1p(float(amount))
-            if w == windows - 1:
-                out[3] = math.log1p(float(columns.amount[s])) - math.log1p(float(amount) / count)
+        if not visible(view, row, time, newest, WINDOWS_US[w]):
+            continue
+        at, q, count, amount = reach(view, row, time, node, WINDOWS_US[w], at, q, count, amount)
+        total = added(amount, view.rows[at % capacity].amount)
+        out[4 + w] = math.log1p(float(count + 1))
+        out[4 + windows + w] = math.log1p(float(total))
+        if w == windows - 1:
+            out[3] = math.log1p(float(x.amount)) - math.log1p(float(total) / (count + 1))
+    at, q, count, amount = reach(view, row, time, node, view.window_us, at, q, count, amount)
+    out[2] = math.log1p((time - view.rows[at % capacity].time) * 1e-6)
     # One walk over the newest rows for what running totals cannot give.
     base = 4 + 2 * windows
     width = pairs.shape[1]
-    keys[:] = -1
-    at, q, steps = newest, nq, 0
-    while steps < DEPTH:
-        p = at & mask
-        age = time - columns.time[p]
-        belief = believed(columns, view.labels, p, offset)
+    steps = 0  # a small hash set for each counterpart, no larger than it must be: clearing it costs most
+    while steps < DEPTH and near[steps] >= 0:
+        steps += 1
+    size = 4
+    while size < 2 * steps:
+        size *= 2
+    keys[:, :size] = -1
+    for n in range(steps):
+        p = near[n] % capacity
+        y = view.rows[p]
+        age = time - y.time
+        if n and age > WINDOWS_US[windows - 1]:
+            break
+        q = role_in(view.rows, view.role_type, p, role, node)
+        belief = believed(view, p, row)
         if belief >= 0:
             for w in range(windows):
                 if age <= WINDOWS_US[w]:
@@ -164,57 +183,61 @@ def _entity(
             here = other
             if q == other:  # the entity stands at the other end of a transfer: its counterpart is in its own role
                 here = role
-            met = columns.entity[p, here]
+            met = y.entity[here]
             if met >= 0:
-                if met == columns.entity[s, other]:
+                if met == x.entity[other]:
                     out[at_pair + windows] += 1
-                h = (met * 2654435761) & (2 * DEPTH - 1)
+                h = (met * 2654435761) & (size - 1)
                 while keys[c, h] >= 0 and keys[c, h] != met:
-                    h = (h + 1) & (2 * DEPTH - 1)
+                    h = (h + 1) & (size - 1)
                 if keys[c, h] < 0:
                     keys[c, h] = met
                     for w in range(windows):
                         if age <= WINDOWS_US[w]:
                             out[at_pair + w] += 1
             at_pair += windows + 1
-        steps += 1
-        step = columns.prev[p, q]
-        if step == 0 or not visible(view, row, time, at - step, WINDOWS_US[windows - 1]):
-            break
-        at = at - step
-        q = slot_of(columns, view.role_type, at & mask, q, node)
     for i in range(base, out.shape[0]):
         out[i] = math.log1p(out[i])
 
 
 @jit()
-def features_row(
-    view: View, pairs: NDArray[np.int32], row: int, keys: NDArray[np.int64], out: NDArray[np.float32]
+def _features_row(
+    view: View,
+    pairs: NDArray[np.int32],
+    row: int,
+    near: NDArray[np.int64],
+    keys: NDArray[np.int64],
+    out: NDArray[np.float32],
 ) -> None:
-    """Fill `out` [F] with the features of one row; `keys` int64 [R - 1, 2 * DEPTH] is scratch."""
-    columns = view.columns
-    s = row & (columns.time.shape[0] - 1)
-    raw = columns.raw_time[s]
+    """Fill `out` [F] with the features of one row; `near` [R, DEPTH] from `walk`, `keys` [R - 1, 2 * DEPTH] scratch."""
+    x = view.rows[row % view.rows.shape[0]]
+    late_ms = signed(x.late)
+    raw = x.time - late_ms * 1000
     day = (raw % 86_400_000_000) / 86_400_000_000 * 2 * math.pi
     week = (raw % 604_800_000_000) / 604_800_000_000 * 2 * math.pi
-    out[0] = math.log1p(float(columns.amount[s]))
+    out[0] = math.log1p(float(x.amount))
     out[1], out[2] = math.sin(day), math.cos(day)
     out[3], out[4] = math.sin(week), math.cos(week)
-    out[5] = math.log1p((columns.time[s] - raw) * 1e-6)
+    out[5] = math.log1p(late_ms * 1e-3)
     at = 6
     for r in range(view.role_type.shape[0]):
         width = 4 + 4 * WINDOWS_US.shape[0]
         for c in range(pairs.shape[1]):
             if pairs[r, c] >= 0:
                 width += WINDOWS_US.shape[0] + 1
-        _entity(view, row, r, pairs, keys, out[at : at + width])
+        _entity(view, row, r, pairs, near[r], keys, out[at : at + width])
         at += width
     for i in range(RING_COLUMNS):
-        out[at + i] = math.log1p(columns.ring[s, i])
+        out[at + i] = math.log1p(float(x.ring[i]))
 
 
 @jit()
-def _features(view: View, pairs: NDArray[np.int32], rows: NDArray[np.int64], out: NDArray[np.float32]) -> None:
+def describe(view: View, pairs: NDArray[np.int32], rows: NDArray[np.int64], out: NDArray[np.float32]) -> None:
+    """Fill `out` [B, F] with the features of rows, a few at a time: their chains are walked together beforehand."""
     keys = np.empty((pairs.shape[1], 2 * DEPTH), np.int64)
-    for b in range(rows.shape[0]):
-        features_row(view, pairs, rows[b], keys, out[b])
+    near = np.empty((TOGETHER, view.role_type.shape[0], DEPTH), np.int64)
+    for start in range(0, rows.shape[0], TOGETHER):
+        stop = min(rows.shape[0], start + TOGETHER)
+        walk(view, rows[start:stop], near[: stop - start])
+        for b in range(start, stop):
+            _features_row(view, pairs, rows[b], near[b - start], keys, out[b])

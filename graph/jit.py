@@ -8,6 +8,11 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numba
+import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
 
 F = TypeVar("F", bound=Callable[..., Any])
 CHUNK = 512  # rows a thread takes at a time
@@ -29,13 +34,48 @@ if "NUMBA_CACHE_DIR" not in os.environ:
     numba.config.CACHE_DIR = _cache_folder()
 
 
-def jit() -> Callable[[F], F]:
+def jit(*, inline: bool = False) -> Callable[[F], F]:
     """Compile a function with Numba: no Python objects, no GIL, machine code cached on disk.
 
     No `fastmath`: the order of summation is part of a score, which must not depend on the batch it came in.
+
+    Args:
+        inline: Always put into its callers. For small helpers: a call counts references of every array it hands over.
     """
-    compiled: Callable[[F], F] = numba.njit(cache=True, nogil=True, error_model="numpy")
+    compiled: Callable[[F], F] = numba.njit(cache=True, nogil=True, error_model="numpy", forceinline=inline)
     return compiled
+
+
+@intrinsic
+def prefetch(typing_context: Any, array: Any, index: Any) -> Any:
+    """Ask for `array[index]` (in range) to be brought into the processor's cache, and go on without it.
+
+    What a loop asks for some steps ahead arrives while it works on the rest: misses overlap, where a loop that waits
+    for each leaves most of the memory's bandwidth unused.
+    """
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        array_type, index_type = signature.args
+        at = context.cast(builder, arguments[1], index_type, types.intp)
+        held = context.make_array(array_type)(context, builder, arguments[0])
+        pointer = cgutils.get_item_pointer(
+            context, builder, array_type, held, [at], wraparound=False, boundscheck=False
+        )
+        byte, number = ir.IntType(8).as_pointer(), ir.IntType(32)
+        kind = ir.FunctionType(ir.VoidType(), [byte, number, number, number])
+        function = builder.module.declare_intrinsic("llvm.prefetch", [byte], kind)
+        # For reading, to be kept in all levels of the cache, and data rather than code.
+        builder.call(function, [builder.bitcast(pointer, byte), number(0), number(3), number(1)])
+        return context.get_dummy_value()
+
+    return types.void(array, index), generate
+
+
+@jit(inline=True)
+def signed(n: Any) -> int:
+    """A number of any width as int64: Numba subtracts unsigned ones round zero, and mixes them to floats."""
+    wide: Any = np.int64(n)
+    return wide
 
 
 def chunked(run: Callable[[int, int], object], n: int, threads: int | None = None) -> None:

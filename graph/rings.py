@@ -8,33 +8,36 @@ structure and known labels only. Model scores weigh in where rings are ranked fo
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import Any
 
 import networkx as nx
 import numpy as np
 from numpy.typing import NDArray
 
-from graph.components import (
-    READY,
-    REST,
+from graph.components import READY, REST, extend, relabel
+from graph.errors import GraphError
+from graph.forest import (
     Forest,
     Rules,
+    Ties,
     empty_forest,
     empty_ties,
-    extend,
     find,
     forest_with_room,
     members,
-    relabel,
     ties_with_room,
 )
-from graph.errors import GraphError
-from graph.jit import jit
-from graph.store import DAY_US, Columns, GraphStore, slot_of
+from graph.jit import jit, signed
+from graph.jumps import role_in
+from graph.memory import Part
+from graph.store import DAY_US, GraphStore, View
 
 CHUNK = 4096  # rows a kernel call takes: bounds the room that must be ready for it
 EVIDENCE = 4096  # payments looked at for one ring, at most
 SHOWN = 200  # payments listed as evidence, at most
+HEIRS = 1 << 20  # merged rings that are remembered, at most
 
+Names = Callable[[NDArray[np.int64]], list[str]]  # of nodes
 Scores = Callable[[NDArray[np.int64]], NDArray[np.float64]]
 
 # Measured on the payment world (150 k payments, 5 k accounts, 30 days): ties by addresses of at most 5 accounts put 900
@@ -86,12 +89,13 @@ class RingIndex:
     Args:
         store: The rows; entities are linked in those of its roles that `max_accounts` names.
         window_us: How long a tie lasts after its newest payment. It leaves with a generation, so it can stay longer by
-            the payments of two generations, about ties / stride each.
+            the payments of two generations, about ties / stride each. No tie outlasts the store's window.
         max_accounts: For each linking role, how many accounts an entity ties before it is a hub that ties nobody;
             below 2 the role ties nobody at all.
         min_accounts: Accounts that make a component a ring.
         stride: Ties renewed for each payment.
         rest: Payments between generations, at least.
+        names: What people call nodes; by default pseudonyms, since the graph holds no names.
 
     Raises:
         GraphError: `stride` cannot keep up with the ties that a payment can bring, or a role cannot tie.
@@ -105,6 +109,7 @@ class RingIndex:
         min_accounts: int = 3,
         stride: int = 4,
         rest: int = 512,
+        names: Names | None = None,
     ) -> None:
         unknown = set(max_accounts) - set(MAX_ACCOUNTS)
         roles = [name for name in store.roles if max_accounts.get(name, 0) >= 2]
@@ -113,11 +118,13 @@ class RingIndex:
                 f"rings: roles {sorted(unknown)} cannot tie" if unknown else f"rings: stride {stride} is short"
             )
         self.store = store
+        self.names = names or (lambda nodes: [store.ids.pseudonym(node) for node in nodes.tolist()])
         self.rules = Rules(
             links=np.array([store.roles.index(name) for name in roles], np.int64),
             limits=np.array([max_accounts[name] for name in roles], np.int64),
             transfer=np.array([name == "payee" for name in roles], np.bool_),
-            window_us=window_us,
+            window_us=min(window_us, store.window.span_us),
+            window_rows=store.window.rows,
             min_accounts=min_accounts,
             stride=stride,
             rest=rest,
@@ -127,12 +134,11 @@ class RingIndex:
         self._ties = empty_ties()
 
     def extend(self, first: int, last: int) -> None:
-        """Take in the rows [first, last), just appended, and write their `ring` and `ring_id`."""
-        first = max(first, self.store.oldest)  # a batch longer than the buffer has overwritten its own beginning
+        """Take in the rows [first, last), just appended, and write what their rings are."""
         while first < last:
             stop = min(last, first + CHUNK)
             self._make_room(stop - first)
-            first = extend(self.store.columns, self._live, self._builder, self._ties, self.rules, first, stop)
+            first = extend(self.store.row_data, self._live, self._builder, self._ties, self.rules, first, stop)
             if self._ties.progress["phase"][0] == READY:
                 self._take_over()
 
@@ -143,11 +149,20 @@ class RingIndex:
             rows: Payments whose label changed, int64 [n], all in the buffer.
             deltas: +1 now known as fraud, -1 no longer, int8 [n].
         """
-        columns, mask = self.store.columns, self.store.capacity - 1
         self._make_room(len(rows))
-        for row, delta in zip(rows.tolist(), deltas.tolist(), strict=True):
-            account, time = int(columns.entity[row & mask, 0]), int(columns.time[row & mask])
-            relabel(self._live, self._builder, self._ties, self.rules, row, account, time, delta)
+        accounts = self.store.column("entity", rows)[:, 0]
+        for row, account, delta in zip(rows.tolist(), accounts.tolist(), deltas.tolist(), strict=True):
+            relabel(self._live, self._builder, self._ties, self.rules, row, account, delta)
+
+    @property
+    def safe(self) -> int:
+        """No node last seen before this row is in any tie or forest, now or later: its number may be given back."""
+        return int(self._ties.progress["safe"][0])
+
+    def forget(self, nodes: NDArray[np.int32]) -> None:
+        """The numbers of these nodes were given back, and will stand for others."""
+        if len(nodes) and len(self._ties.uses) > int(nodes.max()):
+            self._ties.uses[nodes] = np.zeros(1, self._ties.uses.dtype)
 
     def ring(self, ring_id: str) -> Ring | None:
         """The ring of that id, or the one it has merged into; None where there is none (any more)."""
@@ -185,43 +200,55 @@ class RingIndex:
             Nodes "role:name" with `role`, `name`, `first` (us, first payment seen that ties it) and `frauds` (known,
             among the payments seen); edges with `count`, `first`, `last` (us) and `amount` (minor units).
         """
-        store, graph = self.store, nx.Graph()
-        kind = int(store.role_type[0])
-        for name in ring.accounts:
-            graph.add_node(f"account:{name}", role="account", name=name, first=ring.last_seen, frauds=0)
-        for entity in ring.shared:
-            if entity.role != "payee":
-                graph.add_node(f"{entity.role}:{entity.name}", role=entity.role, name=entity.name)
-                graph.nodes[f"{entity.role}:{entity.name}"].update(first=ring.last_seen, frauds=0)
-        if not ring.accounts:
+        store, graph, root = self.store, nx.Graph(), self._root(ring)
+        if root < 0:
             return graph
-        root = find(self._live, store.ids.get(kind, ring.accounts[0]))
-        for row in self._evidence(root)[::-1].tolist():
-            s = row & (store.capacity - 1)
-            time, amount, label = (
-                int(store.columns[c][s]) for c in map(Columns._fields.index, ("time", "amount", "label"))
-            )
-            account = f"account:{store.ids.name(int(store.columns.entity[s, 0]))}"
+        nodes = members(self._live, root)
+        name = dict(zip(nodes.tolist(), self.names(nodes.astype(np.int64)), strict=True))
+        is_account = dict(zip(nodes.tolist(), (self._ties.uses["account"][nodes] == 1).tolist(), strict=True))
+        key = {}
+        shared = {(entity.role, entity.name) for entity in ring.shared}
+        for node in nodes.tolist():
+            role = "account" if is_account[node] else store.roles[self.rules.links[self._link(node)]]
+            if is_account[node] or (role, name[node]) in shared:
+                key[node] = f"{role}:{name[node]}"
+                graph.add_node(key[node], role=role, name=name[node], first=ring.last_seen, frauds=0)
+        rows = self._evidence(root)[::-1]
+        columns = (store.column(field, rows).tolist() for field in ("time", "amount", "label", "entity"))
+        for time, amount, label, entity in zip(*columns, strict=True):
+            account = key.get(entity[0])
+            if account is None:
+                continue
             for link in self.rules.links.tolist():
-                node = int(store.columns.entity[s, link])
-                role = "account" if store.role_type[link] == kind else store.roles[link]
-                other = f"{role}:{store.ids.name(node)}" if node >= 0 else ""
-                if other == account or other not in graph or account not in graph:
+                other = key.get(entity[link])
+                if other is None or other == account:
                     continue
                 edge = graph.get_edge_data(account, other, {"count": 0, "first": time, "amount": 0})
-                graph.add_edge(
-                    account,
-                    other,
-                    count=edge["count"] + 1,
-                    first=edge["first"],
-                    last=time,
-                    amount=edge["amount"] + amount,
-                )
+                total = edge["amount"] + amount
+                graph.add_edge(account, other, count=edge["count"] + 1, first=edge["first"], last=time, amount=total)
                 for end in (account, other):
                     graph.nodes[end]["first"] = min(graph.nodes[end]["first"], time)
-            if account in graph:
-                graph.nodes[account]["frauds"] += int(label >= 0 and store.labels.fraud[label] == 1)
+            graph.nodes[account]["frauds"] += int(label >= 0 and store.labels["fraud"][label] == 1)
         return graph
+
+    def _root(self, ring: Ring) -> int:
+        """Root of a ring's component, -1 where it is gone."""
+        at = int(np.searchsorted(self._ids, _number(ring.id)))
+        return int(standing(self._live)[at, 0]) if at < len(self._ids) and self._ids[at] == _number(ring.id) else -1
+
+    def parts(self) -> dict[str, Part]:
+        """Everything that the index keeps, by name: for snapshots."""
+        held: dict[str, Any] = {"live": self._live, "builder": self._builder, "ties": self._ties}
+        now = self._ties.progress[0]
+        used = {"ties.list": int(now["ties"]), "ties.heirs": int(now["retired"])}
+        used |= {f"{name}.rings": int(held[name].counts[0]) for name in ("live", "builder")}
+        arrays = {f"{name}.{field}": getattr(t, field) for name, t in held.items() for field in t._fields}
+        return {name: Part(array, used.get(name, len(array))) for name, array in arrays.items()}
+
+    def adopt(self, arrays: Mapping[str, NDArray[Any]]) -> None:
+        """Go on from the `arrays` of another index over the same history."""
+        self._live, self._builder = (Forest(*(arrays[f"{n}.{f}"] for f in Forest._fields)) for n in ("live", "builder"))
+        self._ties = Ties(*(arrays[f"ties.{f}"] for f in Ties._fields))
 
     @property
     def generation(self) -> int:
@@ -250,28 +277,26 @@ class RingIndex:
         root = int(entry[0])
         nodes = members(f, root)
         rows = self._evidence(root)
-        slots = rows & (store.capacity - 1)
-        label = store.columns.label[slots]
-        fraud = np.append(store.labels.fraud, np.int8(1))[label]  # -1, without a label, reads the last: still at risk
+        label = store.column("label", rows)
+        fraud = np.append(store.labels["fraud"], 1)[label]  # -1, without a label, reads the last: still at risk
         shown = rows[:SHOWN]
         risk = float(self._structure(np.array([at]), entry[None].repeat(at + 1, 0))[0])
         if score is not None and len(shown):
             risk = 1 - (1 - risk) * (1 - float(np.mean(score(shown))))
+        tying = nodes[f.nodes["tied"][nodes] >= 2]
         shared = [
-            SharedEntity(
-                store.roles[self.rules.links[self._link(node)]], store.ids.name(node), int(f.nodes["tied"][node])
-            )
-            for node in nodes[f.nodes["tied"][nodes] >= 2].tolist()
+            SharedEntity(store.roles[self.rules.links[self._link(node)]], name, int(f.nodes["tied"][node]))
+            for node, name in zip(tying.tolist(), self.names(tying.astype(np.int64)), strict=True)
         ]
         born = int(f.rings["born"][at])
         return Ring(
             id=f"R-{f.rings['id'][at]}",
-            accounts=tuple(store.ids.name(node) for node in nodes[self._ties.uses["account"][nodes] == 1].tolist()),
+            accounts=tuple(self.names(nodes[self._ties.uses["account"][nodes] == 1].astype(np.int64))),
             shared=tuple(sorted(shared, key=lambda e: (-e.accounts, e.role, e.name))),
             transactions=tuple(shown.tolist()),
             first_seen=born,
-            last_seen=max(born, int(store.columns.time[slots[0]]) if len(rows) else born),
-            amount_at_risk=int(store.columns.amount[slots][fraud == 1].sum()),
+            last_seen=max(born, int(store.column("time", rows[:1])[0]) if len(rows) else born),
+            amount_at_risk=int(store.column("amount", rows)[fraud == 1].sum()),
             known_frauds=int(entry[3]),
             risk=risk,
         )
@@ -285,29 +310,22 @@ class RingIndex:
         store, f = self.store, self._live
         nodes = members(f, root)
         nodes = nodes[f.nodes["tied"][nodes] >= 1] if self.rules.transfer.any() else nodes[f.nodes["tied"][nodes] >= 2]
-        cutoff = int(self._ties.progress["clock"][0]) - self.rules.window_us
+        oldest = max(store.oldest, int(self._ties.progress["cut"][0]))
         steps = max(64, EVIDENCE // max(1, len(nodes)))
         rows = [
-            through(
-                store.columns,
-                store.role_type,
-                f,
-                self.rules,
-                store.oldest,
-                cutoff,
-                node,
-                self._link(node),
-                store.newest(node),
-                steps,
-            )
+            through(store.view, f, self.rules, oldest, node, self._link(node), store.newest(node), steps)
             for node in nodes.tolist()
         ]
         return np.unique(np.concatenate(rows))[::-1] if rows else np.empty(0, np.int64)
 
     def _make_room(self, rows: int) -> None:
         """For that many more payments or labels."""
-        progress, nodes = self._ties.progress[0], len(self.store.ids)
+        progress, nodes = self._ties.progress[0], self.store.ids.numbered
         rings = int(self._live.counts[0]) + rows
+        retired = int(progress["retired"])
+        if retired > HEIRS:
+            self._ties.heirs[: retired // 2] = self._ties.heirs[retired - retired // 2 : retired]
+            progress["retired"] = retired // 2
         self._live = forest_with_room(self._live, nodes, rings)
         self._builder = forest_with_room(self._builder, nodes, rings)
         self._ties = ties_with_room(
@@ -320,8 +338,10 @@ class RingIndex:
     def _take_over(self) -> None:
         self._live = self._builder
         self._builder = empty_forest(len(self._live.nodes), len(self._live.rings))
-        for name, value in (("phase", REST), ("at", 0), ("age", 0), ("generation", self.generation + 1)):
-            self._ties.progress[name] = value
+        now = self._ties.progress[0]
+        # What is live now has nothing from before its scan's cut; the list of ties, nothing from before the last one's.
+        now["safe"], now["past_cut"] = now["past_cut"], now["scan_cut"]
+        now["phase"], now["at"], now["age"], now["generation"] = REST, 0, 0, self.generation + 1
 
 
 def _number(ring_id: str) -> int:
@@ -348,30 +368,21 @@ def standing(f: Forest) -> NDArray[np.int64]:
 
 @jit()
 def through(
-    columns: Columns,
-    role_type: NDArray[np.int32],
-    f: Forest,
-    rules: Rules,
-    oldest: int,
-    cutoff: int,
-    entity: int,
-    link: int,
-    newest: int,
-    steps: int,
+    view: View, f: Forest, rules: Rules, oldest: int, entity: int, link: int, newest: int, steps: int
 ) -> NDArray[np.int64]:
-    """Payments through an entity by members of its component, newest first, among its last `steps` in the window."""
+    """Payments through an entity by members of its component, newest first, among its last `steps` from `oldest` on."""
     root, column, row, n = find(f, entity), rules.links[link], newest, 0
-    mask = columns.time.shape[0] - 1
     out = np.empty(steps, np.int64)
     for _ in range(steps):
-        s = row & mask
-        if row < oldest or columns.time[s] < cutoff:
+        if row < oldest:
             break
-        if columns.entity[s, column] == entity and find(f, int(columns.entity[s, 0])) == root:
+        s = row % view.rows.shape[0]
+        x = view.rows[s]
+        if x.entity[column] == entity and find(f, signed(x.entity[0])) == root:
             out[n] = row
             n += 1
-        back = columns.prev[s, slot_of(columns, role_type, s, column, entity)]
+        back = signed(x.prev[role_in(view.rows, view.role_type, s, column, entity)])
         if back == 0:
             break
-        row -= int(back)
+        row -= back
     return out[:n]

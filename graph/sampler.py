@@ -8,11 +8,24 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from graph.jit import chunked, jit
-from graph.store import View, believed, slot_of
+from graph.jit import chunked, jit, prefetch, signed
+from graph.jumps import role_in
+from graph.store import View, believed
 
 EDGE_FEATURES = ("age", "labelled", "fraud", "amount_gap", "recent_day", "recent_week", "shared_roles")
 DAY_S = 86_400.0
+WALKED = 64  # rows whose chains are walked side by side
+CHAIN = np.dtype(
+    [
+        ("at", "i8"),  # row of the next step, asked for
+        ("slot", "i8"),  # its slot
+        ("oldest", "i8"),  # row and
+        ("first", "i8"),  # journal time, us, that the reader's window begins with
+        ("b", "i8"),  # the reader's place in the batch
+        ("role", "i4"),
+        ("node", "i4"),
+    ]
+)
 
 
 def neighbours(view: View, rows: NDArray[np.int64], k: int) -> NDArray[np.int64]:
@@ -27,7 +40,7 @@ def neighbours(view: View, rows: NDArray[np.int64], k: int) -> NDArray[np.int64]
         Rows, int64 [B, R, K], newest first; -1 where the chain or the window ends.
     """
     out = np.empty((len(rows), len(view.role_type), k), np.int64)
-    chunked(lambda i, j: _neighbours(view, rows[i:j], out[i:j]), len(rows))
+    chunked(lambda i, j: walk(view, rows[i:j], out[i:j]), len(rows))
     return out
 
 
@@ -47,68 +60,83 @@ def edges(view: View, rows: NDArray[np.int64], near: NDArray[np.int64]) -> NDArr
     return out
 
 
-@jit()
+@jit(inline=True)
 def visible(view: View, row: int, time: int, back: int, span_us: int) -> bool:
     """Whether the reader `row` at `time` may follow to row `back`: inside its window and inside `span_us`."""
     if back < 0 or row - back > view.window_rows:
         return False
-    mask = view.columns.time.shape[0] - 1
-    return bool(time - view.columns.time[back & mask] <= min(span_us, view.window_us))
+    return bool(time - view.rows[back % view.rows.shape[0]].time <= min(span_us, view.window_us))
 
 
 @jit()
-def walk(view: View, row: int, role: int, near: NDArray[np.int64]) -> int:
-    """Fill `near` [K] with the chain of `row`'s entity in `role`, newest first; returns how many there are."""
-    columns = view.columns
-    mask = columns.time.shape[0] - 1
-    s = row & mask
-    node = columns.entity[s, role]
-    time = columns.time[s]
-    count = 0
-    if node >= 0:
-        at, slot, q = row, s, role
-        while count < near.shape[0]:
-            step = columns.prev[slot, q]
-            if step == 0:
-                break
-            at = at - step
-            if not visible(view, row, time, at, view.window_us):
-                break
-            near[count] = at
-            count += 1
-            slot = at & mask
-            q = slot_of(columns, view.role_type, slot, q, node)
-    for k in range(count, near.shape[0]):
-        near[k] = -1
-    return count
+def walk(view: View, rows: NDArray[np.int64], near: NDArray[np.int64]) -> None:
+    """Fill `near` [B, R, K] with the chains of the rows' entities, newest first, then -1.
+
+    All chains of a block take a step before any takes the next, and ask for the row of their next step while the others
+    take theirs.
+    """
+    data, role_type = view.rows, view.role_type
+    capacity, roles, k = data.shape[0], near.shape[1], near.shape[2]
+    chains = np.empty(WALKED * roles, CHAIN)
+    for start in range(0, rows.shape[0], WALKED):
+        stop = min(rows.shape[0], start + WALKED)
+        for b in range(start, stop):
+            prefetch(data, rows[b] % capacity)
+        n = 0
+        for b in range(start, stop):
+            s = rows[b] % capacity
+            x = data[s]
+            oldest = max(rows[b] - view.window_rows, 0)
+            for r in range(roles):
+                step = signed(x.prev[r])
+                if step == 0 or rows[b] - step < oldest:
+                    near[b, r, :] = -1
+                    continue
+                c = chains[n]
+                c.at, c.slot = rows[b] - step, s - step if s >= step else s - step + capacity
+                c.oldest, c.first = oldest, x.time - view.window_us
+                c.b, c.role, c.node = b, r, x.entity[r]
+                prefetch(data, c.slot)
+                n += 1
+        for i in range(k):
+            going = 0
+            for m in range(n):
+                c = chains[m]
+                x = data[c.slot]
+                if x.time < c.first:
+                    near[c.b, c.role, i:] = -1
+                    continue
+                near[c.b, c.role, i] = c.at
+                step = signed(x.prev[role_in(data, role_type, c.slot, signed(c.role), c.node)])
+                if step == 0 or c.at - step < c.oldest:
+                    near[c.b, c.role, i + 1 :] = -1
+                    continue
+                d = chains[going]  # chains that go on move up
+                d.at, d.slot = c.at - step, c.slot - step if c.slot >= step else c.slot - step + capacity
+                d.oldest, d.first = c.oldest, c.first
+                d.b, d.role, d.node = c.b, c.role, c.node
+                prefetch(data, d.slot)
+                going += 1
+            n = going
 
 
-@jit()
+@jit(inline=True)
 def edge(view: View, row: int, role: int, back: int, out: NDArray[np.float32]) -> None:
     """Fill `out` [E] with what ties neighbour `back`, reached through `role`, to its reader `row`."""
-    columns = view.columns
-    mask = columns.time.shape[0] - 1
-    s, p = row & mask, back & mask
-    age = (columns.time[s] - columns.time[p]) * 1e-6
-    belief = believed(columns, view.labels, p, columns.offset[s])
+    x, p = view.rows[row % view.rows.shape[0]], view.rows[back % view.rows.shape[0]]
+    age = (x.time - p.time) * 1e-6
+    belief = believed(view, back % view.rows.shape[0], row)
     out[0] = math.log1p(age) / 16
     out[1] = 1.0 if belief >= 0 else 0.0
     out[2] = 1.0 if belief == 1 else 0.0
-    out[3] = math.log1p(float(columns.amount[s])) - math.log1p(float(columns.amount[p]))
+    out[3] = math.log1p(float(x.amount)) - math.log1p(float(p.amount))
     out[4] = math.exp(-age / DAY_S)
     out[5] = math.exp(-age / (7 * DAY_S))
     shared = 0.0
     for r in range(view.role_type.shape[0]):
-        if r != role and columns.entity[s, r] >= 0 and columns.entity[s, r] == columns.entity[p, r]:
+        if r != role and x.entity[r] >= 0 and x.entity[r] == p.entity[r]:
             shared += 1.0
     out[6] = shared
-
-
-@jit()
-def _neighbours(view: View, rows: NDArray[np.int64], out: NDArray[np.int64]) -> None:
-    for b in range(rows.shape[0]):
-        for r in range(out.shape[1]):
-            walk(view, rows[b], r, out[b, r])
 
 
 @jit()

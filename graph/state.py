@@ -1,7 +1,8 @@
 """The state that the journal builds: one function, `apply`, that the service, the trainer and the re-scorer share."""
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -11,10 +12,20 @@ from numpy.typing import NDArray
 from data.journal import Events, Kind
 from data.schema import CATEGORIES, role
 from graph.errors import GraphError
+from graph.ids import PaymentIds
+from graph.jumps import Sums
+from graph.memory import Part
 from graph.rings import RingIndex
-from graph.store import Batch, GraphStore, Window
+from graph.store import STEP, Batch, GraphStore, Window
 
 CATEGORY_BUCKETS = 128  # codes 1..127; 0 is missing. Feature hashing (Weinberger et al., ICML 2009)
+
+
+class Payments(Protocol):
+    """Where the payments of the graph can be read again: a journal, or events that are kept."""
+
+    def take(self, offsets: NDArray[np.int64]) -> pa.Table:
+        """Transactions by journal offset, columns of `TRANSACTION_SCHEMA`, in the order of `offsets`."""
 
 
 class GraphState:
@@ -22,15 +33,25 @@ class GraphState:
 
     Args:
         roles: Roles kept in the graph; others in the data are ignored.
-        capacity: Rows held, a power of two.
+        capacity: Rows held.
         window: How far back a reader sees.
+        source: Where names of entities and payments are looked up for people; without one they get pseudonyms.
+        entities: Entities to make room for at once.
     """
 
-    def __init__(self, roles: Sequence[str], capacity: int = 1 << 22, window: Window | None = None) -> None:
-        self.store = GraphStore(roles, capacity, window)
-        self.rings = RingIndex(self.store)
+    def __init__(
+        self,
+        roles: Sequence[str],
+        capacity: int = 1 << 22,
+        window: Window | None = None,
+        source: Payments | None = None,
+        entities: int = 0,
+    ) -> None:
+        self.store = GraphStore(roles, capacity, window, entities=entities)
+        self.rings = RingIndex(self.store, names=self.names)
+        self.source = source
         self.applied = 0  # the journal offset expected next
-        self._rows: dict[str, int] = {}  # transaction id -> row
+        self.payments = PaymentIds(capacity)
 
     def apply(self, events: Events) -> range:
         """Take in the next events of the journal. A label of a payment that the buffer does not hold changes nothing.
@@ -42,30 +63,104 @@ class GraphState:
             The rows of the payments among them; empty for other kinds.
 
         Raises:
-            GraphError: The events do not follow on.
+            GraphError: The events do not follow on, or the graph has no room for more entities.
         """
         if events.offset != self.applied:
             raise GraphError(f"events at offset {events.offset} do not follow offset {self.applied}")
-        rows = range(self.store.rows, self.store.rows)
+        first = self.store.rows
         if events.kind is Kind.TRANSACTION:
-            rows = self._append(events)
+            # No further than the window of the first: the rings read back as far.
+            step = min(STEP, self.store.capacity - self.store.window.rows)
+            for start in range(0, len(events.batch), step):
+                self._append(events.batch.slice(start, step), events.offset + start)
         elif events.kind is Kind.LABEL:
             self._label(events)
         self.applied += len(events.batch)
-        return rows
+        return range(first, self.store.rows)
 
     def row_of(self, transaction_id: str) -> int | None:
         """The row of a payment, or None where it was never seen or has left the buffer."""
-        row = self._rows.get(transaction_id)
-        return row if row is not None and row >= self.store.oldest else None
+        row = int(self.transaction_rows(pa.array([transaction_id]))[0])
+        return row if row >= 0 else None
 
-    def transaction_rows(self, ids: Sequence[str]) -> NDArray[np.int64]:
-        """Rows of many payments, int64 [n]; -1 where never seen."""
-        get = self._rows.get
-        return np.fromiter((get(i, -1) for i in ids), np.int64, len(ids))
+    def transaction_rows(self, ids: pa.Array) -> NDArray[np.int64]:
+        """Rows of payments by their ids (strings), int64 [n]; -1 where never seen or no longer in the buffer."""
+        slots, last = self.payments.find(ids), self.store.rows - 1
+        return np.where(slots < 0, -1, last - (last - slots) % self.store.capacity)
 
-    def _append(self, events: Events) -> range:
-        store, batch = self.store, events.batch
+    def transaction_ids(self, rows: NDArray[np.int64]) -> list[str]:
+        """Ids of payments in the buffer; a pseudonym where there is no source to look them up."""
+        if self.source is None:
+            return [f"#{row}" for row in rows.tolist()]
+        found: list[str] = self.source.take(self.store.offsets.of(rows))["transaction_id"].to_pylist()
+        return found
+
+    def names(self, nodes: NDArray[np.int64]) -> list[str]:
+        """Names of entities, read from their newest payments; pseudonyms where that cannot be."""
+        found = [self.store.ids.pseudonym(node) for node in nodes.tolist()]
+        rows = np.array([self.store.newest(node) for node in nodes.tolist()], np.int64)
+        there = np.flatnonzero(rows >= 0)
+        if self.source is None or not len(there):
+            return found
+        entity = self.store.column("entity", rows[there])
+        payments = self.source.take(self.store.offsets.of(rows[there]))
+        for r, name in enumerate(self.store.roles):
+            column = payments[role(name).column].to_pylist()
+            for at in np.flatnonzero(entity[:, r] == nodes[there]).tolist():
+                found[int(there[at])] = column[at]
+        return found
+
+    def facts(self) -> dict[str, Any]:
+        """What a snapshot says of the graph beside its arrays."""
+        store = self.store
+        return {
+            "roles": store.roles,
+            "capacity": store.capacity,
+            "window": (store.window.rows, store.window.span_us),
+            "rows": store.rows,
+            "clock": store.clock,
+            "labels": store.label_count,
+            "offsets": store.offsets.count,
+            "payments": self.payments.live,
+        }
+
+    def parts(self) -> dict[str, Part]:
+        """Every array of the graph, by name."""
+        store, ids = self.store, self.store.ids
+        slots = min(store.rows, store.capacity)
+        return {
+            "rows": Part(store.row_data, slots),
+            "velocity": Part(store.velocity, slots),
+            "sums.values": Part(store.sums.values, len(store.sums.values)),
+            "sums.span": Part(store.sums.span, 2),
+            "labels": Part(store.label_data, store.label_count),
+            "offsets": Part(store.offsets.runs, store.offsets.count),
+            "ids.digests": Part(ids.digests, ids.numbered),
+            "ids.head": Part(ids.head, ids.numbered),
+            "ids.buckets": Part(ids.buckets, len(ids.buckets)),
+            "ids.meta": Part(ids.meta, len(ids.meta)),
+            "payments.digests": Part(self.payments.digests, slots),
+            "payments.buckets": Part(self.payments.buckets, len(self.payments.buckets)),
+            **{f"rings.{name}": part for name, part in self.rings.parts().items()},
+        }
+
+    def adopt(self, arrays: Mapping[str, NDArray[Any]], facts: Mapping[str, Any], applied: int) -> None:
+        """Take the place of a snapshot: `arrays` by the names of `parts`, `facts` as `facts` gave them."""
+        store, ids = self.store, self.store.ids
+        store.row_data, store.velocity = arrays["rows"], arrays["velocity"]
+        store.sums = Sums(arrays["sums.values"], arrays["sums.span"])
+        store.label_data, store.label_count = arrays["labels"], facts["labels"]
+        store.offsets.runs, store.offsets.count = arrays["offsets"], facts["offsets"]
+        store.rows, store.clock = facts["rows"], facts["clock"]
+        ids.digests, ids.head = arrays["ids.digests"], arrays["ids.head"]
+        ids.buckets, ids.meta = arrays["ids.buckets"], arrays["ids.meta"]
+        self.payments.digests, self.payments.buckets = arrays["payments.digests"], arrays["payments.buckets"]
+        self.payments.live = facts["payments"]
+        self.rings.adopt({n.removeprefix("rings."): a for n, a in arrays.items() if n.startswith("rings.")})
+        self.applied = applied
+
+    def _append(self, batch: pa.RecordBatch, offset: int) -> None:
+        store = self.store
         entity = np.empty((len(batch), len(store.roles)), np.int32)
         for r, name in enumerate(store.roles):
             entity[:, r] = store.ids.encode(int(store.role_type[r]), batch.column(role(name).column))
@@ -79,21 +174,17 @@ class GraphState:
                 amount=batch.column("amount").to_numpy(),
                 category=category,
             ),
-            events.offset,
+            offset,
         )
-        self._rows.update(zip(batch.column("transaction_id").to_pylist(), rows, strict=True))
-        if len(self._rows) > 2 * store.capacity:
-            self._rows = {i: row for i, row in self._rows.items() if row >= store.oldest}
+        self.payments.put(batch.column("transaction_id"), rows.start)
         self.rings.extend(rows.start, rows.stop)
-        return rows
+        self.rings.forget(store.expire(len(rows), self.rings.safe))
 
     def _label(self, events: Events) -> None:
-        ids = events.batch.column("transaction_id").to_pylist()
-        rows = self.transaction_rows(ids)
+        rows = self.transaction_rows(events.batch.column("transaction_id"))
         fraud = events.batch.column("is_fraud").cast(pa.int8()).to_numpy(zero_copy_only=False)
         time = events.batch.column("reported_at").cast(pa.int64()).to_numpy()
-        deltas = self.store.label(rows, fraud, events.offset, time)
-        changed = deltas != 0
+        changed = (deltas := self.store.label(rows, fraud, time)) != 0
         if changed.any():
             self.rings.relabel(rows[changed], deltas[changed])
 

@@ -16,11 +16,13 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from data.schema import LABEL_SCHEMA, TRANSACTION_SCHEMA
 from gnn.artifact import load
+from serve.admission import LabelCall, ScoreCall
 from serve.batcher import Batcher
-from serve.house import House, LabelCall, ScoreCall
+from serve.house import House
 from serve.metrics import ServiceMetrics
 from serve.problems import MEDIA_TYPE, Problem, ProblemDetails
 from serve.settings import Settings
+from serve.snapshots import Keeper
 from serve.wire import (
     ARROW,
     Answer,
@@ -72,13 +74,13 @@ def build_app(settings: Settings, house: House | None = None) -> FastAPI:
         held = house or House(load(settings.model), settings)
         app.state.house = held
         app.state.batcher = Batcher(held.process, settings.batch_rows, settings.queue_rows, held.idle)
-        opening = threading.Thread(target=held.open, daemon=True)
-        if not held.ready:
-            opening.start()
+        stop = threading.Event()
+        opening = threading.Thread(target=_open, args=(held, stop), daemon=True)
+        opening.start()
         yield
         app.state.batcher.close()
-        if opening.ident is not None:
-            opening.join()
+        stop.set()
+        opening.join()
         held.close()
 
     app = FastAPI(title="Ringwatch", version="1", lifespan=lifespan, docs_url=None, redoc_url=None)
@@ -91,6 +93,20 @@ def build_app(settings: Settings, house: House | None = None) -> FastAPI:
     _payments(app)
     _rings(app)
     return app
+
+
+def _open(house: House, stop: threading.Event) -> None:
+    """Make a house ready, then, until `stop`, score what is missing behind its back and have snapshots made."""
+    if not house.ready:
+        house.open()
+    keeper = Keeper(house.settings, lambda: house.state.applied)
+    try:
+        while not stop.is_set() and house.fill():
+            time.sleep(0.001)  # whoever waits for the house goes first
+    except Exception:  # what is missing is still computed as it is asked for
+        log.exception("past payments were not scored")
+    stop.wait()
+    keeper.close()
 
 
 def _payments(app: FastAPI) -> None:

@@ -236,6 +236,25 @@ def serve(
         )
 
 
+@app.command(epilog=example("snapshot --model var/model --journal var/journal.sqlite"))
+def snapshot(
+    model: Model,
+    journal: Annotated[Path, typer.Option(help="A service's journal.")] = Path("var/journal.sqlite"),
+    snapshots: Annotated[Path | None, typer.Option(help="Folder; by default beside the journal.")] = None,
+) -> None:
+    """Bring a journal's snapshots up to date, so that a restart replays little; the service does so by itself."""
+    from gnn.artifact import load
+    from serve.settings import Settings
+    from serve.snapshots import follow
+
+    with plain_errors(), progress() as report:
+        if not journal.exists():
+            fail(f"no journal at {journal}")
+        settings = Settings.from_environment(model=model, journal=journal, insecure=True, snapshots=snapshots)
+        path = follow(load(model), settings, report)
+    out.print(f"snapshot {escape(str(path))}" if path else "nothing new, or another process is at it")
+
+
 @app.command(epilog=example("ingest --transactions t.parquet --labels l.parquet --url http://127.0.0.1:8000"))
 def ingest(
     transactions: Transactions,

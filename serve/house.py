@@ -4,7 +4,6 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -12,14 +11,16 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from data.errors import JournalError
-from data.journal import Commit, Events, Kind, SqliteJournal
-from data.schema import content_hashes
+from data.journal import SqliteJournal
 from gnn.artifact import Artifact
 from gnn.explain import Reason
 from gnn.replay import capacity_for
 from gnn.scorer import Scorer, choose_device
+from graph.memory import reserve
 from graph.rings import Ring
 from graph.state import GraphState
+from serve import snapshots
+from serve.admission import Admission, Admitted, LabelCall, ScoreCall
 from serve.breaker import Breaker
 from serve.policy import decide, rules_score
 from serve.problems import Problem
@@ -28,49 +29,8 @@ from serve.wire import ANSWER_SCHEMA, json_bytes
 
 log = logging.getLogger("ringwatch")
 REPLAY = 1 << 16  # events of one step of a replay
-
-
-@dataclass(frozen=True)
-class ScoreCall:
-    """Payments to record and score, all or none."""
-
-    batch: pa.RecordBatch
-    reasons: bool = True
-    table: bool = False  # answer with an Arrow table in place of JSON
-
-
-@dataclass(frozen=True)
-class LabelCall:
-    """Labels to record, all or none."""
-
-    batch: pa.RecordBatch
-
-
-@dataclass
-class _Admitted:
-    """Where a call's payments are in the journal: those it brought and those that were there."""
-
-    call: ScoreCall
-    offsets: list[int]
-    known: list[bool]
-
-
-@dataclass
-class _Open:
-    """A commit being filled: what it adds, runs of one kind merged, ids of its own."""
-
-    commit: Commit
-    runs: list[tuple[Kind, list[pa.RecordBatch], list[bytes]]] = field(default_factory=list)
-    ids: dict[str, tuple[int, bytes]] = field(default_factory=dict)
-    labels: dict[str, bool] = field(default_factory=dict)
-    rows: int = 0
-
-    def add(self, kind: Kind, batch: pa.RecordBatch, hashes: list[bytes]) -> None:
-        if not self.runs or self.runs[-1][0] is not kind:
-            self.runs.append((kind, [], []))
-        self.runs[-1][1].append(batch)
-        self.runs[-1][2].extend(hashes)
-        self.rows += len(batch)
+FILLED = 64  # payments scored at once in the background: a payment that comes meanwhile waits for no more
+Report = Callable[[str, float], None]
 
 
 class House:
@@ -92,11 +52,9 @@ class House:
         self.artifact, self.settings = artifact, settings
         self.journal = SqliteJournal(settings.journal)
         window = artifact.config.window
-        self.state = GraphState(artifact.roles, max(settings.capacity, capacity_for(0, window)), window)
-        self.scorers = (scorers or self._default_scorers)(artifact, self.state)
-        self.breakers = [Breaker() for _ in self.scorers]
-        self.probability = np.zeros(self.state.store.capacity, np.float64)  # by slot
-        self.scored = 0  # rows before this one have been scored, and their keys and values written
+        self._capacity = max(settings.capacity, capacity_for(0, window))
+        self._make_scorers = scorers or self._default_scorers
+        self.build(GraphState(artifact.roles, self._capacity, window, source=self.journal))
         self.ready = False
         self.broken = False  # the graph no longer follows the journal: this replica must be replaced
         self._lock = threading.Lock()  # the graph is read by ring requests while the worker rests
@@ -105,25 +63,57 @@ class House:
         self.scored_by = {"cuda": 0, "cpu": 0, "rules": 0}
         self.seconds = {"commit": 0.0, "graph": 0.0, "score": 0.0}
 
+    def build(self, state: GraphState) -> None:
+        """Set everything that goes with a graph up, as if nothing in it had been scored."""
+        self.state = state
+        self.scorers = self._make_scorers(self.artifact, state)
+        self.breakers = [Breaker() for _ in self.scorers]
+        self.probability = reserve(state.store.capacity, np.float64)  # by slot
+        self.scored = 0  # rows before this one have been scored, and their keys and values written
+
     def _default_scorers(self, artifact: Artifact, state: GraphState) -> list[Scorer]:
         cpu = Scorer(artifact, state, "cpu")
         if choose_device(self.settings.device) == "cuda":
             return [Scorer(artifact, state, "cuda", cache=cpu.cache), cpu]
         return [cpu]
 
-    def open(self) -> None:
-        """Replay the journal and compile the kernels; ready afterwards."""
+    def open(self, report: Report = lambda what, share: None) -> int:
+        """Take up the newest snapshot, replay what the journal holds after it; ready afterwards.
+
+        Returns:
+            The offset of the snapshot, 0 without one.
+        """
         try:
+            restored = snapshots.newest(self.settings, self.artifact, self._capacity, self.journal)
+            if restored is not None:
+                snapshots.take_up(self, restored)
+            begun, end = self.state.applied, max(1, self.journal.end)
             for scorer in self.scorers:
                 scorer.warm()
-            for events in self.journal.replay(self.state.applied, chunk=REPLAY):
+            for events in self.journal.replay(begun, chunk=REPLAY):
                 self.state.apply(events)
                 self._score()
+                report("replaying the journal", self.state.applied / end)
         except Exception:
             self.broken = True
             log.exception("the journal cannot be replayed")
             raise
         self.ready = True
+        return begun
+
+    def fill(self) -> bool:
+        """Score some more of the payments that were there before this model, newest first.
+
+        Returns:
+            Whether any are left.
+        """
+        with self._lock:
+            scorer = self.scorers[-1]
+            before = scorer.cache.complete_from
+            left = scorer.fill(FILLED)
+            rows = np.arange(max(self.state.store.oldest, before - FILLED), before)
+            self.probability[rows % self.state.store.capacity] = scorer.rescore(rows)
+            return left
 
     @property
     def progress(self) -> str:
@@ -147,16 +137,10 @@ class House:
         begin = time.perf_counter()
         try:
             with self.journal.begin() as commit:
-                held = _Open(commit)
-                outcomes = [self._admitted(call, held) for call in calls]
+                admission = Admission(commit, self._believed)
+                outcomes = [admission.take(call) for call in calls]
                 start = commit.end
-                events = []
-                for kind, batches, hashes in held.runs:
-                    batch = batches[0] if len(batches) == 1 else _merged(batches)
-                    first = (
-                        commit.append(kind, batch, hashes) if kind is Kind.TRANSACTION else commit.append(kind, batch)
-                    )
-                    events.append(Events(kind, first, batch))
+                events = admission.append()
         except JournalError as error:
             log.error("journal: %s", error)
             return [Problem(503, "Unavailable", "the journal cannot be written; nothing was recorded")] * len(calls)
@@ -178,8 +162,8 @@ class House:
         self.batches += 1
         for stage, seconds in timings.items():
             self.seconds[stage] += seconds
-        self.scored_by[scored_by] += sum(len(o.offsets) for o in outcomes if isinstance(o, _Admitted))
-        return [self._answered(o, scored_by, degraded, timings) if isinstance(o, _Admitted) else o for o in outcomes]
+        self.scored_by[scored_by] += sum(len(o.offsets) for o in outcomes if isinstance(o, Admitted))
+        return [self._answered(o, scored_by, degraded, timings) if isinstance(o, Admitted) else o for o in outcomes]
 
     def idle(self) -> None:
         """Keep the answers given since; when nothing waits."""
@@ -197,7 +181,7 @@ class House:
     def rings(self, limit: int) -> list[Ring]:
         """The riskiest rings."""
         with self._lock:
-            return self.state.rings.rings(limit, score=lambda rows: self.probability[rows & self._mask])
+            return self.state.rings.rings(limit, score=lambda rows: self.probability[rows % self.state.store.capacity])
 
     def ring(self, ring_id: str) -> Ring | None:
         """One ring."""
@@ -206,91 +190,20 @@ class House:
 
     def transaction_ids(self, rows: Sequence[int]) -> list[str]:
         """The ids of payments."""
-        offsets = [int(self.state.store.columns.offset[row & self._mask]) for row in rows]
         with self._lock:
-            return [next(self.journal.replay(o, o + 1)).batch.column("transaction_id")[0].as_py() for o in offsets]
+            return self.state.transaction_ids(np.array(rows, np.int64))
 
     def close(self) -> None:
         """Keep what is not kept yet and close the journal."""
         self.idle()
         self.journal.close()
 
-    @property
-    def _mask(self) -> int:
-        return self.state.store.capacity - 1
-
-    def _admitted(self, call: ScoreCall | LabelCall, held: _Open) -> "_Admitted | dict[str, int] | Problem":
-        try:
-            return self._admit_labels(call, held) if isinstance(call, LabelCall) else self._admit(call, held)
-        except Problem as problem:
-            return problem
-
-    def _admit(self, call: ScoreCall, held: _Open) -> _Admitted:
-        batch, hashes = call.batch, content_hashes(call.batch)
-        ids = batch.column("transaction_id").to_pylist()
-        known = held.commit.known(ids)
-        offsets: list[int] = []
-        seen: list[bool] = []
-        fresh: list[int] = []
-        mine: dict[str, tuple[int, bytes]] = {}
-        at = held.commit.end + held.rows
-        for i, (name, digest) in enumerate(zip(ids, hashes, strict=True)):
-            there = (
-                (known[name].offset, known[name].content_hash) if name in known else held.ids.get(name, mine.get(name))
-            )
-            if there is not None and there[1] != digest:
-                raise Problem(
-                    409,
-                    "Conflict",
-                    f"transaction {name!r} is recorded with other content",
-                    [(f"{i}.transaction_id" if len(ids) > 1 else "transaction_id", "recorded with other content")],
-                )
-            seen.append(there is not None)
-            if there is None:
-                there = mine[name] = (at + len(fresh), digest)
-                fresh.append(i)
-            offsets.append(there[0])
-        if fresh:
-            if len(fresh) < len(ids):
-                batch, hashes = batch.take(pa.array(fresh)), [hashes[i] for i in fresh]
-            held.add(Kind.TRANSACTION, batch, hashes)
-            held.ids.update(mine)
-        return _Admitted(call, offsets, seen)
-
-    def _admit_labels(self, call: LabelCall, held: _Open) -> dict[str, int]:
-        ids = call.batch.column("transaction_id").to_pylist()
-        fraud = call.batch.column("is_fraud").to_pylist()
-        known = held.commit.known([i for i in ids if i not in held.ids])
-        missing = [
-            (f"{n}.transaction_id", "no such payment")
-            for n, i in enumerate(ids)
-            if i not in known and i not in held.ids
-        ]
-        if missing:
-            raise Problem(
-                422,
-                "Unknown transaction",
-                f"no payment {ids[int(missing[0][0].split('.')[0])]!r} is recorded",
-                missing[:100],
-            )
-        mine: dict[str, bool] = {}
-        fresh = []
-        for n, (name, value) in enumerate(zip(ids, fraud, strict=True)):
-            believed = mine.get(name, held.labels.get(name, self._believed(name)))
-            if believed is None or believed != value:  # an equal label again says nothing new
-                fresh.append(n)
-                mine[name] = value
-        if fresh:
-            held.add(Kind.LABEL, call.batch.take(pa.array(fresh)) if len(fresh) < len(ids) else call.batch, [])
-            held.labels.update(mine)
-        return {"accepted": len(fresh), "repeated": len(ids) - len(fresh)}
-
     def _believed(self, name: str) -> bool | None:
         row = self.state.row_of(name)
         if row is None:
             return None
-        event = int(self.state.store.columns.label[row & self._mask])
-        return None if event < 0 else bool(self.state.store.labels.fraud[event])
+        event = int(self.state.store.column("label", np.array([row]))[0])
+        return None if event < 0 else bool(self.state.store.labels["fraud"][event])
 
     def _score(self) -> tuple[str, bool]:
         """Score the rows that have not been; who did, and whether it was not the preferred."""
@@ -308,23 +221,23 @@ class House:
                 log.exception("the %s scorer failed", scorer.device_name)
                 continue
             breaker.succeeded()
-            self.probability[np.arange(first, last) & self._mask] = found
+            self.probability[np.arange(first, last) % self.state.store.capacity] = found
             self.scored = last
             return scorer.device_name, i > 0
         return "rules", True
 
     def _answered(
-        self, admitted: _Admitted, scored_by: str, degraded: bool, timings: dict[str, float]
+        self, admitted: Admitted, scored_by: str, degraded: bool, timings: dict[str, float]
     ) -> "bytes | list[bytes] | pa.Table":
         call, begin = admitted.call, time.perf_counter()
-        columns = self.state.store.columns
-        rows = self._rows(admitted.offsets)
-        probability, said = self.probability[rows & self._mask], None
+        store = self.state.store
+        rows = store.offsets.rows(np.array(admitted.offsets, np.int64))
+        probability, said = self.probability[rows % store.capacity], None
         if scored_by == "rules":
             probability, said = rules_score(self.state, rows)
         ids = call.batch.column("transaction_id").to_pylist()
         decisions = [decide(float(p), self.settings) for p in probability]
-        ring_ids = columns.ring_id[rows & self._mask]
+        ring_ids = store.ring_ids(rows)
         if call.table:
             return pa.table(
                 {
@@ -342,7 +255,7 @@ class House:
             )
         if said is None:
             said = self._reasons(rows) if call.reasons else [[] for _ in ids]
-        sizes = columns.ring[rows & self._mask, 0]
+        sizes = store.column("ring", rows)[:, 0]
         stages = {**timings, "reasons": time.perf_counter() - begin}
         stages["total"] = sum(stages.values())
         milliseconds = {name: round(1e3 * seconds, 3) for name, seconds in stages.items()}
@@ -378,26 +291,6 @@ class House:
         self._flush()
         return self.journal.answer(offset)
 
-    def _rows(self, offsets: list[int]) -> NDArray[np.int64]:
-        """Rows by journal offset: both only grow, so one is found in the other."""
-        store = self.state.store
-        if offsets and offsets[0] >= 0:
-            last = store.rows
-            newest = np.arange(max(store.oldest, last - len(offsets)), last)
-            if len(newest) == len(offsets) and (store.columns.offset[newest & self._mask] == offsets).all():
-                return newest
-        return np.array([self._row(offset) for offset in offsets], np.int64)
-
-    def _row(self, offset: int) -> int:
-        low, high = self.state.store.oldest, self.state.store.rows
-        while low < high:
-            middle = (low + high) // 2
-            if self.state.store.columns.offset[middle & self._mask] < offset:
-                low = middle + 1
-            else:
-                high = middle
-        return low
-
     def _reasons(self, rows: NDArray[np.int64]) -> list[list[Reason]]:
         for scorer, breaker in zip(self.scorers, self.breakers, strict=True):
             if breaker.state == "closed":
@@ -407,7 +300,3 @@ class House:
                     breaker.failed()
                     log.exception("the %s scorer gave no reasons", scorer.device_name)
         return [[] for _ in rows]
-
-
-def _merged(batches: list[pa.RecordBatch]) -> pa.RecordBatch:
-    return pa.concat_batches(batches)

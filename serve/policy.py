@@ -36,15 +36,15 @@ def rules_score(state: GraphState, rows: NDArray[np.int64]) -> tuple[NDArray[np.
     Returns:
         Probabilities [n], and the rules that applied to each.
     """
-    mask = state.store.capacity - 1
     try:
         x = np.expm1(features(state.store.view, state.store.roles, rows))
         at = {name: i for i, name in enumerate(feature_names(state.store.roles))}
     except Exception:  # whatever broke the graph must not take the last answer with it
         x, at = np.zeros((len(rows), 0), np.float32), {}
+    amount = state.store.column("amount", rows)
     probabilities, said = np.empty(len(rows)), []
-    for b, row in enumerate(rows):
-        found = _rules(state, x[b], at, float(state.store.columns.amount[row & mask]))
+    for b in range(len(rows)):
+        found = _rules(state, x[b], at, float(amount[b]))
         probabilities[b] = 1 / (1 + math.exp(-(BASE + sum(r.contribution for r in found))))
         said.append(sorted(found, key=lambda r: -r.contribution)[:5])
     return probabilities, said

@@ -21,12 +21,13 @@ from numpy.typing import NDArray
 from data.journal import Events, Kind
 from gnn.artifact import Artifact, load
 from gnn.engines import CpuEngine, Engine, TorchEngine, make_plan, part
-from gnn.kernels import Work, describe, gather
+from gnn.kernels import Work, gather
 from gnn.replay import capacity_for
 from gnn.scorer import BATCH, new_work
+from graph.features import describe
 from graph.jit import chunked
 from graph.state import GraphState
-from graph.store import Columns, View
+from graph.store import View
 
 Report = Callable[[str, float], None]
 
@@ -86,7 +87,7 @@ def rescore(
         pa.table(
             {
                 "transaction_id": pa.chunked_array(ids, pa.string()),
-                "journal_offset": state.store.columns.offset[:n],
+                "journal_offset": state.store.offsets.of(np.arange(n)),
                 "fraud_probability": artifact.calibration.probability(logit),
                 "model_version": pa.repeat(artifact.version, n),
             }
@@ -140,9 +141,8 @@ def _gathered(parts: Sequence[Any]) -> NDArray[np.float32]:
 
 
 def _trimmed(view: View, n: int) -> View:
-    """The view without the empty end of its buffer: the smallest power of two that holds n rows."""
-    size = 1 << max(1, n - 1).bit_length()
-    return view._replace(columns=Columns._make(column[:size] for column in view.columns))
+    """The view without the empty end of its buffer."""
+    return view._replace(rows=view.rows[: max(1, n)], velocity=view.velocity[: max(1, n)])
 
 
 class _Slice:
@@ -161,7 +161,7 @@ class _Slice:
 
         def step(rows: NDArray[np.int64], work: Work) -> NDArray[np.float32]:
             view, plan = self._view, self._plan
-            chunked(lambda i, j: describe(view, plan, rows[i:j], part(work, i, j)), len(rows), self._threads)
+            chunked(lambda i, j: describe(view, plan.pairs, rows[i:j], work.x[i:j]), len(rows), self._threads)
             self._engine.encode(view, rows, work)
             return self._engine.keys_values(0, work)
 
@@ -169,13 +169,11 @@ class _Slice:
 
     def attend(self, layer: int, kv: NDArray[np.float32]) -> NDArray[np.float32]:
         """One layer over all rows' keys and values [N, 2D]; returns the next, or the log-odds after the last."""
-        padded = np.zeros((len(self._view.columns.time), kv.shape[1]), np.float32)
-        padded[: len(kv)] = kv
 
         def step(rows: NDArray[np.int64], work: Work) -> NDArray[np.float32]:
             view = self._view
             chunked(lambda i, j: gather(view, rows[i:j], part(work, i, j)), len(rows), self._threads)
-            self._engine.attend(layer, padded, work)
+            self._engine.attend(layer, kv, work)
             last = layer + 1 == self._config.layers
             return work.logit if last else self._engine.keys_values(layer + 1, work)
 

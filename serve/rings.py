@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.table import Table
 
-from data.journal import SqliteJournal
+from data.journal import KeptEvents, Kind, SqliteJournal
 from data.sources import merged
 from gnn.artifact import load
 from gnn.replay import numbered, open_model, score_events
@@ -16,7 +16,6 @@ from graph.draw import draw_ring
 from graph.rings import Ring
 from graph.state import GraphState
 from serve.errors import ServeError
-from serve.ingest import rows_in
 
 Report = Callable[[str, float], None]
 
@@ -47,13 +46,14 @@ def find_rings(
         if not journal.exists():
             raise ServeError(f"no journal at {journal}")
         with SqliteJournal(journal) as opened:
-            events, expected = list(opened.replay()), opened.end
+            kept = KeptEvents(opened.replay())
     else:
         assert transactions is not None
-        events, expected = list(numbered(merged(transactions, labels))), rows_in(transactions)
-    state, scorer = open_model(artifact, rows=expected)
-    probability = np.zeros(expected + 1, np.float64)
-    for scored in score_events(state, scorer, events):
+        kept = KeptEvents(numbered(merged(transactions, labels)))
+    expected = sum(len(e.batch) for e in kept.events if e.kind is Kind.TRANSACTION)
+    state, scorer = open_model(artifact, rows=expected, source=kept)
+    probability = np.zeros(expected, np.float64)
+    for scored in score_events(state, scorer, kept.events):
         probability[scored.rows.start : scored.rows.stop] = scored.probability
         report("replaying", scored.rows.stop / max(1, expected))
 

@@ -85,11 +85,11 @@ def test_the_torch_engine_agrees_with_the_kernels(artifact, one_by_one):
     other = Scorer(artifact, scorer.state, "cpu")
     other._engine = TorchEngine(artifact.net, "cpu")
     np.testing.assert_allclose(other.score(0, N), expected, atol=1e-6)
-    np.testing.assert_allclose(other.cache, scorer.cache, atol=1e-4)
+    np.testing.assert_allclose(other.cache.data, scorer.cache.data, atol=1e-4)
     rows = np.arange(0, N, 97)
     masks = np.concatenate([[0], 1 << np.arange(len(group_names(ROLES)))])
     work = scorer._prepare(rows)
-    arguments = (scorer.state.store.view, scorer.cache, rows, work, masks)
+    arguments = (scorer.state.store.view, scorer.cache.data, rows, work, masks)
     expected_without = scorer._engine.without(*arguments)
     np.testing.assert_allclose(other._engine.without(*arguments), expected_without, atol=1e-5)
     assert np.ptp(expected_without, axis=1).min() > 1e-4  # leaving something out moves every score
@@ -114,10 +114,11 @@ def test_reasons_follow_the_input(artifact, one_by_one):
     scorer, _ = one_by_one
     before = scorer.reasons(np.arange(N - 5, N))
     slot = N - 1
-    amount = int(scorer.state.store.columns.amount[slot])
-    scorer.state.store.columns.amount[slot] = 40 * amount + 12_345
+    stored = scorer.state.store.row_data["amount"]
+    amount = int(stored[slot])
+    stored[slot] = 40 * amount + 12_345
     after = scorer.reasons(np.arange(N - 5, N))
-    scorer.state.store.columns.amount[slot] = amount
+    stored[slot] = amount
     assert after[:-1] == before[:-1]
     by_code = [{r.code: r for r in reasons} for reasons in (before[-1], after[-1])]
     assert by_code[0] != by_code[1]
@@ -133,7 +134,7 @@ def test_contributions_are_differences_of_log_odds(artifact, one_by_one):
     work = scorer._prepare(row)
     for code, contribution in found.items():
         masks = np.array([0, 1 << names.index(code)])
-        full, without = scorer._engine.without(scorer.state.store.view, scorer.cache, row, work, masks)[0]
+        full, without = scorer._engine.without(scorer.state.store.view, scorer.cache.data, row, work, masks)[0]
         assert contribution == pytest.approx(full - without, abs=1e-4)
     assert full == pytest.approx(scorer.logits(row)[0], abs=1e-5)
 

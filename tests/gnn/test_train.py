@@ -99,7 +99,7 @@ def test_targets_respect_time_and_label_delay(honest_labels):
     runs, fraud = history(honest_labels)
     state = built(runs)
     targets = make_targets(state, TrainConfig(test=0.25))
-    time = state.store.columns.time[:N]
+    time = state.store.column("time")
     begin, end = time[0], state.store.clock
     # Labels are applied at the end of a day here, three days and a part of one after their payments.
     assert 3 * DAY_US <= targets.label_delay_us <= 4 * DAY_US
@@ -125,7 +125,7 @@ def test_an_overturned_label_teaches_what_was_believed_last():
     overturned = labels.set_column(1, labels.schema.field(1), pa.array([False] * len(labels)))
     runs.insert(first + 1, (Kind.LABEL, overturned))
     state = built(runs)
-    rows = state.transaction_rows(labels.column("transaction_id").to_pylist())
+    rows = state.transaction_rows(labels.column("transaction_id"))
     assert not make_targets(state, TrainConfig()).fraud[rows].any()
 
 

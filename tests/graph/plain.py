@@ -62,7 +62,7 @@ class PlainGraph:
         day = (here.raw_time % 86_400_000_000) / 86_400_000_000 * 2 * math.pi
         week = (here.raw_time % 604_800_000_000) / 604_800_000_000 * 2 * math.pi
         out = [math.log1p(here.amount), math.sin(day), math.cos(day), math.sin(week), math.cos(week)]
-        out.append(math.log1p((here.time - here.raw_time) / 1e6))
+        out.append(math.log1p(round((here.time - here.raw_time) / 1e3) / 1e3))
         pairs = counterparts(["x"] * len(self.role_type))
         for role in range(len(self.role_type)):
             out += self._entity(row, role, [int(c) for c in pairs[role] if c >= 0])

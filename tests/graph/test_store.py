@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from graph.errors import GraphError
 from graph.features import feature_names, features
+from graph.ids import USED
 from graph.sampler import EDGE_FEATURES, edges, neighbours
 from graph.store import DAY_US, Batch, GraphStore, Window
 from tests.graph.plain import PlainGraph
@@ -46,9 +47,7 @@ def histories(draw: st.DrawFn) -> list[tuple]:
 def play(events: list[tuple], window: Window, capacity: int, group: int) -> tuple[GraphStore, PlainGraph]:
     """The same history into both; payments that follow each other are appended up to `group` at a time."""
     store = GraphStore(ROLES, capacity, window)
-    for node in range(24):
-        store.ids._names.append(str(node))
-        store.ids._types.append(0)
+    store.ids.meta[USED] = 24  # nodes are numbered by hand here
     plain = PlainGraph(tuple(int(t) for t in store.role_type), window)
     waiting: list[tuple] = []
 
@@ -73,9 +72,8 @@ def play(events: list[tuple], window: Window, capacity: int, group: int) -> tupl
                 flush()
         else:
             flush()
-            before = plain.offset
             plain.label(*event[1:])
-            store.label(np.array([event[1]]), np.array([event[2]], np.int8), before, np.array([event[3]], np.int64))
+            store.label(np.array([event[1]]), np.array([event[2]], np.int8), np.array([event[3]], np.int64))
     flush()
     return store, plain
 
@@ -118,7 +116,7 @@ def test_a_small_circular_buffer_sees_what_a_large_one_sees(events):
 def test_jump_pointers_reach_any_depth_in_logarithmic_steps():
     store = GraphStore(("account",), 1 << 15, Window(rows=1 << 14, span_us=10**18))
     n = 10_000
-    store.ids._names.append("a")
+    store.ids.meta[USED] = 1
     store.append(
         Batch(
             np.zeros((n, 1), np.int32), np.arange(n, dtype=np.int64), np.ones(n, np.int64), np.zeros((n, 4), np.uint8)
@@ -127,24 +125,26 @@ def test_jump_pointers_reach_any_depth_in_logarithmic_steps():
     )
     at, steps = n - 1, 0
     while at > 0:
-        jump = int(store.columns.jump[at, 0])
-        at -= jump if jump else int(store.columns.prev[at, 0])
+        at -= int(store.velocity["jump"][at, 0])
         steps += 1
     assert steps <= 2 * np.log2(n)
 
 
 def test_a_label_changes_belief_once_and_can_be_overturned():
-    store, plain = play([("pay", (0, 10, -1, -1), START, 100)], Window(100, DAY_US), 128, 1)
+    store, _plain = play([("pay", (0, 10, -1, -1), START, 100)], Window(100, DAY_US), 128, 1)
     deltas = [
-        int(store.label(np.array([0]), np.array([fraud], np.int8), plain.offset + i, np.array([START]))[0])
-        for i, fraud in enumerate([1, 1, 0, 0, 1])
+        int(store.label(np.array([0]), np.array([fraud], np.int8), np.array([START]))[0]) for fraud in [1, 1, 0, 0, 1]
     ]
     assert deltas == [1, 0, -1, 0, 1]
 
 
 @pytest.mark.parametrize(
     ("roles", "capacity", "reason"),
-    [(("account",), 100, "power of two"), (("merchant",), 128, "account"), (("account", "account"), 128, "distinct")],
+    [
+        (("account",), 10, "above the window"),
+        (("merchant",), 128, "account"),
+        (("account", "account"), 128, "distinct"),
+    ],
 )
 def test_a_store_of_the_wrong_shape_is_refused(roles, capacity, reason):
     with pytest.raises(GraphError, match=reason):

@@ -1,0 +1,76 @@
+"""The key-value cache: what later payments read of a row, computed once for each model and kept beside the graph.
+
+A row's keys and values in a layer depend on its own past only, so they never go stale, and one that is missing can be
+computed at any time with the same result. Rows are filled as they are scored; for a model that joins a running graph,
+the others follow newest first (`gnn.scorer.Scorer.fill`).
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gnn.errors import ModelError
+from gnn.model import LARGEST, ModelConfig
+from graph.memory import reserve
+
+KeysValues = NDArray[np.float32] | NDArray[np.int8]
+
+
+class KeyValueCache:
+    """Keys and values by layer and slot, as float32, or as int8 in steps that are part of the model.
+
+    Args:
+        config: Shape of the network.
+        scale: Size of a step for each layer and channel, float32 [L, 2D]; ones for float32.
+        capacity: Slots of the graph's buffer.
+    """
+
+    def __init__(self, config: ModelConfig, scale: NDArray[np.float32], capacity: int) -> None:
+        self.capacity, self.layers, self.scale = capacity, config.layers, scale
+        self.data: KeysValues = reserve((config.layers, capacity, 2 * config.width), config.cache)
+        self.depth: NDArray[np.uint8] = reserve(capacity, np.uint8)  # layers written of the row in each slot
+        self.upto = 0  # rows from here on are not in `depth`: what stands there belongs to the rows they overwrote
+        self.complete_from = 0  # from here up to `upto` every row has every layer
+
+    def adopt(self, data: KeysValues, depth: NDArray[np.uint8], upto: int, complete_from: int) -> None:
+        """Go on from the arrays of another cache of the same model over the same history.
+
+        Raises:
+            ModelError: They are of another shape.
+        """
+        if (data.shape, data.dtype, depth.shape) != (self.data.shape, self.data.dtype, self.depth.shape):
+            raise ModelError("these keys and values are of another model or another buffer")
+        self.data, self.depth, self.upto, self.complete_from = data, depth, upto, complete_from
+
+    def layer(self, number: int) -> KeysValues:
+        """Keys, then values, of all slots in a layer, [C, 2D]."""
+        return self.data[number]
+
+    def put(self, layer: int, rows: NDArray[np.int64], values: NDArray[np.float32]) -> None:
+        """Write a layer of rows whose layers below are written, float32 [B, 2D]."""
+        slots = rows % self.capacity
+        self.data[layer, slots] = values if self.data.dtype == np.float32 else quantised(values, self.scale[layer])
+        self.depth[slots] = np.maximum(self.depth[slots], layer + 1)
+
+    def begin(self, first: int, last: int) -> None:
+        """New rows [first, last) are about to be written; those between `upto` and `first` were left out."""
+        if first >= self.upto:
+            self.depth[np.arange(self.upto, last)[-self.capacity :] % self.capacity] = 0
+            if first > self.upto:
+                self.complete_from = first
+            self.upto = last
+
+    def missing(self, rows: NDArray[np.int64], layer: int) -> NDArray[np.int64]:
+        """Those of some rows, each once, whose keys and values in a layer are not there; -1 stands for no row."""
+        # Nearly always nothing is missing, and one comparison tells.
+        if not rows.size or self.complete_from == 0:
+            return np.empty(0, np.int64)
+        if (oldest := rows.min()) >= self.complete_from:
+            return np.empty(0, np.int64)
+        wanted = np.unique(rows[rows >= 0]) if oldest < 0 else np.unique(rows)
+        wanted = wanted[wanted < self.complete_from]
+        return wanted[self.depth[wanted % self.capacity] <= layer]
+
+
+def quantised(values: NDArray[np.float32], scale: NDArray[np.float32]) -> NDArray[np.int8]:
+    """Values in steps of `scale`, to the nearest, ties to even, cut off at 127 steps."""
+    return np.clip(np.rint(values / scale), -LARGEST, LARGEST).astype(np.int8)

@@ -1,0 +1,200 @@
+"""Keyed 128-bit digests of names, and the hash table that finds them: no raw identifier is held in the graph.
+
+The digest is SipHash-2-4 with 128 bits of output (Aumasson and Bernstein, INDOCRYPT 2012), a keyed pseudo-random
+function that is fast on short texts. A *table* is a dense array of digests, numbered by their place, and buckets with
+linear probing that hold place + 1. What leaves is taken out by moving the followers back (Knuth, TAOCP 3, algorithm
+6.4R), so there are no tombstones and memory stays level however many names come and go.
+"""
+
+import os
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from graph.errors import GraphError
+from graph.jit import chunked, jit, prefetch, signed
+
+KEY = "RINGWATCH_ID_KEY"  # 32 hexadecimal digits
+BLOCK = 32  # look-ups whose reads are asked for before the first of them is done
+LOAD, ROOM = 0.75, 0.6  # fill at which the buckets grow, and their fill afterwards
+
+Digests = NDArray[np.uint64]  # [n, 2]
+Key = tuple[np.uint64, np.uint64]
+
+
+class Table(NamedTuple):
+    """What the kernels read. N places, H buckets."""
+
+    digests: Digests  # [N, 2]
+    buckets: NDArray[np.uint32]  # [H] place + 1, 0 free
+
+
+def key_from_environment() -> Key:
+    """The secret that digests are made with; a fixed one where the environment names none.
+
+    Raises:
+        GraphError: The variable is no 32 hexadecimal digits.
+    """
+    text = os.environ.get(KEY, "0" * 32)
+    try:
+        if len(text) != 32:
+            raise ValueError
+        return np.uint64(int(text[:16], 16)), np.uint64(int(text[16:], 16))
+    except ValueError:
+        raise GraphError(f"{KEY} must be 32 hexadecimal digits (128 bits)") from None
+
+
+def derived(key: Key, purpose: str) -> Key:
+    """A key of its own for a purpose, so that one name under two entity types has unrelated digests."""
+    found = digest(key, pa.array([purpose]))
+    return np.uint64(found[0, 0]), np.uint64(found[0, 1])
+
+
+def digest(key: Key, names: pa.Array) -> Digests:
+    """Digests of names.
+
+    Args:
+        key: 128 bits.
+        names: Strings, nullable, shape [n].
+
+    Returns:
+        uint64 [n, 2]; zeros for null.
+    """
+    out = np.zeros((len(names), 2), np.uint64)
+    if names.null_count == len(names):
+        return out
+    _, ends, text = names.buffers()
+    data = np.empty(0, np.uint8) if text is None else np.frombuffer(text, np.uint8)
+    offsets = np.frombuffer(ends, np.int32, len(names) + 1, names.offset * 4)
+    if len(names) == 1:
+        _digest(key[0], key[1], data, offsets, out)
+    else:
+        chunked(lambda i, j: _digest(key[0], key[1], data, offsets[i : j + 1], out[i:j]), len(names))
+    if names.null_count:
+        out[names.is_null().to_numpy(zero_copy_only=False)] = 0
+    return out
+
+
+def buckets_for(names: int) -> NDArray[np.uint32]:
+    """Buckets with room for that many names."""
+    return np.zeros(max(64, int(names / ROOM)), np.uint32)
+
+
+@jit(inline=True)
+def _round(v0: np.uint64, v1: np.uint64, v2: np.uint64, v3: np.uint64) -> tuple[np.uint64, ...]:
+    v0 += v1
+    v1 = (v1 << np.uint64(13)) | (v1 >> np.uint64(51))
+    v1 ^= v0
+    v0 = (v0 << np.uint64(32)) | (v0 >> np.uint64(32))
+    v2 += v3
+    v3 = (v3 << np.uint64(16)) | (v3 >> np.uint64(48))
+    v3 ^= v2
+    v0 += v3
+    v3 = (v3 << np.uint64(21)) | (v3 >> np.uint64(43))
+    v3 ^= v0
+    v2 += v1
+    v1 = (v1 << np.uint64(17)) | (v1 >> np.uint64(47))
+    v1 ^= v2
+    v2 = (v2 << np.uint64(32)) | (v2 >> np.uint64(32))
+    return v0, v1, v2, v3
+
+
+@jit()
+def _digest(
+    k0: np.uint64, k1: np.uint64, data: NDArray[np.uint8], offsets: NDArray[np.int32], out: NDArray[np.uint64]
+) -> None:
+    for i in range(out.shape[0]):
+        start, stop = offsets[i], offsets[i + 1]
+        v0 = k0 ^ np.uint64(0x736F6D6570736575)
+        v1 = k1 ^ np.uint64(0x646F72616E646F6D ^ 0xEE)
+        v2 = k0 ^ np.uint64(0x6C7967656E657261)
+        v3 = k1 ^ np.uint64(0x7465646279746573)
+        at = start
+        while True:
+            # The last word holds what is left, fewer than 8 bytes, and the length modulo 256 in its top byte.
+            last = stop - at < 8
+            word = np.uint64((stop - start) & 0xFF) << np.uint64(56) if last else np.uint64(0)
+            for b in range(min(8, stop - at)):
+                word |= np.uint64(data[at + b]) << np.uint64(8 * b)
+            v3 ^= word
+            v0, v1, v2, v3 = _round(v0, v1, v2, v3)
+            v0, v1, v2, v3 = _round(v0, v1, v2, v3)
+            v0 ^= word
+            if last:
+                break
+            at += 8
+        v2 ^= np.uint64(0xEE)
+        for _ in range(4):
+            v0, v1, v2, v3 = _round(v0, v1, v2, v3)
+        out[i, 0] = v0 ^ v1 ^ v2 ^ v3
+        v1 ^= np.uint64(0xDD)
+        for _ in range(4):
+            v0, v1, v2, v3 = _round(v0, v1, v2, v3)
+        out[i, 1] = v0 ^ v1 ^ v2 ^ v3
+
+
+@jit(inline=True)
+def _home(buckets: NDArray[np.uint32], high: np.uint64) -> int:
+    """Bucket where a search begins: the top 32 bits of the digest, scaled to the number of buckets."""
+    return signed(((high >> np.uint64(32)) * np.uint64(buckets.shape[0])) >> np.uint64(32))
+
+
+@jit(inline=True)
+def bucket_of(t: Table, high: np.uint64, low: np.uint64) -> int:
+    """The bucket that holds a digest, or the free one where it belongs."""
+    at = _home(t.buckets, high)
+    while True:
+        place = t.buckets[at]
+        if place == 0 or (t.digests[place - 1, 0] == high and t.digests[place - 1, 1] == low):
+            return at
+        at += 1
+        if at == t.buckets.shape[0]:
+            at = 0
+
+
+@jit()
+def ask_ahead(t: Table, wanted: NDArray[np.uint64]) -> None:
+    """Ask for what the look-ups of `wanted` will read: first their buckets, then the digests that those lead to."""
+    for n in range(wanted.shape[0]):
+        prefetch(t.buckets, _home(t.buckets, wanted[n, 0]))
+    for n in range(wanted.shape[0]):
+        place = t.buckets[_home(t.buckets, wanted[n, 0])]
+        if place:
+            prefetch(t.digests, place - 1)
+
+
+@jit()
+def remove(t: Table, at: int) -> None:
+    """Empty a bucket, and move back those behind it that would no longer be found."""
+    size = t.buckets.shape[0]
+    hole = at
+    while True:
+        at = at + 1 if at + 1 < size else 0
+        place = t.buckets[at]
+        if place == 0:
+            break
+        home = _home(t.buckets, t.digests[place - 1, 0])
+        if (at - home) % size >= (at - hole) % size:
+            t.buckets[hole] = place
+            hole = at
+    t.buckets[hole] = 0
+
+
+@jit()
+def rebuilt(digests: NDArray[np.uint64], used: int, buckets: NDArray[np.uint32]) -> None:
+    """Fill empty buckets from the digests [used]; all-zero ones are no names."""
+    t = Table(digests, buckets)
+    for place in range(used):
+        if digests[place, 0] or digests[place, 1]:
+            t.buckets[bucket_of(t, digests[place, 0], digests[place, 1])] = place + 1
+
+
+@jit()
+def find(t: Table, wanted: NDArray[np.uint64], out: NDArray[np.int64]) -> None:
+    """Places of digests, int64 [n]; -1 where the table has none."""
+    for n in range(out.shape[0]):
+        if n % BLOCK == 0 and out.shape[0] > 1:
+            ask_ahead(t, wanted[n : n + BLOCK])
+        out[n] = signed(t.buckets[bucket_of(t, wanted[n, 0], wanted[n, 1])]) - 1
