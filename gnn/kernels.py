@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from data.jit import jit
+from data.jit import jit, prefetch
 from gnn.groups import CONTEXT, LABELS, OWN_GROUPS
 from gnn.model import EDGE_SCALE, Weights
 from graph.sampler import edge, walk
@@ -192,9 +192,24 @@ def keys_values(w: Weights, layer: int, work: Work, out: NDArray[np.float32]) ->
 
 
 @jit()
+def ask_ahead(kv: NDArray[Any], near: NDArray[np.int64]) -> None:
+    """Ask for the keys and values `kv` [C, 2D] of all neighbours [R, K] of a payment."""
+    line = 64 // kv.itemsize
+    for r in range(near.shape[0]):
+        for k in range(near.shape[1]):
+            if near[r, k] < 0:
+                break
+            values = kv[near[r, k] % kv.shape[0]]
+            for i in range(0, values.shape[0], line):
+                prefetch(values, i)
+
+
+@jit()
 def attend(w: Weights, plan: Plan, layer: int, kv: NDArray[Any], work: Work) -> None:
     """One layer for rows whose neighbours' keys and values are all in the layer's cache `kv` [C, 2D]."""
     for b in range(work.logit.shape[0]):
+        if b + 1 < work.logit.shape[0]:
+            ask_ahead(kv, work.near[b + 1])
         work.logit[b] += _attend(w, plan, layer, kv, work.near[b], work.edge[b], 0, work.h[b])
 
 
