@@ -90,6 +90,7 @@ def evaluate_files(
         on_refusal: Told of each refused row.
         report: Called with progress.
     """
+    check_protocol(protocol)
     artifact = load(model)
     runs = list(merged(transactions, labels, strict=strict, on_refusal=on_refusal, stop=stop))
     probability = score_runs(artifact, runs, choose_device(device), report)
@@ -150,8 +151,7 @@ def judge(
     Raises:
         ModelError: An unknown protocol, or nothing to judge.
     """
-    if protocol not in PROTOCOLS:
-        raise ModelError(f"--protocol must be one of {', '.join(PROTOCOLS)}, not {protocol!r}")
+    check_protocol(protocol)
     payments = judged.payments
     time = payments["timestamp"].cast(pa.int64()).to_numpy()
     account = payments["account_id"].combine_chunks().dictionary_encode().indices.to_numpy()
@@ -183,6 +183,16 @@ def judge(
         time[chosen],
         kind=kind,
     )
+
+
+def check_protocol(protocol: str) -> None:
+    """Refuse an unknown protocol: at once, and not after hours of training.
+
+    Raises:
+        ModelError: It is none of `PROTOCOLS`.
+    """
+    if protocol not in PROTOCOLS:
+        raise ModelError(f"--protocol must be one of {', '.join(PROTOCOLS)}, not {protocol!r}")
 
 
 def _us(moment: datetime) -> int:

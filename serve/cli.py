@@ -14,6 +14,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
+    rich_markup_mode=None,  # an error is a line that can be searched for, not a box
 )
 
 Transactions = Annotated[Path, typer.Option(help="Transactions: Parquet, Arrow IPC or CSV.", show_default=False)]

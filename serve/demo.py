@@ -25,7 +25,7 @@ from data.journal import Kind
 from data.sources import Run, merged
 from data.synthetic import WorldConfig, simulate
 from gnn.evaluate import Metrics, as_table, to_dict
-from gnn.jobs import judge, train_files, with_labels
+from gnn.jobs import check_protocol, judge, train_files, with_labels
 from gnn.train import TrainConfig
 from serve.client import RingwatchClient
 from serve.console import Refusals, Report, out, progress
@@ -91,8 +91,10 @@ def run_demo(config: DemoConfig) -> DemoResult:
     payment, in journal order), `metrics.json` (what these are worth, of the payments judged) and a ring's picture.
 
     Raises:
+        ModelError: An unknown protocol, or too little to learn from.
         ServeError: The service does not come up, or there is no history or no payment to send.
     """
+    check_protocol(config.protocol)
     config.out.mkdir(parents=True, exist_ok=True)
     truth = None
     transactions, labels = config.transactions, config.labels

@@ -2,10 +2,14 @@
 
 import os
 import signal
+import socket
 import threading
 from typing import Any
 
+from data.journal import SqliteJournal
+from gnn.artifact import load
 from serve.console import out
+from serve.errors import ServeError
 from serve.settings import Settings
 
 CPUS = 0.5  # of a replica: a fraction, so that replicas start on small machines
@@ -19,7 +23,13 @@ def run_service(settings: Settings) -> None:
 
     Args:
         settings: How to run.
+
+    Raises:
+        ModelError: There is no readable model.
+        JournalError: The journal cannot be opened, or is none.
+        ServeError: The address cannot be listened on.
     """
+    _check(settings)
     # Read by Ray when it is imported, here and in its workers, which inherit the environment.
     os.environ.update(
         RAY_SERVE_ENABLE_DIRECT_INGRESS="1",
@@ -47,6 +57,20 @@ def run_service(settings: Settings) -> None:
     finally:
         ray_serve.shutdown()
         ray.shutdown()
+
+
+def _check(settings: Settings) -> None:
+    """Say what is wrong here and now: a replica would say it in a traceback, and be started again for ever."""
+    load(settings.model)
+    SqliteJournal(settings.journal).close()
+    with socket.socket(socket.AF_INET6 if ":" in settings.host else socket.AF_INET) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((settings.host, settings.port))
+        except OSError as error:  # Ray would quietly take the next port
+            raise ServeError(
+                f"cannot listen on {settings.host} port {settings.port}: {error.strerror or error}"
+            ) from None
 
 
 def deployment(settings: Settings, gpus: float = 0.0) -> Any:

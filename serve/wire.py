@@ -26,6 +26,7 @@ from data.schema import (
     check_transactions,
 )
 from graph.rings import Ring
+from serve.ipc import is_compressed
 from serve.problems import Problem, invalid, too_many
 
 ARROW = "application/vnd.apache.arrow.stream"
@@ -240,10 +241,13 @@ def read_arrow(body: bytes, schema: pa.Schema, most: int) -> pa.RecordBatch:
     """An Arrow IPC stream as a canonical batch, every row good.
 
     Raises:
-        Problem: 400 where it is no Arrow stream, 413 where it is too long, 422 with field and reason.
+        Problem: 400 where it is no Arrow stream, 413 where it is too long, 415 where it is compressed, 422 with field
+            and reason.
     """
     check = check_transactions if schema is TRANSACTION_SCHEMA else check_labels
     try:
+        if is_compressed(body):
+            raise Problem(415, "Unsupported media type", "send the Arrow stream without compression of its buffers")
         with pa.ipc.open_stream(body) as reader:
             batches, rows = [], 0
             for batch in reader:

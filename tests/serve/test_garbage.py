@@ -240,6 +240,20 @@ def test_arrow_of_other_shapes_is_refused(client: TestClient) -> None:
     post(client, "/v1/labels", columns(), ARROW)
 
 
+@pytest.mark.parametrize("encoded", [False, True])
+def test_compressed_arrow_is_refused_before_it_grows(client: TestClient, encoded: bool) -> None:
+    long = pa.array(["x" * (1 << 20)] * 2)
+    table = pa.table({"transaction_id": long.dictionary_encode() if encoded else long})
+    for codec in ("zstd", "lz4"):
+        sink = pa.BufferOutputStream()
+        with pa.ipc.new_stream(sink, table.schema, options=pa.ipc.IpcWriteOptions(compression=codec)) as writer:
+            writer.write_table(table)
+        body = bytes(sink.getvalue())
+        assert len(body) < 50_000
+        assert post(client, "/v1/scores", body, ARROW).status_code == 415
+    assert "missing" in post(client, "/v1/scores", arrow_bytes(table), ARROW).json()["detail"]
+
+
 def test_one_bad_item_among_good_ones_leaves_nothing(client: TestClient) -> None:
     good = [{**PAYMENT, "transaction_id": f"g{i}"} for i in range(50)]
     for bad in ({**PAYMENT, "amount": -1}, {**good[0], "amount": 5}, {**PAYMENT, "transaction_id": "k0", "amount": 5}):
