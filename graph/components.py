@@ -236,11 +236,11 @@ def _advance(live: Forest, builder: Forest, t: Ties, rules: Rules) -> None:
 def relabel(live: Forest, builder: Forest, t: Ties, rules: Rules, row: int, account: int, delta: int) -> None:
     """Enter (+1) or withdraw (-1) a known fraud of an account. There must be room for one more tie."""
     now = t.progress[0]
+    if row < now.cut:  # whether the store still holds such a row is a matter of its buffer, and must make no difference
+        return
     at = slot_of_key(t.list, t.table, ~row)
     i = int(t.table[at]) - 1
     if delta > 0:
-        if row < now.cut:
-            return
         if i < 0:
             i = add_tie(t, at, ~row, account, FRAUD, row)
         t.list[i].last = row
