@@ -184,10 +184,10 @@ def remove(t: Table, at: int) -> None:
 
 @jit()
 def rebuilt(digests: NDArray[np.uint64], used: int, buckets: NDArray[np.uint32]) -> None:
-    """Fill empty buckets from the digests [used]; all-zero ones are no names."""
+    """Fill empty buckets from the digests [used]; one whose second word is 0 is no name (a free place may link on)."""
     t = Table(digests, buckets)
     for place in range(used):
-        if digests[place, 0] or digests[place, 1]:
+        if digests[place, 1]:
             t.buckets[bucket_of(t, digests[place, 0], digests[place, 1])] = place + 1
 
 
