@@ -7,6 +7,7 @@ linear probing that hold place + 1. What leaves is taken out by moving the follo
 """
 
 import os
+import re
 from typing import NamedTuple
 
 import numpy as np
@@ -38,12 +39,9 @@ def key_from_environment() -> Key:
         GraphError: The variable is no 32 hexadecimal digits.
     """
     text = os.environ.get(KEY, "0" * 32)
-    try:
-        if len(text) != 32:
-            raise ValueError
-        return np.uint64(int(text[:16], 16)), np.uint64(int(text[16:], 16))
-    except ValueError:
-        raise GraphError(f"{KEY} must be 32 hexadecimal digits (128 bits)") from None
+    if not re.fullmatch("[0-9a-fA-F]{32}", text):
+        raise GraphError(f"{KEY} must be 32 hexadecimal digits (128 bits)")
+    return np.uint64(int(text[:16], 16)), np.uint64(int(text[16:], 16))
 
 
 def derived(key: Key, purpose: str) -> Key:
