@@ -133,8 +133,8 @@ class GraphStore:
         self.window = window
         types = list(dict.fromkeys(role(name).entity_type for name in roles))
         self.role_type = np.array([types.index(role(name).entity_type) for name in roles], np.int32)
-        # Every row can bring an entity of its own in each role. The rings may need it for three windows, and it waits for
-        # the sweep (measured, where every entity is new: 3.2 buffers). Room that is not used costs addresses only.
+        # Every row can bring an entity of its own in each role; the rings may need it for three windows, and it waits
+        # for the sweep (measured, where every entity is new: 3.2 buffers). Room that is not used costs addresses only.
         self.ids = Ids(types, len(roles) * (4 * capacity + STEP), entities, key)
         self.rows = 0
         self.clock = 0  # journal time of the newest event, us

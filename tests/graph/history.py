@@ -1,4 +1,4 @@
-"""Endless random histories: populations that come and go, people who share devices and cards, late and revised labels."""
+"""Endless random histories: people come and go, share devices and cards, and their labels are late and revised."""
 
 from collections.abc import Iterator, Sequence
 
@@ -76,9 +76,7 @@ def sharing(
         time = int(times[-1])
         entities = {"account": account, "merchant": rng.integers(0, 20, size), "device": device, "card": card}
         late = np.where(rng.random(size) < 0.1, rng.integers(0, 3 * DAY_US, size), 0)
-        yield Events(
-            Kind.TRANSACTION, offset, payments(row, entities, times - late, rng.integers(0, 10_000, size))
-        )
+        yield Events(Kind.TRANSACTION, offset, payments(row, entities, times - late, rng.integers(0, 10_000, size)))
         offset += size
         row += size
         base += fresh * size

@@ -57,6 +57,26 @@ class PlainGraph:
                 out.append(back)
         return out
 
+    def edge(self, row: int, role: int, back: int) -> dict[str, float]:
+        """What ties an earlier row to its reader, by the names of `EDGE_FEATURES`."""
+        here, there = self.rows[row], self.rows[back]
+        belief, age = self.believed(back, here.offset), (here.time - there.time) / 1e6
+        return {
+            "age": math.log1p(age) / 16,
+            "labelled": float(belief >= 0),
+            "fraud": float(belief == 1),
+            "amount_gap": math.log1p(here.amount) - math.log1p(there.amount),
+            "recent_day": math.exp(-age / 86_400),
+            "recent_week": math.exp(-age / (7 * 86_400)),
+            "shared_roles": float(
+                sum(
+                    a >= 0 and a == b
+                    for r, (a, b) in enumerate(zip(here.entity, there.entity, strict=True))
+                    if r != role
+                )
+            ),
+        }
+
     def features(self, row: int) -> np.ndarray:
         here = self.rows[row]
         day = (here.raw_time % 86_400_000_000) / 86_400_000_000 * 2 * math.pi
