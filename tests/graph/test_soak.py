@@ -131,9 +131,8 @@ def test_the_rings_keep_pace_with_strangers_and_memory_stays_level(kind):
             levels.append(sizes(state))
             assert state.store.rows - state.rings.safe < 4 * window
     assert state.rings.generation > n / (2 * window)
-    assert (
-        levels[-1]["in use"] <= levels[-1]["numbered"] <= len(ROLES) * 4 * capacity
-    )  # what `GraphStore` makes room for, its slack left out
+    # What `GraphStore` makes room for, its slack left out.
+    assert levels[-1]["in use"] <= levels[-1]["numbered"] <= len(ROLES) * 4 * capacity
     grown = {name for name in levels[2] if levels[-1][name] > levels[2][name]}
     assert grown <= {"in use", "numbered", "rings.ties.heirs"}  # bounded above, and see below
 
