@@ -1,10 +1,12 @@
 """Parquet, Arrow IPC and CSV files as raw batches with the number of each row, in bounded memory."""
 
 import csv
+import queue
 import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -20,6 +22,7 @@ _BLOCK = 1 << 22  # bytes of CSV parsed at once
 STDIN = "-"
 
 Numbered = tuple[pa.RecordBatch, NDArray[np.int64]]  # the batch and the number of each row in its file
+Item = TypeVar("Item")
 OnRefusal = Callable[[Refusal], None]
 
 
@@ -61,6 +64,50 @@ def read_raw(path: Path | str, columns: Sequence[str], on_refusal: OnRefusal) ->
             yield from _csv(path, columns, on_refusal)
     except (OSError, pa.ArrowException, csv.Error) as error:
         raise DataError(f"cannot read {file}: {error}") from error
+
+
+def read_ahead(items: Iterator[Item], depth: int = 2) -> Iterator[Item]:
+    """The items, the next `depth` of them made in a thread of their own; what that thread raises is raised here.
+
+    A caller that stops early stops the thread.
+    """
+    made: queue.Queue[tuple[Item | None, BaseException | None]] = queue.Queue(depth)
+    stopped = threading.Event()
+
+    def put(item: Item | None, error: BaseException | None) -> None:
+        while not stopped.is_set():
+            try:
+                made.put((item, error), timeout=0.1)
+                return
+            except queue.Full:
+                pass
+
+    def make() -> None:
+        try:
+            for item in items:
+                put(item, None)
+                if stopped.is_set():
+                    return
+            put(None, None)
+        except BaseException as error:
+            put(None, error)
+
+    def taken() -> Iterator[Item]:
+        thread = threading.Thread(target=make, daemon=True, name="ringwatch-read")
+        thread.start()
+        try:
+            while True:
+                item, error = made.get()
+                if error is not None:
+                    raise error
+                if item is None:
+                    return
+                yield item
+        finally:
+            stopped.set()
+            thread.join()
+
+    return taken()
 
 
 def _counted(batches: Iterator[pa.RecordBatch]) -> Iterator[Numbered]:

@@ -11,8 +11,9 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from data import columns
+from data.digests import Seen
 from data.errors import DataError, RefusedRow
-from data.files import STDIN, Numbered, OnRefusal, read_raw, shown
+from data.files import STDIN, Numbered, OnRefusal, read_ahead, read_raw, shown
 from data.journal import Kind
 from data.schema import (
     EARLIEST,
@@ -22,7 +23,6 @@ from data.schema import (
     Refusal,
     check_labels,
     check_transactions,
-    content_hashes,
 )
 
 Run = tuple[Kind, pa.RecordBatch]
@@ -101,7 +101,8 @@ def merged(
     refuse = partial(_refuse, strict, on_refusal)
     known = _KnownLabels(labels, refuse) if labels is not None else None
     timed = _interleaved(transactions, known, refuse)
-    return _runs(_clipped(timed, _microseconds(start), _microseconds(stop)), chunk)
+    # What is read next is checked and put in order while the caller works on what it has.
+    return read_ahead(_runs(_clipped(timed, _microseconds(start), _microseconds(stop)), chunk))
 
 
 def _refuse(strict: bool, on_refusal: OnRefusal | None, refusal: Refusal) -> None:
@@ -175,14 +176,12 @@ class _KnownLabels:
     Attributes:
         batch: All labels, sorted.
         times: Their journal times.
-        ids: Their transaction ids.
     """
 
     def __init__(self, path: Path | str, refuse: OnRefusal) -> None:
         self.file = shown(path)
         self.batch, self.rows = _sorted(_checked(path, Kind.LABEL, refuse), LABEL_SCHEMA, "reported_at")
         self.times = _times(self.batch, "reported_at")
-        self.ids: list[str] = self.batch.column("transaction_id").to_pylist()
         self.next = 0
         self._refuse = refuse
 
@@ -194,7 +193,8 @@ class _KnownLabels:
 
     def refuse(self, index: int) -> None:
         """Refuse one label."""
-        reason = f"no payment {self.ids[index]!r} came before this label"
+        name = self.batch.column("transaction_id")[index].as_py()
+        reason = f"no payment {name!r} came before this label"
         self._refuse(Refusal(self.file, int(self.rows[index]), "transaction_id", reason))
 
 
@@ -205,9 +205,10 @@ def _interleaved(transactions: Path | str, labels: _KnownLabels | None, refuse: 
     if not live and not _in_order(transactions):
         whole, numbers = _sorted(parts, TRANSACTION_SCHEMA, "timestamp")
         parts = iter([(whole, numbers)])
-    seen: dict[str, bytes] = {}
+    seen = Seen("transaction_id")
     latest = np.int64(np.iinfo(np.int64).min)
     for part, rows in parts:
+        before = seen.count
         batch = _fresh(part, rows, seen, shown(transactions), refuse)
         if not len(batch):
             continue
@@ -220,7 +221,7 @@ def _interleaved(transactions: Path | str, labels: _KnownLabels | None, refuse: 
             due = labels.until(int(latest))  # a label at the very last time waits: more payments may share it
             if due.start < due.stop:
                 places = np.searchsorted(times, labels.times[due], "right")
-                for place, first, stop in _known(labels, due, places, batch, seen):
+                for place, first, stop in _known(labels, due, places, before, seen):
                     yield Kind.TRANSACTION, batch.slice(at, place - at), times[at:place]
                     yield Kind.LABEL, labels.batch.slice(first, stop - first), labels.times[first:stop]
                     at = place
@@ -229,66 +230,45 @@ def _interleaved(transactions: Path | str, labels: _KnownLabels | None, refuse: 
             yield _FLUSH  # a stream that goes on for ever is not held back to fill a run
     if labels is not None:
         rest = labels.until(None)
-        empty = pa.RecordBatch.from_pylist([], TRANSACTION_SCHEMA)
-        for _, first, stop in _known(labels, rest, np.zeros(rest.stop - rest.start, np.int64), empty, seen):
+        for _, first, stop in _known(labels, rest, np.zeros(rest.stop - rest.start, np.int64), seen.count, seen):
             yield Kind.LABEL, labels.batch.slice(first, stop - first), labels.times[first:stop]
 
 
-def _fresh(
-    batch: pa.RecordBatch, rows: NDArray[np.int64], seen: dict[str, bytes], file: str, refuse: OnRefusal
-) -> pa.RecordBatch:
+def _fresh(batch: pa.RecordBatch, rows: NDArray[np.int64], seen: Seen, file: str, refuse: OnRefusal) -> pa.RecordBatch:
     """Drop repeats, refuse changed content, and note the rest in `seen`."""
-    ids = batch.column("transaction_id").to_pylist()
-    hashes = content_hashes(batch)
-    new = dict(zip(ids, hashes, strict=True))
-    if len(new) == len(ids) and seen.keys().isdisjoint(new):
-        seen.update(new)
+    new, changed = seen.note(batch)
+    if new.all():
         return batch
-    keep = np.ones(len(ids), bool)
-    for i, (name, content) in enumerate(zip(ids, hashes, strict=True)):
-        before = seen.setdefault(name, content)
-        # Bytes just set are the same object; equal ones of an earlier row are a repeat.
-        if before is content:
-            continue
-        keep[i] = False
-        if before != content:
-            refuse(Refusal(file, int(rows[i]), "transaction_id", f"{name!r} came before with other content"))
-    return batch.filter(pa.array(keep))
+    for i in np.flatnonzero(changed).tolist():
+        name = batch.column("transaction_id")[i].as_py()
+        refuse(Refusal(file, int(rows[i]), "transaction_id", f"{name!r} came before with other content"))
+    return batch.filter(pa.array(new))
 
 
 def _known(
-    labels: _KnownLabels, due: slice, places: NDArray[np.int64], batch: pa.RecordBatch, seen: dict[str, bytes]
+    labels: _KnownLabels, due: slice, places: NDArray[np.int64], before: int, seen: Seen
 ) -> Iterator[tuple[int, int, int]]:
     """Refuse the labels of unknown payments; group the others.
 
     Args:
         labels: All labels.
         due: Those at hand.
-        places: How many payments of `batch` come before each of them, non-decreasing.
-        batch: Payments, noted in `seen` already.
-        seen: Every payment so far.
+        places: How many payments of the batch at hand come before each of them, non-decreasing.
+        before: How many payments came before the batch.
+        seen: Every payment so far, those of the batch included.
 
     Yields:
         (place, first, stop): labels [first, stop) come right behind the first `place` payments.
     """
-    in_batch = dict(zip(batch.column("transaction_id").to_pylist(), range(len(batch)), strict=True))
-    first, stop, place = due.start, due.start, -1
-    for index, here in zip(range(due.start, due.stop), places.tolist(), strict=True):
-        name = labels.ids[index]
-        if name not in seen or in_batch.get(name, -1) >= here:
-            labels.refuse(index)
-            known = False
-        else:
-            known = True
-        if not known or here != place or stop != index:
-            if stop > first:
-                yield place, first, stop
-            first = index if known else index + 1
-            stop, place = first, here
-        if known:
-            stop = index + 1
-    if stop > first:
-        yield place, first, stop
+    found = seen.find(labels.batch.column("transaction_id")[due])
+    known = (found >= 0) & (found < before + places)
+    for unknown in np.flatnonzero(~known).tolist():
+        labels.refuse(due.start + unknown)
+    index, place = np.flatnonzero(known), places[known]
+    ends = np.flatnonzero((np.diff(index) > 1) | (np.diff(place) > 0)) + 1
+    for group in np.split(np.arange(len(index)), ends):
+        if len(group):
+            yield int(place[group[0]]), due.start + int(index[group[0]]), due.start + int(index[group[-1]]) + 1
 
 
 def _clipped(pieces: Iterable[_Timed], start: int | None, stop: int | None) -> Iterator[Run]:

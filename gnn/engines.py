@@ -11,13 +11,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from data.jit import chunked
 from gnn import kernels
 from gnn.cache import KeysValues
 from gnn.groups import CONTEXT, LABELS, OWN_GROUPS, feature_groups
 from gnn.kernels import Plan, Work
 from gnn.model import RingwatchNet
 from graph.features import counterparts
-from graph.jit import chunked
 from graph.store import View
 
 

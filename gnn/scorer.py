@@ -4,6 +4,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from data.jit import chunked
 from gnn import kernels
 from gnn.artifact import Artifact
 from gnn.cache import KeyValueCache
@@ -14,7 +15,6 @@ from gnn.groups import group_names
 from gnn.kernels import Work
 from gnn.model import EDGE, ModelConfig
 from graph.features import describe
-from graph.jit import chunked
 from graph.state import GraphState
 
 BATCH = 4096  # rows of intermediate results held at once

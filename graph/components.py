@@ -17,17 +17,18 @@ A known fraud is kept as a tie of the account with its own payment, and expires 
 
 import numpy as np
 
-from graph.forest import FRAUD, Forest, Records, Rules, Ties, add_tie, drop_tie, find, slot_of_key
-from graph.jit import jit, signed
+from data.jit import jit, prefetch, signed
+from graph.forest import FRAUD, Forest, Records, Rules, Ties, add_tie, drop_tie, find, home, slot_of_key
 from graph.store import RING_MOST
 
 WITHDRAWN = np.iinfo(np.int64).min  # `last` of a fraud that was overturned: outside every window
 REST, SCAN, CLAIM, READY = range(4)  # phases of the builder
 PACE = 4  # scans of all ties that fit into the rows of a window, at least
+AHEAD = 8  # payments, or ties, whose reads are asked for before they are taken in
 FARTHEST = (1 << 32) - 1  # a ring's founder is not told apart further back than this
 
 
-@jit()
+@jit(inline=True)
 def _use(t: Ties, rules: Rules, i: int, counted: int) -> None:
     tie = t.list[i]
     if tie.link != FRAUD:
@@ -37,7 +38,7 @@ def _use(t: Ties, rules: Rules, i: int, counted: int) -> None:
     tie.counted = counted
 
 
-@jit()
+@jit(inline=True)
 def _meet(f: Forest, t: Ties, node: int) -> None:
     n = f.nodes[node]
     if n.parent == 0:
@@ -47,7 +48,7 @@ def _meet(f: Forest, t: Ties, node: int) -> None:
         n.accounts = t.uses[node].account
 
 
-@jit()
+@jit(inline=True)
 def _unite(f: Forest, t: Ties, a: int, b: int) -> int:
     a, b = find(f, a), find(f, b)
     if a == b:
@@ -69,7 +70,7 @@ def _unite(f: Forest, t: Ties, a: int, b: int) -> int:
     return a
 
 
-@jit()
+@jit(inline=True)
 def _retire(t: Ties, ring: int, heir: int) -> None:
     entry = t.heirs[t.progress[0].retired]
     entry.id = ring
@@ -77,7 +78,7 @@ def _retire(t: Ties, ring: int, heir: int) -> None:
     t.progress[0].retired += 1
 
 
-@jit()
+@jit(inline=True)
 def _enter(f: Forest, t: Ties, rules: Rules, i: int) -> None:
     """Put one tie into a forest."""
     tie = t.list[i]
@@ -99,7 +100,7 @@ def _enter(f: Forest, t: Ties, rules: Rules, i: int) -> None:
         f.nodes[root].shared += 1
 
 
-@jit()
+@jit(inline=True)
 def _renew(live: Forest, builder: Forest, t: Ties, rules: Rules, i: int) -> None:
     """Put a tie that has just been seen wherever it is missing; a builder that has still to scan it comes to it."""
     now, tie = t.progress[0], t.list[i]
@@ -169,6 +170,8 @@ def extend(rows: Records, live: Forest, builder: Forest, t: Ties, rules: Rules, 
     capacity = rows.shape[0]
     now = t.progress[0]
     for row in range(first, last):
+        if row + AHEAD < last:
+            _ask_for_payment(rows, live, t, rules, (row + AHEAD) % capacity)
         x = rows[row % capacity]
         now.clock = x.time
         cut = max(now.cut, row - rules.window_rows)
@@ -210,6 +213,30 @@ def extend(rows: Records, live: Forest, builder: Forest, t: Ties, rules: Rules, 
     return last
 
 
+@jit(inline=True)
+def _ask_for_payment(rows: Records, live: Forest, t: Ties, rules: Rules, slot: int) -> None:
+    """Ask for what a payment will read."""
+    account = signed(rows[slot].entity[0])
+    prefetch(live.nodes, account)
+    prefetch(t.uses, account)
+    for link in range(rules.links.shape[0]):
+        entity = signed(rows[slot].entity[rules.links[link]])
+        if entity >= 0:
+            prefetch(t.table, home(t.table, account << 32 | entity))
+            prefetch(live.nodes, entity)
+            prefetch(t.uses, entity)
+
+
+@jit(inline=True)
+def _ask_for_tie(builder: Forest, t: Ties, i: int) -> None:
+    """Ask for what entering a tie will read."""
+    tie = t.list[i]
+    prefetch(builder.nodes, tie.account)
+    if tie.link != FRAUD:
+        prefetch(builder.nodes, tie.key & 0xFFFFFFFF)
+        prefetch(t.uses, tie.key & 0xFFFFFFFF)
+
+
 @jit()
 def _advance(live: Forest, builder: Forest, t: Ties, rules: Rules) -> None:
     now = t.progress[0]
@@ -217,6 +244,8 @@ def _advance(live: Forest, builder: Forest, t: Ties, rules: Rules) -> None:
     while left > 0 and now.phase != READY:
         if now.phase == SCAN and now.at < now.ties:
             left -= 1
+            if now.at + AHEAD < now.ties:
+                _ask_for_tie(builder, t, now.at + AHEAD)
             tie = t.list[now.at]
             if tie.last >= now.cut:
                 tie.entered = now.generation + 1

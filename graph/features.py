@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from graph.jit import chunked, jit, signed
+from data.jit import chunked, jit, signed
 from graph.jumps import LARGE, added, jump_sum, role_in
 from graph.sampler import visible, walk
 from graph.store import RING_COLUMNS, View, believed

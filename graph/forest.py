@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from graph.jit import jit
+from data.jit import jit
 from graph.store import grown
 
 FRAUD = -1  # `link` of a known fraud
@@ -126,8 +126,8 @@ def _rehash(rows: Records, table: NDArray[np.int32], n: int) -> None:
 
 
 @jit(inline=True)
-def _home(table: NDArray[np.int32], key: int) -> int:
-    """SplitMix64's finaliser (Steele, Lea, Flood, OOPSLA 2014)."""
+def home(table: NDArray[np.int32], key: int) -> int:
+    """Place of the table where a search begins: SplitMix64's finaliser (Steele, Lea, Flood, OOPSLA 2014)."""
     x = np.uint64(key)
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
@@ -137,7 +137,7 @@ def _home(table: NDArray[np.int32], key: int) -> int:
 @jit(inline=True)
 def slot_of_key(rows: Records, table: NDArray[np.int32], key: int) -> int:
     """Slot of the table that holds the key, or the free one where it belongs."""
-    at = _home(table, key)
+    at = home(table, key)
     while table[at] and rows[table[at] - 1].key != key:
         at = (at + 1) & (table.shape[0] - 1)
     return at
@@ -169,8 +169,8 @@ def drop_tie(t: Ties, i: int) -> None:
         at = (at + 1) & mask
         if table[at] == 0:
             break
-        home = _home(table, rows[table[at] - 1].key)
-        if (at - home) & mask >= (at - hole) & mask:
+        begun = home(table, rows[table[at] - 1].key)
+        if (at - begun) & mask >= (at - hole) & mask:
             table[hole] = table[at]
             hole = at
     table[hole] = 0

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from graph.digests import (
+from data.digests import (
     BLOCK,
     LOAD,
     Digests,
@@ -26,8 +26,8 @@ from graph.digests import (
     rebuilt,
     remove,
 )
+from data.jit import jit, signed
 from graph.errors import GraphError
-from graph.jit import jit, signed
 from graph.memory import reserve
 
 USED, FREE, LIVE, SWEPT = range(4)  # numbers given out ever, first free one + 1, in use, where the sweep stands

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from graph.jit import jit, signed
+from data.jit import jit, signed
 
 LARGE = 0x80  # bit of `k`: the sum is in the side table
 MOST = np.iinfo(np.int64).max  # sums stay there: more than 9.2e18 minor units are not told apart

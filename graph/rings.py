@@ -14,6 +14,7 @@ import networkx as nx
 import numpy as np
 from numpy.typing import NDArray
 
+from data.jit import jit, signed
 from graph.components import READY, REST, extend, relabel
 from graph.errors import GraphError
 from graph.forest import (
@@ -27,7 +28,6 @@ from graph.forest import (
     members,
     ties_with_room,
 )
-from graph.jit import jit, signed
 from graph.jumps import role_in
 from graph.memory import Part
 from graph.store import DAY_US, GraphStore, View

@@ -8,7 +8,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from graph.jit import chunked, jit, prefetch, signed
+from data.jit import chunked, jit, prefetch, signed
 from graph.jumps import role_in
 from graph.store import View, believed
 

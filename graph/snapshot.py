@@ -22,7 +22,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from graph.digests import digest
+from data.digests import digest
 from graph.errors import GraphError
 from graph.memory import Part
 from graph.state import GraphState, Payments

@@ -17,11 +17,11 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from data.digests import Key
+from data.jit import jit, prefetch, signed
 from data.schema import role
-from graph.digests import Key
 from graph.errors import GraphError
 from graph.ids import HEAD_SPAN, Ids
-from graph.jit import jit, prefetch, signed
 from graph.jumps import Sums, alias, empty_sums, forget, jump_from, role_in, sums_with_room, velocity_dtype
 from graph.memory import reserve
 

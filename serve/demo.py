@@ -219,7 +219,7 @@ def _send(client: RingwatchClient, history: list[Run], live: list[Run], report: 
             client.label_many(batch)
         else:
             one_by_one = []
-            for payment in _payments(batch):
+            for payment in as_sent(batch):
                 sent = time.perf_counter()
                 answer = client.score(payment)
                 latency.append((time.perf_counter() - sent) * 1e3)
@@ -231,7 +231,7 @@ def _send(client: RingwatchClient, history: list[Run], live: list[Run], report: 
     return _Sent(np.concatenate(probability), np.array(latency), decisions, replayed)
 
 
-def _payments(batch: pa.RecordBatch) -> list[dict[str, Any]]:
+def as_sent(batch: pa.RecordBatch) -> list[dict[str, Any]]:
     """Rows as the wire takes them: microseconds, and no nulls."""
     names = batch.schema.names
     columns = [(c.cast(pa.int64()) if pa.types.is_timestamp(c.type) else c).to_pylist() for c in batch.columns]

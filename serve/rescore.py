@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 import ray
 from numpy.typing import NDArray
 
+from data.jit import chunked
 from data.journal import Events, Kind
 from gnn.artifact import Artifact, load
 from gnn.engines import CpuEngine, Engine, TorchEngine, make_plan, part
@@ -25,7 +26,6 @@ from gnn.kernels import Work, gather
 from gnn.replay import capacity_for
 from gnn.scorer import BATCH, new_work
 from graph.features import describe
-from graph.jit import chunked
 from graph.state import GraphState
 from graph.store import View
 

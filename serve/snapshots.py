@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from data.digests import digest
 from data.errors import JournalError
 from data.journal import SqliteJournal
 from gnn.artifact import Artifact
-from graph.digests import digest
 from graph.errors import GraphError
 from graph.memory import Part
 from graph.snapshot import Restored, alone, found, restore, save

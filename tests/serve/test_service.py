@@ -222,15 +222,15 @@ def test_too_much_is_refused(client):
 
 
 def test_keys(artifact, tmp_path, monkeypatch):
-    monkeypatch.setenv("RINGWATCH_API_KEYS", "one,two")
+    monkeypatch.setenv("RINGWATCH_API_KEYS", "first-key,second-key")
     config = Settings.from_environment(model=tmp_path, journal=tmp_path / "j.sqlite", capacity=1 << 13)
-    assert "one" not in repr(config)
+    assert "-key" not in repr(config)
     with TestClient(build_app(config, opened(artifact, config))) as client:
         assert client.post("/v1/score", json=PAYMENT).status_code == 401
         assert client.get("/metrics").status_code == 401
         assert client.get("/livez").status_code == 200
         assert client.get("/readyz").status_code == 200
-        with_key = {"authorization": "Bearer two"}
+        with_key = {"authorization": "Bearer second-key"}
         assert client.post("/v1/score", json=PAYMENT, headers=with_key).status_code == 200
         assert b"ringwatch_journal_offset 1.0" in client.get("/metrics", headers=with_key).content
         assert client.get("/openapi.json").json()["paths"]["/v1/score"]["post"]["requestBody"]

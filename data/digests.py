@@ -14,8 +14,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from graph.errors import GraphError
-from graph.jit import chunked, jit, prefetch, signed
+from data.errors import DataError
+from data.jit import chunked, jit, prefetch, signed
 
 KEY = "RINGWATCH_ID_KEY"  # 32 hexadecimal digits
 BLOCK = 32  # look-ups whose reads are asked for before the first of them is done
@@ -36,11 +36,11 @@ def key_from_environment() -> Key:
     """The secret that digests are made with; a fixed one where the environment names none.
 
     Raises:
-        GraphError: The variable is no 32 hexadecimal digits.
+        DataError: The variable is no 32 hexadecimal digits.
     """
     text = os.environ.get(KEY, "0" * 32)
     if not re.fullmatch("[0-9a-fA-F]{32}", text):
-        raise GraphError(f"{KEY} must be 32 hexadecimal digits (128 bits)")
+        raise DataError(f"{KEY} must be 32 hexadecimal digits (128 bits)")
     return np.uint64(int(text[:16], 16)), np.uint64(int(text[16:], 16))
 
 
@@ -55,7 +55,7 @@ def digest(key: Key, names: pa.Array) -> Digests:
 
     Args:
         key: 128 bits.
-        names: Strings, nullable, shape [n].
+        names: Strings or bytes, nullable, shape [n].
 
     Returns:
         uint64 [n, 2]; zeros for null.
@@ -69,10 +69,38 @@ def digest(key: Key, names: pa.Array) -> Digests:
     if len(names) == 1:
         _digest(key[0], key[1], data, offsets, out)
     else:
-        chunked(lambda i, j: _digest(key[0], key[1], data, offsets[i : j + 1], out[i:j]), len(names))
+        chunked(lambda i, j: _digest(key[0], key[1], data, offsets[i : j + 1], out[i:j]), len(names), chunk=8192)
     if names.null_count:
         out[names.is_null().to_numpy(zero_copy_only=False)] = 0
     return out
+
+
+def content_digests(key: Key, batch: pa.RecordBatch) -> Digests:
+    """Digests of the content of rows: those of their values, each under a key of its column, added up.
+
+    Args:
+        key: 128 bits.
+        batch: Columns of strings, integers, timestamps and booleans.
+
+    Returns:
+        uint64 [n, 2].
+    """
+    out = np.zeros((len(batch), 2), np.uint64)
+    for name, column in zip(batch.schema.names, batch.columns, strict=True):
+        if column.null_count < len(column):
+            out += digest(derived(key, name), _as_text(column))
+    return out
+
+
+def _as_text(column: pa.Array) -> pa.Array:
+    if pa.types.is_string(column.type):
+        return column
+    if pa.types.is_timestamp(column.type) or pa.types.is_int64(column.type):
+        eight = np.ascontiguousarray(column.cast(pa.int64()).fill_null(0).to_numpy(zero_copy_only=False))
+        ends = np.arange(0, 8 * len(column) + 1, 8, dtype=np.int32)
+        valid = None if column.null_count == 0 else pa.array(column.is_valid()).buffers()[1]
+        return pa.Array.from_buffers(pa.binary(), len(column), [valid, pa.py_buffer(ends), pa.py_buffer(eight)])
+    return column.cast(pa.string())
 
 
 def buckets_for(names: int) -> NDArray[np.uint32]:
@@ -196,3 +224,72 @@ def find(t: Table, wanted: NDArray[np.uint64], out: NDArray[np.int64]) -> None:
         if n % BLOCK == 0 and out.shape[0] > 1:
             ask_ahead(t, wanted[n : n + BLOCK])
         out[n] = signed(t.buckets[bucket_of(t, wanted[n, 0], wanted[n, 1])]) - 1
+
+
+class Seen:
+    """Rows by id and content, in order, so that repeats are told from news; 39 bytes or so a row.
+
+    Args:
+        id_column: Name of the column of ids.
+    """
+
+    def __init__(self, id_column: str) -> None:
+        self._id = id_column
+        self._key: Key = (np.uint64(0), np.uint64(0))  # nothing of it leaves this process
+        self._digests = np.zeros((1 << 12, 2), np.uint64)
+        self._content = np.zeros((1 << 12, 2), np.uint64)
+        self._buckets = buckets_for(1 << 12)
+        self.count = 0
+
+    def note(self, batch: pa.RecordBatch) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+        """Note rows.
+
+        Returns:
+            Which are new, and which have the id of an earlier one but other content, bool [n] each.
+        """
+        n = len(batch)
+        if self.count + n > LOAD * len(self._buckets) or self.count + n > len(self._digests):
+            self._grow(self.count + n)
+        content, place = content_digests(self._key, batch), np.empty(n, np.int64)
+        wanted = digest(self._key, batch.column(self._id))
+        self.count = _note(Table(self._digests, self._buckets), self._content, wanted, content, self.count, place)
+        new = place < 0
+        changed = np.zeros(n, np.bool_)
+        changed[~new] = (self._content[place[~new]] != content[~new]).any(1)
+        return new, changed
+
+    def find(self, ids: pa.Array) -> NDArray[np.int64]:
+        """How many new rows came before the one of each id, int64 [n]; -1 where there is none of that id."""
+        out = np.empty(len(ids), np.int64)
+        find(Table(self._digests, self._buckets), digest(self._key, ids), out)
+        return out
+
+    def _grow(self, rows: int) -> None:
+        if rows > len(self._digests):
+            more = np.zeros((max(rows, 2 * len(self._digests)) - len(self._digests), 2), np.uint64)
+            self._digests, self._content = (np.concatenate([a, more]) for a in (self._digests, self._content))
+        self._buckets = buckets_for(len(self._digests))
+        rebuilt(self._digests, self.count, self._buckets)
+
+
+@jit()
+def _note(
+    t: Table,
+    contents: NDArray[np.uint64],
+    wanted: NDArray[np.uint64],
+    content: NDArray[np.uint64],
+    count: int,
+    place: NDArray[np.int64],
+) -> int:
+    for n in range(wanted.shape[0]):
+        if n % BLOCK == 0:
+            ask_ahead(t, wanted[n : n + BLOCK])
+        at = bucket_of(t, wanted[n, 0], wanted[n, 1])
+        place[n] = signed(t.buckets[at]) - 1
+        if place[n] < 0:
+            for i in range(2):
+                t.digests[count, i] = wanted[n, i]
+                contents[count, i] = content[n, i]
+            count += 1
+            t.buckets[at] = count
+    return count

@@ -25,7 +25,7 @@ def _cache_folder() -> str:
     """
     root = Path(__file__).resolve().parents[1]
     digest = hashlib.sha256()
-    for source in sorted([*root.glob("graph/*.py"), *root.glob("gnn/*.py")]):
+    for source in sorted(source for package in ("data", "graph", "gnn") for source in root.glob(f"{package}/*.py")):
         digest.update(source.read_bytes())
     return str(root / "var" / "numba" / digest.hexdigest()[:16])
 
@@ -78,7 +78,7 @@ def signed(n: Any) -> int:
     return wide
 
 
-def chunked(run: Callable[[int, int], object], n: int, threads: int | None = None) -> None:
+def chunked(run: Callable[[int, int], object], n: int, threads: int | None = None, chunk: int = CHUNK) -> None:
     """Call `run(start, stop)` over [0, n) in chunks, on several threads where that pays.
 
     The kernels hold no GIL, so plain threads are enough; a micro-batch runs on the calling thread, with no hand-over.
@@ -87,12 +87,13 @@ def chunked(run: Callable[[int, int], object], n: int, threads: int | None = Non
         run: Writes its own part of the result; parts must not depend on each other.
         n: Rows.
         threads: Threads to use; by default one for each core.
+        chunk: Rows a thread takes at a time.
     """
     threads = threads or len(os.sched_getaffinity(0))
-    starts = range(0, n, CHUNK)
+    starts = range(0, n, chunk)
     if len(starts) < 2 or threads == 1:
         run(0, n)
         return
     with ThreadPoolExecutor(threads) as pool:
-        for done in [pool.submit(run, start, min(n, start + CHUNK)) for start in starts]:
+        for done in [pool.submit(run, start, min(n, start + chunk)) for start in starts]:
             done.result()
