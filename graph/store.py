@@ -142,7 +142,7 @@ class GraphStore:
         self.row_data: Records = reserve(capacity, row_dtype(len(roles)))
         self.velocity: Records = reserve(capacity if velocity else 0, velocity_dtype(len(roles)))
         self.sums = empty_sums()
-        self.label_data: Records = np.empty(1024, LABEL)
+        self.label_data: Records = np.zeros(1024, LABEL)
         self.label_count = 0
 
     @property
@@ -249,7 +249,7 @@ class Offsets:
     """Journal offsets of rows: runs of rows whose offsets follow each other without a gap."""
 
     def __init__(self) -> None:
-        self.runs = np.empty((64, 2), np.int64)  # first row, its offset - row
+        self.runs = np.zeros((64, 2), np.int64)  # first row, its offset - row
         self.count = 0
 
     def note(self, row: int, offset: int, oldest: int) -> None:
@@ -275,14 +275,13 @@ class Offsets:
         return offsets - runs[np.searchsorted(runs.sum(1), offsets, "right") - 1, 1]
 
 
-def grown(array: NDArray[T], size: int, fill: int | None = None) -> NDArray[T]:
-    """The array, or a copy of at least twice its length if it is shorter than `size`."""
+def grown(array: NDArray[T], size: int) -> NDArray[T]:
+    """The array, or a copy of at least twice its length, the rest zeros, if it is shorter than `size`."""
     if size <= len(array):
         return array
-    larger = np.empty((max(size, 2 * len(array)), *array.shape[1:]), array.dtype)
+    # Not `empty`: what the memory held before, names maybe, would stay in gaps of records and come into snapshots.
+    larger = np.zeros((max(size, 2 * len(array)), *array.shape[1:]), array.dtype)
     larger[: len(array)] = array
-    if fill is not None:
-        larger[len(array) :] = fill
     return larger
 
 
