@@ -87,6 +87,7 @@ class View(NamedTuple):
     role_type: NDArray[np.int32]  # [R] entity type of each role
     window_rows: int
     window_us: int
+    oldest: int  # row still in the buffer: a reader whose window begins before sees what is left of it
 
 
 class Batch(NamedTuple):
@@ -159,7 +160,14 @@ class GraphStore:
     def view(self) -> View:
         """What kernels read; good until the next append or label."""
         return View(
-            self.row_data, self.velocity, self.sums, self.labels, self.role_type, self.window.rows, self.window.span_us
+            self.row_data,
+            self.velocity,
+            self.sums,
+            self.labels,
+            self.role_type,
+            self.window.rows,
+            self.window.span_us,
+            self.oldest,
         )
 
     def column(self, name: str, rows: NDArray[np.int64] | None = None) -> NDArray[Any]:
