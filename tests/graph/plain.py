@@ -26,6 +26,7 @@ class PlainGraph:
     rows: list[PlainRow] = field(default_factory=list)
     clock: int = 0
     offset: int = 0
+    oldest: int = 0  # rows before this one have left the buffer
 
     def append(self, entity: tuple[int, ...], time: int, amount: int) -> None:
         self.clock = max(self.clock, time)
@@ -48,7 +49,7 @@ class PlainGraph:
         if node < 0:
             return []
         out = []
-        for back in range(row - 1, max(-1, row - self.window.rows - 1), -1):
+        for back in range(row - 1, max(self.oldest, row - self.window.rows) - 1, -1):
             there = self.rows[back]
             touches = any(
                 there.entity[q] == node and self.role_type[q] == self.role_type[role] for q in range(len(there.entity))
