@@ -7,6 +7,7 @@ linear probing that hold place + 1. What leaves is taken out by moving the follo
 """
 
 import os
+import re
 from typing import NamedTuple
 
 import numpy as np
@@ -38,12 +39,9 @@ def key_from_environment() -> Key:
         DataError: The variable is no 32 hexadecimal digits.
     """
     text = os.environ.get(KEY, "0" * 32)
-    try:
-        if len(text) != 32:
-            raise ValueError
-        return np.uint64(int(text[:16], 16)), np.uint64(int(text[16:], 16))
-    except ValueError:
-        raise DataError(f"{KEY} must be 32 hexadecimal digits (128 bits)") from None
+    if not re.fullmatch("[0-9a-fA-F]{32}", text):
+        raise DataError(f"{KEY} must be 32 hexadecimal digits (128 bits)")
+    return np.uint64(int(text[:16], 16)), np.uint64(int(text[16:], 16))
 
 
 def derived(key: Key, purpose: str) -> Key:
@@ -212,10 +210,10 @@ def remove(t: Table, at: int) -> None:
 
 @jit()
 def rebuilt(digests: NDArray[np.uint64], used: int, buckets: NDArray[np.uint32]) -> None:
-    """Fill empty buckets from the digests [used]; all-zero ones are no names."""
+    """Fill empty buckets from the digests [used]; one whose second word is 0 is no name (a free place may link on)."""
     t = Table(digests, buckets)
     for place in range(used):
-        if digests[place, 0] or digests[place, 1]:
+        if digests[place, 1]:
             t.buckets[bucket_of(t, digests[place, 0], digests[place, 1])] = place + 1
 
 

@@ -3,14 +3,15 @@
 A *tie* is a distinct pair (account, entity); an entity that more than a set number of accounts use is a *hub* and ties
 nobody. Unions cannot be undone in a union-find (Tarjan, "Efficiency of a good but not linear set union algorithm",
 JACM 1975), so old ties leave as garbage leaves a collector: beside the *live* forest a *builder* goes through the list
-of ties, `stride` for each payment, and then takes the live forest's place:
+of ties, `stride` or more for each payment, and then takes the live forest's place:
 
 1. scan: a tie whose newest payment is inside the window is united; another is left out, and dropped by the next scan;
 2. claim: each ring of the live forest, oldest first, gives its id to the component that holds most of its accounts.
 
 How many accounts use an entity is counted over all ties, so a hub is a hub for the builder from its first tie on. The
-work for a payment is bounded by `stride` (and by the largest ring, which claims in one go), and nothing depends on a
-batch or on the size of the store's buffer: the result is a function of the journal.
+work for a payment is bounded: by `stride`, or where payments bring so many ties that the builder would fall behind by
+what takes it through the list in a quarter of the window's rows (and by the largest ring, which claims in one go).
+Nothing depends on a batch or on the size of the store's buffer: the result is a function of the journal.
 A known fraud is kept as a tie of the account with its own payment, and expires like one.
 """
 
@@ -22,6 +23,7 @@ from graph.store import RING_MOST
 
 WITHDRAWN = np.iinfo(np.int64).min  # `last` of a fraud that was overturned: outside every window
 REST, SCAN, CLAIM, READY = range(4)  # phases of the builder
+PACE = 4  # scans of all ties that fit into the rows of a window, at least
 AHEAD = 8  # payments, or ties, whose reads are asked for before they are taken in
 FARTHEST = (1 << 32) - 1  # a ring's founder is not told apart further back than this
 
@@ -238,7 +240,7 @@ def _ask_for_tie(builder: Forest, t: Ties, i: int) -> None:
 @jit()
 def _advance(live: Forest, builder: Forest, t: Ties, rules: Rules) -> None:
     now = t.progress[0]
-    left = rules.stride
+    left = max(rules.stride, PACE * now.ties // rules.window_rows)
     while left > 0 and now.phase != READY:
         if now.phase == SCAN and now.at < now.ties:
             left -= 1
@@ -265,11 +267,11 @@ def _advance(live: Forest, builder: Forest, t: Ties, rules: Rules) -> None:
 def relabel(live: Forest, builder: Forest, t: Ties, rules: Rules, row: int, account: int, delta: int) -> None:
     """Enter (+1) or withdraw (-1) a known fraud of an account. There must be room for one more tie."""
     now = t.progress[0]
+    if row < now.cut:  # whether the store still holds such a row is a matter of its buffer, and must make no difference
+        return
     at = slot_of_key(t.list, t.table, ~row)
     i = int(t.table[at]) - 1
     if delta > 0:
-        if row < now.cut:
-            return
         if i < 0:
             i = add_tie(t, at, ~row, account, FRAUD, row)
         t.list[i].last = row

@@ -111,12 +111,12 @@ def ties_with_room(t: Ties, ties: int, nodes: int, heirs: int) -> Ties:
     if len(table) < 2 * len(rows):
         table = np.zeros(1 << (2 * len(rows) - 1).bit_length(), np.int32)
         _rehash(rows, table, int(t.progress["ties"][0]))
-    return Ties(rows, table, grown(t.uses, nodes, 0), grown(t.heirs, heirs), t.progress)
+    return Ties(rows, table, grown(t.uses, nodes), grown(t.heirs, heirs), t.progress)
 
 
 def forest_with_room(f: Forest, nodes: int, rings: int) -> Forest:
     """The forest, arrays that are too short at least doubled."""
-    return Forest(grown(f.nodes, nodes, 0), grown(f.rings, rings), f.counts)
+    return Forest(grown(f.nodes, nodes), grown(f.rings, rings), f.counts)
 
 
 @jit()

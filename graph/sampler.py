@@ -63,7 +63,7 @@ def edges(view: View, rows: NDArray[np.int64], near: NDArray[np.int64]) -> NDArr
 @jit(inline=True)
 def visible(view: View, row: int, time: int, back: int, span_us: int) -> bool:
     """Whether the reader `row` at `time` may follow to row `back`: inside its window and inside `span_us`."""
-    if back < 0 or row - back > view.window_rows:
+    if back < view.oldest or row - back > view.window_rows:
         return False
     return bool(time - view.rows[back % view.rows.shape[0]].time <= min(span_us, view.window_us))
 
@@ -86,7 +86,7 @@ def walk(view: View, rows: NDArray[np.int64], near: NDArray[np.int64]) -> None:
         for b in range(start, stop):
             s = rows[b] % capacity
             x = data[s]
-            oldest = max(rows[b] - view.window_rows, 0)
+            oldest = max(rows[b] - view.window_rows, view.oldest)
             for r in range(roles):
                 step = signed(x.prev[r])
                 if step == 0 or rows[b] - step < oldest:

@@ -87,6 +87,7 @@ class View(NamedTuple):
     role_type: NDArray[np.int32]  # [R] entity type of each role
     window_rows: int
     window_us: int
+    oldest: int  # row still in the buffer: a reader whose window begins before sees what is left of it
 
 
 class Batch(NamedTuple):
@@ -133,15 +134,16 @@ class GraphStore:
         self.window = window
         types = list(dict.fromkeys(role(name).entity_type for name in roles))
         self.role_type = np.array([types.index(role(name).entity_type) for name in roles], np.int32)
-        # Every row can bring an entity of its own in each role, and the rings may need it for three windows.
-        self.ids = Ids(types, len(roles) * (3 * capacity + STEP), entities, key)
+        # Every row can bring an entity of its own in each role; the rings may need it for three windows, and it waits
+        # for the sweep (measured, where every entity is new: 3.2 buffers). Room that is not used costs addresses only.
+        self.ids = Ids(types, len(roles) * (4 * capacity + STEP), entities, key)
         self.rows = 0
         self.clock = 0  # journal time of the newest event, us
         self.offsets = Offsets()
         self.row_data: Records = reserve(capacity, row_dtype(len(roles)))
         self.velocity: Records = reserve(capacity if velocity else 0, velocity_dtype(len(roles)))
         self.sums = empty_sums()
-        self.label_data: Records = np.empty(1024, LABEL)
+        self.label_data: Records = np.zeros(1024, LABEL)
         self.label_count = 0
 
     @property
@@ -158,7 +160,14 @@ class GraphStore:
     def view(self) -> View:
         """What kernels read; good until the next append or label."""
         return View(
-            self.row_data, self.velocity, self.sums, self.labels, self.role_type, self.window.rows, self.window.span_us
+            self.row_data,
+            self.velocity,
+            self.sums,
+            self.labels,
+            self.role_type,
+            self.window.rows,
+            self.window.span_us,
+            self.oldest,
         )
 
     def column(self, name: str, rows: NDArray[np.int64] | None = None) -> NDArray[Any]:
@@ -248,7 +257,7 @@ class Offsets:
     """Journal offsets of rows: runs of rows whose offsets follow each other without a gap."""
 
     def __init__(self) -> None:
-        self.runs = np.empty((64, 2), np.int64)  # first row, its offset - row
+        self.runs = np.zeros((64, 2), np.int64)  # first row, its offset - row
         self.count = 0
 
     def note(self, row: int, offset: int, oldest: int) -> None:
@@ -274,14 +283,13 @@ class Offsets:
         return offsets - runs[np.searchsorted(runs.sum(1), offsets, "right") - 1, 1]
 
 
-def grown(array: NDArray[T], size: int, fill: int | None = None) -> NDArray[T]:
-    """The array, or a copy of at least twice its length if it is shorter than `size`."""
+def grown(array: NDArray[T], size: int) -> NDArray[T]:
+    """The array, or a copy of at least twice its length, the rest zeros, if it is shorter than `size`."""
     if size <= len(array):
         return array
-    larger = np.empty((max(size, 2 * len(array)), *array.shape[1:]), array.dtype)
+    # Not `empty`: what the memory held before, names maybe, would stay in gaps of records and come into snapshots.
+    larger = np.zeros((max(size, 2 * len(array)), *array.shape[1:]), array.dtype)
     larger[: len(array)] = array
-    if fill is not None:
-        larger[len(array) :] = fill
     return larger
 
 

@@ -30,8 +30,26 @@ def payment_batch(n: int, seed: int = 0, accounts: int = 150, merchants: int = 2
         "payee_id": some("a", accounts, 0.8),
         "channel": pa.array(rng.choice(["ecom", "pos"], n)),
     }
+    return transactions(columns)
+
+
+def transactions(columns: dict[str, pa.Array]) -> pa.RecordBatch:
+    """A batch of payments from some of its columns; the others are missing."""
+    n = len(columns["transaction_id"])
     arrays = [columns.get(field.name, pa.nulls(n, field.type)) for field in TRANSACTION_SCHEMA]
     return pa.RecordBatch.from_arrays(arrays, schema=TRANSACTION_SCHEMA)
+
+
+def reports(ids: Sequence[str], fraud: Sequence[bool], times_us: Sequence[int]) -> pa.RecordBatch:
+    """A batch of labels."""
+    return pa.RecordBatch.from_arrays(
+        [
+            pa.array(ids, pa.string()),
+            pa.array(np.asarray(fraud, bool)),
+            pa.array(np.asarray(times_us, np.int64)).cast(UTC_US),
+        ],
+        schema=LABEL_SCHEMA,
+    )
 
 
 def label_batch(
@@ -40,11 +58,4 @@ def label_batch(
     """Labels of some payments, each reported `delay_us` after its payment."""
     chosen = pa.array(np.asarray(rows, np.int64))
     reported = payments.column("timestamp").take(chosen).cast(pa.int64()).to_numpy() + delay_us
-    return pa.RecordBatch.from_arrays(
-        [
-            payments.column("transaction_id").take(chosen),
-            pa.array(np.asarray(fraud, bool)),
-            pa.array(reported).cast(UTC_US),
-        ],
-        schema=LABEL_SCHEMA,
-    )
+    return reports(payments.column("transaction_id").take(chosen), fraud, reported)

@@ -26,6 +26,7 @@ class PlainGraph:
     rows: list[PlainRow] = field(default_factory=list)
     clock: int = 0
     offset: int = 0
+    oldest: int = 0  # rows before this one have left the buffer
 
     def append(self, entity: tuple[int, ...], time: int, amount: int) -> None:
         self.clock = max(self.clock, time)
@@ -48,7 +49,7 @@ class PlainGraph:
         if node < 0:
             return []
         out = []
-        for back in range(row - 1, max(-1, row - self.window.rows - 1), -1):
+        for back in range(row - 1, max(self.oldest, row - self.window.rows) - 1, -1):
             there = self.rows[back]
             touches = any(
                 there.entity[q] == node and self.role_type[q] == self.role_type[role] for q in range(len(there.entity))
@@ -56,6 +57,26 @@ class PlainGraph:
             if touches and here.time - there.time <= span_us:
                 out.append(back)
         return out
+
+    def edge(self, row: int, role: int, back: int) -> dict[str, float]:
+        """What ties an earlier row to its reader, by the names of `EDGE_FEATURES`."""
+        here, there = self.rows[row], self.rows[back]
+        belief, age = self.believed(back, here.offset), (here.time - there.time) / 1e6
+        return {
+            "age": math.log1p(age) / 16,
+            "labelled": float(belief >= 0),
+            "fraud": float(belief == 1),
+            "amount_gap": math.log1p(here.amount) - math.log1p(there.amount),
+            "recent_day": math.exp(-age / 86_400),
+            "recent_week": math.exp(-age / (7 * 86_400)),
+            "shared_roles": float(
+                sum(
+                    a >= 0 and a == b
+                    for r, (a, b) in enumerate(zip(here.entity, there.entity, strict=True))
+                    if r != role
+                )
+            ),
+        }
 
     def features(self, row: int) -> np.ndarray:
         here = self.rows[row]
