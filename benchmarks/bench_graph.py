@@ -1,65 +1,284 @@
-"""Parquet with string ids into the graph, and the CPU scorer.
+"""The transaction store beside the machine's own limits and beside its rivals, in one run.
 
-Example: python -m benchmarks.bench_graph --transactions 300000
+Example: python -m benchmarks.bench_graph --transactions 20000000
 """
 
 import argparse
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
+from benchmarks.peers import Stream, compare, stream
 from benchmarks.report import Figure, show, write
-from data.journal import Kind
+from data.jit import jit, prefetch
+from data.journal import Events, Kind
+from data.schema import TRANSACTION_SCHEMA
 from data.sources import merged, read_transactions
-from data.synthetic import WorldConfig, simulate
 from gnn.artifact import untrained
-from gnn.replay import numbered, open_model
+from gnn.kernels import ask_ahead
+from gnn.replay import numbered
+from gnn.scorer import Scorer
+from graph.ids import USED
+from graph.memory import reserve
+from graph.sampler import neighbours, walk
+from graph.snapshot import restore, save
 from graph.state import GraphState
+from graph.store import DAY_US, STEP, Batch, GraphStore, Window
 
 ROLES = ("account", "merchant", "device")
+K = 16
+IN_FLIGHT = 64  # reads asked for ahead when the limit is measured
+
+
+@jit()
+def read_rows(rows: NDArray[np.void], at: NDArray[np.int64]) -> int:
+    """Random reads of records, many in flight: what a walk could reach if it knew beforehand where it goes."""
+    total = 0
+    for i in range(at.shape[0]):
+        if i + IN_FLIGHT < at.shape[0]:
+            prefetch(rows, at[i + IN_FLIGHT])
+        total += rows[at[i]].time
+    return total
+
+
+@jit()
+def read_lines(lines: NDArray[np.int8], at: NDArray[np.int64]) -> int:
+    """Random reads of whole lines of 64 bytes, many in flight."""
+    total = 0
+    for i in range(at.shape[0]):
+        if i + IN_FLIGHT < at.shape[0]:
+            prefetch(lines[at[i + IN_FLIGHT]], 0)
+        line = lines[at[i]]
+        for j in range(64):
+            total += line[j]
+    return total
+
+
+@jit()
+def gather(kv: NDArray[np.int8], near: NDArray[np.int64]) -> int:
+    """The keys and values of all neighbours `near` [B, R, K], read as attention reads them, and nothing more."""
+    total = 0
+    for b in range(near.shape[0]):
+        if b + 1 < near.shape[0]:
+            ask_ahead(kv, near[b + 1])
+        for r in range(near.shape[1]):
+            for k in range(near.shape[2]):
+                if near[b, r, k] < 0:
+                    break
+                line = kv[near[b, r, k] % kv.shape[0]]
+                for j in range(64):
+                    total += line[j]
+    return total
+
+
+def best(call: Callable[[], object], rounds: int = 5) -> float:
+    """Seconds of the median of some calls, after one that warms up."""
+    times = []
+    for _ in range(rounds + 1):
+        begin = time.perf_counter()
+        call()
+        times.append(time.perf_counter() - begin)
+    return float(np.median(times[1:]))
+
+
+def numbered_store(payments: Stream, velocity: bool) -> tuple[GraphStore, Callable[[], None]]:
+    """A store for payments whose entities are numbered already, and what appends all of them from the start."""
+    n, sizes = len(payments.time), payments.entity.max(0).astype(np.int64) + 1
+    entity = payments.entity + np.concatenate([[0], np.cumsum(sizes)[:-1]]).astype(np.int32)
+    store = GraphStore(ROLES, n + STEP, Window(n, 3650 * DAY_US), velocity=velocity)
+    store.ids.meta[USED] = sizes.sum()
+    category = np.zeros((n, 4), np.uint8)
+
+    def fill() -> None:
+        store.rows = store.clock = store.offsets.count = 0
+        store.ids.head[: sizes.sum()] = 0
+        for i in range(0, n, STEP):
+            part = slice(i, i + STEP)
+            store.append(Batch(entity[part], payments.time[part], payments.amount[part], category[part]), i)
+
+    fill()  # pages are touched, and heads too
+    return store, fill
+
+
+def store_figures(kind: str, payments: Stream, figures: dict[str, Figure]) -> None:
+    """Append and walk back; every rate beside the limit measured between its rounds."""
+    n = len(payments.time)
+    rng = np.random.default_rng(0)
+    at = rng.integers(0, n, 4_000_000)
+    for velocity in (True, False):
+        store, fill = numbered_store(payments, velocity)
+        size = store.row_data.itemsize + (store.velocity.itemsize if velocity else 0)
+        blob = np.frombuffer(bytes(1 << 28), np.uint8)
+        copied = (1 << 28) / best(lambda blob=blob: blob.copy(), 3) / size
+        rate = n / best(fill, 3)
+        name = f"append_{kind}" + ("_with_velocity" if velocity else "")
+        beside = {"memory copy of as many bytes, M rows/s": copied / 1e6, "bytes a row": size}
+        figures[name] = Figure(rate / 1e6, "M rows/s, one core", None if velocity else 10, "higher", beside)
+    seeds = rng.integers(n // 2, n, 1 << 16)
+    near = np.empty((len(seeds), len(ROLES), K), np.int64)
+    limit = len(at) / best(lambda: read_rows(store.row_data[:n], at))
+    seconds = best(lambda: walk(store.view, seeds, near))
+    limit = (limit + len(at) / best(lambda: read_rows(store.row_data[:n], at))) / 2
+    reads = float((near >= 0).sum()) + len(seeds)
+    figures[f"walk_{kind}"] = Figure(
+        len(seeds) / seconds / 1e6, "M seeds/s, one core", 1.5, "higher", {"rows read for a seed": reads / len(seeds)}
+    )
+    figures[f"walk_{kind}_of_limit"] = Figure(
+        reads / seconds / limit, "share of random reads", 0.6, "higher", {"limit, M reads/s": limit / 1e6}
+    )
+    view, one = store.view, [seeds[i : i + 1] for i in range(2000)]
+    neighbours(view, one[0], K)
+    begin = time.perf_counter()
+    for seed in one:
+        neighbours(view, seed, K)
+    micro = (time.perf_counter() - begin) / len(one) * 1e6
+    figures[f"walk_{kind}_one_seed"] = Figure(micro, "us from Python", 8, "lower")
+    kv = reserve((n, 64), np.int8)
+    kv[:] = 1
+    few = near[: 1 << 15]
+    limit = len(at) / best(lambda: read_lines(kv, at))
+    seconds = best(lambda: gather(kv, few))
+    rate = float((few >= 0).sum()) / seconds
+    beside = {"limit, M lines/s": limit / 1e6, "gathered, M lines/s": rate / 1e6}
+    figures[f"gather_{kind}_of_limit"] = Figure(rate / limit, "share of random reads", 0.6, "higher", beside)
+
+
+def sampled(payments: Stream, batch: int) -> float:
+    """Payments a second, appended and sampled in batches, on one core."""
+    n = len(payments.time)
+    store, _ = numbered_store(payments, velocity=False)
+    entity = store.row_data["entity"][:n].copy()
+    category = np.zeros((n, 4), np.uint8)
+    near = np.empty((batch, len(ROLES), K), np.int64)
+
+    def run() -> None:
+        store.rows = store.clock = store.offsets.count = 0
+        store.ids.head[: store.ids.numbered] = 0
+        for i in range(0, n - batch + 1, batch):
+            part = slice(i, i + batch)
+            rows = store.append(Batch(entity[part], payments.time[part], payments.amount[part], category[part]), i)
+            walk(store.view, np.arange(rows.start, rows.stop), near)
+
+    return n / best(run, 3)
+
+
+def peer_figures(kind: str, payments: Stream, figures: dict[str, Figure]) -> None:
+    ours = {batch: sampled(payments, batch) for batch in (64, 1024, 8192)}
+    found = {f"{peer.name} {peer.version}": peer.rate for peer in compare(payments)}
+    top = max(found.values())
+    beside = {**{name: rate / 1e6 for name, rate in found.items()}, **{f"ours, {b}": r / 1e6 for b, r in ours.items()}}
+    figures[f"append_and_sample_{kind}"] = Figure(max(ours.values()) / 1e6, "M payments/s", None, "higher", beside)
+    figures[f"append_and_sample_{kind}_over_best_peer"] = Figure(max(ours.values()) / top, "ratio", 10, "higher")
+
+
+def named(payments: Stream) -> pa.Table:
+    """The payments with string ids, as a user's file has them."""
+    n = len(payments.time)
+    columns: dict[str, Any] = {
+        "transaction_id": pa.array(np.arange(n)).cast(pa.string()),
+        "timestamp": pa.array(payments.time).cast(pa.timestamp("us", tz="UTC")),
+        "amount": pa.array(payments.amount),
+        "currency": pa.repeat("EUR", n),
+        **{f"{role}_id": pa.array(payments.entity[:, r]).cast(pa.string()) for r, role in enumerate(ROLES)},
+    }
+    return pa.table([columns.get(f.name, pa.nulls(n, f.type)) for f in TRANSACTION_SCHEMA], TRANSACTION_SCHEMA)
+
+
+class _NoRings:
+    """Stands in for the ring engine where the store alone is measured."""
+
+    safe = 0
+
+    def extend(self, first: int, last: int) -> None: ...
+    def forget(self, nodes: NDArray[np.int32]) -> None: ...
+
+
+def file_figures(payments: Stream, folder: Path, figures: dict[str, Figure]) -> None:
+    """Parquet with string ids to the graph, both cores."""
+    n, path = len(payments.time), folder / "t.parquet"
+    pq.write_table(named(payments), path)
+
+    def load(rings: bool, order: bool) -> GraphState:
+        state = GraphState(ROLES, n + STEP, Window(n, 3650 * DAY_US), entities=400_000)
+        if not rings:
+            state.rings = _NoRings()  # type: ignore[assignment]
+        runs = merged(path, chunk=STEP) if order else ((Kind.TRANSACTION, b) for b in ahead(read_transactions(path)))
+        for events in numbered(runs):
+            state.apply(events)
+        return state
+
+    from data.files import read_ahead as ahead
+
+    seconds = {
+        name: best(lambda a=arguments: load(*a), 3)
+        for name, arguments in {
+            "store": (False, False),
+            "store, in the journal's order": (False, True),
+            "all": (True, True),
+        }.items()
+    }
+    read = best(lambda: sum(len(b) for b in read_transactions(path)), 3)
+    figures["parquet_to_store"] = Figure(
+        n / seconds["store"] / 1e6, "M payments/s", 1.5, "higher", {"read and check only": n / read / 1e6}
+    )
+    figures["parquet_merged_to_store"] = Figure(n / seconds["store, in the journal's order"] / 1e6, "M payments/s")
+    figures["parquet_to_graph_with_rings"] = Figure(n / seconds["all"] / 1e6, "M payments/s", 0.3)
+    state = load(True, True)
+    begin = time.perf_counter()
+    saved = save(state, folder / "snapshots")
+    wrote = time.perf_counter() - begin
+    used = sum(length for part in saved.glob("*.bin") for length in [part.stat().st_blocks * 512])
+    verified = best(lambda: restore(saved), 3)
+    mapped = best(lambda: restore(saved, verify=False), 3)
+    figures["snapshot_write"] = Figure(used / wrote / 1e9, "GB/s", None, "higher", {"GB": used / 1e9})
+    figures["snapshot_restore"] = Figure(mapped, "s", None, "lower", {"with every checksum": verified})
+
+
+def score_figures(payments: Stream, figures: dict[str, Figure]) -> None:
+    """The scorer over the store, float32 and int8 keys and values."""
+    n = min(len(payments.time), 200_000)
+    batch = named(Stream(payments.entity[:n], payments.time[:n], payments.amount[:n])).combine_chunks().to_batches()[0]
+    for cache in ("float32", "int8"):
+        state = GraphState(ROLES, n + STEP, Window(n, 90 * DAY_US))
+        state.apply(Events(Kind.TRANSACTION, 0, batch))
+        scorer = Scorer(untrained(ROLES, cache=cache), state)
+        scorer.warm()
+        begin = time.perf_counter()
+        scorer.score(0, n)
+        figures[f"bulk_score_{cache}"] = Figure(n / (time.perf_counter() - begin), "payments/s", 10_000)
+        for size in (1, 64):
+            rows = [np.arange(n // 2 + i * size, n // 2 + (i + 1) * size) for i in range(300)]
+            times = []
+            for some in rows:
+                begin = time.perf_counter()
+                scorer.logits(some)
+                times.append((time.perf_counter() - begin) * 1e3)
+            figures[f"score_{size}_p50_{cache}"] = Figure(float(np.median(times)), "ms", None, "lower")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--transactions", type=int, default=300_000)
-    n = parser.parse_args().transactions
-    figures = {}
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        simulate(WorldConfig(transactions=n, seed=1)).write(folder)
-        path = folder / "transactions.parquet"
-        rates: dict[str, list[float]] = {"graph": [], "read only": []}
-        for _ in range(4):
-            begin = time.perf_counter()
-            for _ in read_transactions(path):
-                pass
-            rates["read only"].append(n / (time.perf_counter() - begin))
-            begin = time.perf_counter()
-            state = GraphState(ROLES)
-            for events in numbered((Kind.TRANSACTION, batch) for batch in read_transactions(path)):
-                state.apply(events)
-            rates["graph"].append(n / (time.perf_counter() - begin))
-        median = {key: float(np.median(values[1:])) for key, values in rates.items()}
-        figures["parquet_to_graph"] = Figure(
-            median["graph"], "payments/s", 300_000, "higher", {"read and check only": median["read only"]}
-        )
-        state, scorer = open_model(untrained(ROLES), rows=n)
-        for events in numbered(merged(path)):
-            state.apply(events)
-    scorer.warm()
-    begin = time.perf_counter()
-    scorer.score(0, state.store.rows)
-    figures["bulk_score"] = Figure(state.store.rows / (time.perf_counter() - begin), "payments/s", 10_000)
-    for batch in (1, 64):
-        times = []
-        for i in range(300):
-            first = n // 2 + i * batch
-            begin = time.perf_counter()
-            scorer.score(first, first + batch)
-            times.append((time.perf_counter() - begin) * 1e3)
-        figures[f"score_{batch}_p50"] = Figure(float(np.median(times)), "ms", None, "lower")
+    parser.add_argument("--transactions", type=int, default=20_000_000)
+    parser.add_argument("--no-peers", action="store_true", help="leave the rivals out")
+    options = parser.parse_args()
+    n = options.transactions
+    figures: dict[str, Figure] = {}
+    for kind in ("uniform", "zipf"):
+        store_figures(kind, stream(n, n // 10, n // 200, n // 13, kind == "zipf", 0), figures)
+        if not options.no_peers:
+            few = min(n, 1_000_000)
+            peer_figures(kind, stream(few, few // 10, few // 100, few // 10, kind == "zipf", 0), figures)
+    some = stream(min(n, 2_000_000), 150_000, 10_000, 120_000, False, 1)
+    with tempfile.TemporaryDirectory() as folder:
+        file_figures(some, Path(folder), figures)
+    score_figures(some, figures)
     write("graph", figures)
     show("graph", figures)
 

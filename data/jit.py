@@ -89,9 +89,12 @@ def chunked(run: Callable[[int, int], object], n: int, threads: int | None = Non
         threads: Threads to use; by default one for each core.
         chunk: Rows a thread takes at a time.
     """
+    if n <= chunk:  # a micro-batch does not even ask how many cores there are
+        run(0, n)
+        return
     threads = threads or len(os.sched_getaffinity(0))
     starts = range(0, n, chunk)
-    if len(starts) < 2 or threads == 1:
+    if threads == 1:
         run(0, n)
         return
     with ThreadPoolExecutor(threads) as pool:

@@ -40,7 +40,10 @@ def neighbours(view: View, rows: NDArray[np.int64], k: int) -> NDArray[np.int64]
         Rows, int64 [B, R, K], newest first; -1 where the chain or the window ends.
     """
     out = np.empty((len(rows), len(view.role_type), k), np.int64)
-    chunked(lambda i, j: walk(view, rows[i:j], out[i:j]), len(rows))
+    if len(rows) == 1:
+        walk(view, rows, out)
+    else:
+        chunked(lambda i, j: walk(view, rows[i:j], out[i:j]), len(rows))
     return out
 
 

@@ -1,0 +1,98 @@
+"""How much memory a graph takes: from the layouts of its records, and as measured on a live one."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from data.digests import ROOM
+from data.schema import role
+from graph.errors import GraphError
+from graph.forest import NODE, TIE, USE
+from graph.jumps import velocity_dtype
+from graph.state import GraphState
+from graph.store import LABEL, row_dtype
+
+DIGEST = 16  # bytes
+HEAD = 4
+BUCKET = 4
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """What a graph is to hold.
+
+    Attributes:
+        transactions: Payments in the buffer.
+        entities: Distinct entities among them, by entity type.
+        roles: Roles kept.
+        velocity: Whether exact counts and sums over time windows are kept.
+        labels: Label events held.
+        ties: Distinct pairs of an account and a device or card inside the ring window.
+    """
+
+    transactions: int
+    entities: dict[str, int]
+    roles: tuple[str, ...] = ("account", "merchant", "device")
+    velocity: bool = True
+    labels: int = 0
+    ties: int = 0
+
+
+@dataclass(frozen=True)
+class Line:
+    """One part of the memory: `count` items of `size` bytes."""
+
+    what: str
+    size: float
+    count: int
+    per: str
+
+    @property
+    def total(self) -> float:
+        """Bytes."""
+        return self.size * self.count
+
+
+def estimate(d: Deployment) -> list[Line]:
+    """The parts of a graph's memory.
+
+    Raises:
+        GraphError: Entities are missing for a role, or a number is negative.
+    """
+    types = tuple(dict.fromkeys(role(name).entity_type for name in d.roles))
+    if missing := [name for name in types if name not in d.entities]:
+        raise GraphError(f"say how many entities there are of: {', '.join(missing)}")
+    if min(d.transactions, d.labels, d.ties, *d.entities.values()) < 0:
+        raise GraphError("no number may be negative")
+    row, n, entities = row_dtype(len(d.roles)), d.transactions, sum(d.entities[t] for t in types)
+    lines = []
+    for name in row.names or ():
+        size, shape = row[name].itemsize, row[name].shape
+        each = f" ({size // shape[0]} a role)" if shape == (len(d.roles),) else ""
+        lines.append(Line(f"row: {name}{each}", size, n, "transaction"))
+    if d.velocity:
+        velocity = velocity_dtype(len(d.roles))
+        lines.append(Line("jumps and their sums, for exact windows", velocity.itemsize, n, "transaction"))
+    return [
+        *lines,
+        Line("duplicate table: digests of transaction ids", DIGEST, n, "transaction"),
+        Line("duplicate table: buckets", BUCKET / ROOM, n, "transaction"),
+        Line("id index: digests", DIGEST, entities, "entity"),
+        Line("id index: heads", HEAD, entities, "entity"),
+        Line("id index: buckets", BUCKET / ROOM, entities, "entity"),
+        Line("label events", LABEL.itemsize, d.labels, "label"),
+        Line("rings: users of each entity", USE.itemsize, entities, "entity"),
+        Line("rings: two forests", 2 * NODE.itemsize, entities, "entity"),
+        Line("rings: ties and their table", TIE.itemsize + 8, d.ties, "tie"),
+    ]
+
+
+def row_bytes(roles: Sequence[str], *, velocity: bool) -> int:
+    """Bytes of a transaction in the rows, without ids and caches."""
+    return row_dtype(len(roles)).itemsize + (velocity_dtype(len(roles)).itemsize if velocity else 0)
+
+
+def measured(state: GraphState) -> int:
+    """Bytes of a live graph that have been written to, by its own count."""
+    return int(sum(np.ceil(part.used) * part.array[:1].nbytes for part in state.parts().values()))

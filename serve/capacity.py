@@ -1,0 +1,50 @@
+"""The memory that a deployment needs, as a table for people."""
+
+import os
+
+from rich.table import Table
+
+from gnn.model import ModelConfig
+from graph.capacity import Deployment, Line, estimate, row_bytes
+
+GIB = 2**30
+
+
+def model_lines(d: Deployment, config: ModelConfig, models: int) -> list[Line]:
+    """What the live versions of a model add."""
+    size = config.layers * 2 * config.width * (1 if config.cache == "int8" else 4)
+    return [
+        Line(
+            f"keys and values of {models} live model(s), {config.cache}",
+            models * (size + 1),
+            d.transactions,
+            "transaction",
+        ),
+        Line("last scores", 8, d.transactions, "transaction"),
+    ]
+
+
+def capacity_table(d: Deployment, config: ModelConfig, models: int) -> Table:
+    """Every part, and the sums that matter.
+
+    Raises:
+        GraphError: The deployment is incomplete.
+    """
+    graph, model = estimate(d), model_lines(d, config, models)
+    lines = [*graph, *model]
+    table = Table(title=f"{d.transactions:,} transactions, {len(d.roles)} roles")
+    for name in ("part", "bytes", "per", "count", "GiB"):
+        table.add_column(name, justify="left" if name in ("part", "per") else "right")
+    for line in lines:
+        table.add_row(line.what, f"{line.size:.3g}", line.per, f"{line.count:,}", f"{line.total / GIB:.2f}")
+    table.add_section()
+    total = sum(line.total for line in lines)
+    rows = sum(line.total for line in graph if line.what.startswith(("row:", "jumps")))
+    entity = sum(line.size for line in graph if line.what in ("id index: heads", "id index: buckets"))
+    table.add_row("a transaction's row", str(row_bytes(d.roles, velocity=False)), "transaction", "", "")
+    table.add_row("with exact windows", str(row_bytes(d.roles, velocity=True)), "transaction", "", f"{rows / GIB:.2f}")
+    table.add_row("an entity besides its id", f"{entity:.3g}", "entity", "", "")
+    table.add_row("all", "", "", "", f"{total / GIB:.2f}", style="bold")
+    here = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    table.caption = f"this machine has {here / GIB:.1f} GiB" + ("" if total < here else ": not enough")
+    return table
