@@ -1,0 +1,163 @@
+"""The graph for research and notebooks: sampled neighbourhoods as PyG's `HeteroData`, entities as a NetworkX graph.
+
+Nothing here scores a payment. What is exported is what the scorer reads: the walk, the features and the ties of
+`graph.sampler` and `graph.features`, judged from each seed's own row, so that no later event can be in it.
+"""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import networkx as nx
+import numpy as np
+from numpy.typing import NDArray
+
+from graph.errors import GraphError
+from graph.features import features
+from graph.sampler import edges, neighbours
+from graph.state import GraphState
+from graph.store import GraphStore
+
+if TYPE_CHECKING:
+    from torch_geometric.data import HeteroData
+
+
+def to_hetero_data(store: GraphStore, seeds: NDArray[np.int64], k: int = 16, hops: int = 2) -> "HeteroData":
+    """The causal neighbourhoods of payments, a tree for each seed.
+
+    Trees do not share nodes: one payment can be seen by two seeds at two times, with other labels known. A payment of
+    hop h is sampled, and its label judged, from the payment of hop h - 1 that reads it, as the scorer's cache does.
+
+    Args:
+        store: The graph.
+        seeds: Rows in the buffer, int64 [B].
+        k: Past payments read for each role.
+        hops: How often.
+
+    Returns:
+        Nodes `payment` (the seeds come first): `x` float32 [N, F] features, `row` int64, `time` int64 (us), `hop` int64,
+        `seed` int64 (which seed's tree), `seed_mask` bool, `y` int64 (1 known as fraud by its reader, 0 known as
+        legitimate, -1 nothing known; -1 for seeds) and `known` bool. Nodes `<entity type>`: `node` int64, the number in
+        the graph. Edges (payment, before_by_<role>, payment) from a past payment to its reader, with `edge_attr`
+        float32 [E, 7] of `graph.sampler.EDGE_FEATURES`, and (<entity type>, <role>_of, payment).
+
+    Raises:
+        GraphError: A seed is not in the buffer, or there is none.
+    """
+    import torch
+    from torch_geometric.data import HeteroData
+
+    if not len(seeds) or seeds.min() < store.oldest or seeds.max() >= store.rows:
+        raise GraphError(f"seeds must be rows from {store.oldest} to {store.rows - 1}, at least one")
+    view, roles = store.view, store.roles
+    rows, hop, seed = [seeds], [np.zeros(len(seeds), np.int64)], [np.arange(len(seeds))]
+    label = [np.full(len(seeds), -1)]
+    ties: list[list[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]]] = [[] for _ in roles]
+    first, readers = 0, seeds
+    for h in range(1, hops + 1):
+        near = neighbours(view, readers, k)
+        tie = edges(view, readers, near)
+        after = first + len(readers)
+        number = np.where(near >= 0, after + np.cumsum(near.reshape(-1) >= 0).reshape(near.shape) - 1, -1)
+        for r in range(len(roles)):
+            b, n = np.nonzero(near[:, r] >= 0)
+            ties[r].append((number[b, r, n], first + b, tie[b, r, n]))
+        there = near >= 0
+        rows.append(near[there])
+        hop.append(np.full(int(there.sum()), h))
+        seed.append(np.broadcast_to(seed[-1][:, None, None], near.shape)[there])
+        label.append(np.where(tie[there][:, 1] > 0, tie[there][:, 2], -1).astype(np.int64))
+        first, readers = after, near[there]
+    all_rows = np.concatenate(rows)
+    data = HeteroData()
+    payment = data["payment"]
+    payment.x = torch.from_numpy(features(view, roles, all_rows))
+    payment.row, payment.hop, payment.seed = (
+        torch.from_numpy(a) for a in (all_rows, *map(np.concatenate, (hop, seed)))
+    )
+    payment.time = torch.from_numpy(store.column("time", all_rows))
+    payment.y = torch.from_numpy(np.concatenate(label))
+    payment.known, payment.seed_mask = payment.y >= 0, payment.hop == 0
+    for r, name in enumerate(roles):
+        source, target, tie = (np.concatenate(parts) for parts in zip(*ties[r], strict=True))
+        relation = data["payment", f"before_by_{name}", "payment"]
+        relation.edge_index = torch.from_numpy(np.stack([source, target]))
+        relation.edge_attr = torch.from_numpy(tie)
+    entity = store.column("entity", all_rows)
+    for number, kind in enumerate(store.ids.types):
+        mine = np.flatnonzero(store.role_type == number)
+        nodes = np.unique(entity[:, mine])
+        nodes = nodes[nodes >= 0]
+        data[kind].node = torch.from_numpy(nodes.astype(np.int64))
+        data[kind].num_nodes = len(nodes)
+        for r in mine.tolist():
+            touched = np.flatnonzero(entity[:, r] >= 0)
+            pairs = np.stack([np.searchsorted(nodes, entity[touched, r]), touched])
+            data[kind, f"{roles[r]}_of", "payment"].edge_index = torch.from_numpy(pairs)
+    return data
+
+
+def to_networkx(state: GraphState, entities: Sequence[tuple[str, str]], hops: int = 1, most: int = 2_000) -> nx.Graph:
+    """Who is tied to whom, through what and since when, around some entities: for investigators.
+
+    Args:
+        state: The graph.
+        entities: (entity type, name) of those to begin with, such as ("account", "a17").
+        hops: Payments away from them.
+        most: Payments taken in, newest first.
+
+    Returns:
+        A bipartite graph of entities, "<type>:<name>" with `kind`, `name` and `frauds` (known among the payments taken
+        in), and payments, the row number with `kind` "payment", `transaction_id`, `time` (us), `amount` (minor units)
+        and `fraud` (True, False, or None where nothing is known). An edge has the `role`.
+
+    Raises:
+        GraphError: An entity is not known, or its type.
+    """
+    store = state.store
+    nodes: dict[int, None] = {}
+    for kind, name in entities:
+        if kind not in store.ids.types:
+            raise GraphError(f"no entity type {kind!r}; there are {', '.join(store.ids.types)}")
+        node = store.ids.get(store.ids.types.index(kind), name)
+        if node < 0:
+            raise GraphError(f"no {kind} {name!r} is in the graph")
+        nodes[node] = None
+    rows: dict[int, None] = {}
+    ring = list(nodes)
+    for _ in range(hops):
+        fresh = [row for node in ring for row in _payments_of(store, node, most - len(rows)) if row not in rows]
+        rows.update(dict.fromkeys(sorted(fresh, reverse=True)[: most - len(rows)]))
+        touched = store.column("entity", np.array(list(rows), np.int64)) if rows else np.empty((0, 1), np.int32)
+        ring = [int(node) for node in np.unique(touched) if node >= 0 and int(node) not in nodes]
+        nodes.update(dict.fromkeys(ring))
+    graph = nx.Graph()
+    numbers = np.array(list(nodes), np.int64)
+    key = {}
+    for node, name in zip(numbers.tolist(), state.names(numbers), strict=True):
+        kind = store.ids.types[store.ids.kind(node)]
+        key[node] = f"{kind}:{name}"
+        graph.add_node(key[node], kind=kind, name=name, frauds=0)
+    taken = np.array(list(rows), np.int64)
+    columns: list[list[Any]] = [store.column(c, taken).tolist() for c in ("time", "amount", "label", "entity")]
+    for row, name, time, amount, label, entity in zip(rows, state.transaction_ids(taken), *columns, strict=True):
+        fraud = None if label < 0 else bool(store.labels["fraud"][label])
+        graph.add_node(row, kind="payment", transaction_id=name, time=time, amount=amount, fraud=fraud)
+        for role, node in zip(store.roles, entity, strict=True):
+            if node in key:
+                graph.add_edge(key[node], row, role=role)
+                graph.nodes[key[node]]["frauds"] += int(fraud is True)
+    return graph
+
+
+def _payments_of(store: GraphStore, node: int, most: int) -> list[int]:
+    """Rows of an entity, newest first, as far as the newest of them sees."""
+    row, found = store.newest(node), []
+    while row >= 0 and len(found) < most:
+        found.append(row)
+        role = int(np.flatnonzero(store.column("entity", np.array([row]))[0] == node)[0])
+        near = neighbours(store.view, np.array([row]), 64)[0, role]
+        found += near[near >= 0].tolist()
+        row = int(near[-1])  # -1 where the chain has ended
+        if row >= 0:
+            found.pop()
+    return found[:most]
