@@ -15,7 +15,7 @@ from data.jit import jit, signed
 
 LARGE = 0x80  # bit of `k`: the sum is in the side table
 MOST = np.iinfo(np.int64).max  # sums stay there: more than 9.2e18 minor units are not told apart
-_SUM_MOST = (1 << 32) - 1
+_SUM_MOST = _MOST_BACK = (1 << 32) - 1
 
 Records = NDArray[np.void]
 
@@ -136,8 +136,10 @@ def jump_from(
                 m = middle % capacity
                 qm = role_in(rows, role_type, m, role, node)
                 # Myers' rule: if the two jumps ahead have the same length, jump over both, else to the row before.
-                if velocity[m].k[qm] & (LARGE - 1) == kp:
-                    target = middle - signed(velocity[m].jump[qm])
+                # A jump may lead out of the buffer, by many of its lengths (ever faster payments), not out of 32 bits.
+                beyond = middle - signed(velocity[m].jump[qm])
+                if velocity[m].k[qm] & (LARGE - 1) == kp and row - beyond <= _MOST_BACK:
+                    target = beyond
                     k = kp + 1
                     amount = added(amount, added(jump_sum(velocity, sums, p, q), jump_sum(velocity, sums, m, qm)))
     x.jump[role] = row - target

@@ -39,7 +39,7 @@ def payments(
 def sharing(
     seed: int, n: int, most: int = 40, fresh: float = 0.25, labels: float = 0.3, reach: int = 300, gap_us: int = HOUR_US
 ) -> Iterator[Events]:
-    """Payments of accounts that share devices and cards for a while and are then followed by others.
+    """Payments of accounts that share devices and cards, and pay each other, for a while, and are followed by others.
 
     Now and then an account of long ago comes back, a device becomes a hub, time stands still for a whole batch or
     jumps by weeks. Labels follow, of payments up to `reach` rows back, known or unknown to the graph by then, and some
@@ -66,6 +66,9 @@ def sharing(
         device[rng.random(size) < 0.15] = -1
         card = np.where(rng.random(size) < 0.5, 1_000_000 + account // 6, 2_000_000 + row + np.arange(size))
         card[rng.random(size) < 0.4] = -1
+        payee = np.where(rng.random(size) < 0.1, account, account // 5 * 5 + rng.integers(0, 6, size))
+        payee = np.where(rng.random(size) < 0.04, int(base) // 30 * 30, payee)  # whom many pay
+        payee[rng.random(size) < 0.6] = -1
         kind = rng.random()
         gaps = rng.exponential(gap_us, size).astype(np.int64)
         if kind < 0.1:
@@ -74,7 +77,8 @@ def sharing(
             gaps[rng.integers(size)] += int(rng.choice([3, 20, 45])) * DAY_US
         times = time + np.cumsum(gaps)
         time = int(times[-1])
-        entities = {"account": account, "merchant": rng.integers(0, 20, size), "device": device, "card": card}
+        entities = {"account": account, "merchant": rng.integers(0, 20, size), "device": device}
+        entities |= {"card": card, "payee": payee}
         late = np.where(rng.random(size) < 0.1, rng.integers(0, 3 * DAY_US, size), 0)
         yield Events(Kind.TRANSACTION, offset, payments(row, entities, times - late, rng.integers(0, 10_000, size)))
         offset += size

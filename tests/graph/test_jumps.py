@@ -158,6 +158,21 @@ def test_sums_stay_at_their_most():
         assert reach(view, row, row, int(entity[0, role]), 2, row - 1, role, 0, 0) == (row - 2, role, 1, MOST - 5)
 
 
+@pytest.mark.parametrize(("back", "k"), [((1 << 32) - 3, 2), ((1 << 32) - 2, 1)])
+def test_a_jump_that_would_not_fit_into_32_bits_is_not_made(back, k):
+    """Each jump is shorter than the buffer plus the one that it goes on with, so they could add up to more."""
+    store = GraphStore(ROLES, 40, Window(30, FOR_EVER))
+    store.ids.meta[USED] = 20
+    entity = np.array([[0, 10, -1, -1]] * 3, np.int32)
+    append = Batch(entity, np.arange(3), np.full(3, 7), np.zeros((3, 4), np.uint8))
+    store.append(append, 0)
+    store.velocity["jump"][1, 0] = back  # as if it led far out of a buffer of billions
+    store.append(Batch(*(column[:1] for column in append)), 3)
+    assert store.velocity["k"][3].tolist()[:2] == [k, 2]
+    assert store.velocity["jump"][3].tolist()[:2] == [back + 2 if k == 2 else 1, 3]
+    assert store.velocity["sum"][3].tolist()[:2] == [21 if k == 2 else 7, 21]
+
+
 @pytest.mark.parametrize("transfers", [False, True])
 def test_any_payment_of_a_chain_is_logarithmically_many_steps_away(transfers):
     """In transfers A -> B -> A -> ... both accounts' chains go through the two roles in turn."""
