@@ -34,7 +34,7 @@ def to_hetero_data(store: GraphStore, seeds: NDArray[np.int64], k: int = 16, hop
         hops: How often.
 
     Returns:
-        Nodes `payment` (the seeds come first): `x` float32 [N, F] features, `row` int64, `time` int64 (us), `hop` int64,
+        Nodes `payment`, seeds first: `x` float32 [N, F] features, `row` int64, `time` int64 (us), `hop` int64,
         `seed` int64 (which seed's tree), `seed_mask` bool, `y` int64 (1 known as fraud by its reader, 0 known as
         legitimate, -1 nothing known; -1 for seeds) and `known` bool. Nodes `<entity type>`: `node` int64, the number in
         the graph. Edges (payment, before_by_<role>, payment) from a past payment to its reader, with `edge_attr`
@@ -71,9 +71,8 @@ def to_hetero_data(store: GraphStore, seeds: NDArray[np.int64], k: int = 16, hop
     data = HeteroData()
     payment = data["payment"]
     payment.x = torch.from_numpy(features(view, roles, all_rows))
-    payment.row, payment.hop, payment.seed = (
-        torch.from_numpy(a) for a in (all_rows, *map(np.concatenate, (hop, seed)))
-    )
+    payment.row, payment.hop = torch.from_numpy(all_rows), torch.from_numpy(np.concatenate(hop))
+    payment.seed = torch.from_numpy(np.concatenate(seed))
     payment.time = torch.from_numpy(store.column("time", all_rows))
     payment.y = torch.from_numpy(np.concatenate(label))
     payment.known, payment.seed_mask = payment.y >= 0, payment.hop == 0
@@ -83,8 +82,8 @@ def to_hetero_data(store: GraphStore, seeds: NDArray[np.int64], k: int = 16, hop
         relation.edge_index = torch.from_numpy(np.stack([source, target]))
         relation.edge_attr = torch.from_numpy(tie)
     entity = store.column("entity", all_rows)
-    for number, kind in enumerate(store.ids.types):
-        mine = np.flatnonzero(store.role_type == number)
+    for type_number, kind in enumerate(store.ids.types):
+        mine = np.flatnonzero(store.role_type == type_number)
         nodes = np.unique(entity[:, mine])
         nodes = nodes[nodes >= 0]
         data[kind].node = torch.from_numpy(nodes.astype(np.int64))
@@ -151,7 +150,8 @@ def to_networkx(state: GraphState, entities: Sequence[tuple[str, str]], hops: in
 
 def _payments_of(store: GraphStore, node: int, most: int) -> list[int]:
     """Rows of an entity, newest first, as far as the newest of them sees."""
-    row, found = store.newest(node), []
+    row = store.newest(node)
+    found: list[int] = []
     while row >= 0 and len(found) < most:
         found.append(row)
         role = int(np.flatnonzero(store.column("entity", np.array([row]))[0] == node)[0])
