@@ -34,6 +34,7 @@ from graph.store import DAY_US, STEP, Batch, GraphStore, Window
 
 ROLES = ("account", "merchant", "device")
 K = 16
+START_US = 1_700_000_000_000_000
 IN_FLIGHT = 64  # reads asked for ahead when the limit is measured
 
 
@@ -183,7 +184,7 @@ def named(payments: Stream) -> pa.Table:
     n = len(payments.time)
     columns: dict[str, Any] = {
         "transaction_id": pa.array(np.arange(n)).cast(pa.string()),
-        "timestamp": pa.array(payments.time).cast(pa.timestamp("us", tz="UTC")),
+        "timestamp": pa.array(START_US + payments.time).cast(pa.timestamp("us", tz="UTC")),
         "amount": pa.array(payments.amount),
         "currency": pa.repeat("EUR", n),
         **{f"{role}_id": pa.array(payments.entity[:, r]).cast(pa.string()) for r, role in enumerate(ROLES)},
