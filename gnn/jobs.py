@@ -144,31 +144,15 @@ def judge(
         probability: Their scores.
         start: Judge from here on.
         stop: Judge up to here.
-        protocol: `plain`: all of them, or, where the labels also say "legitimate", the labelled ones. `handbook`: the
-            Fraud Detection Handbook's test set (chapter 3), without cards that are known for fraud on the day.
+        protocol: See `selection`.
         truth: Truth of a simulated world, for recall by ring kind.
 
     Raises:
         ModelError: An unknown protocol, or nothing to judge.
     """
-    check_protocol(protocol)
+    chosen = selection(judged, start, stop, protocol)
     payments = judged.payments
-    time = payments["timestamp"].cast(pa.int64()).to_numpy()
-    account = payments["account_id"].combine_chunks().dictionary_encode().indices.to_numpy()
-    chosen = np.ones(len(time), bool)
-    if start is not None:
-        chosen &= time >= _us(start)
-    if stop is not None:
-        chosen &= time < _us(stop)
-    if not chosen.any():
-        raise ModelError("no payment to judge between --from and --until")
-    if protocol == "handbook":
-        first, last = (datetime.fromtimestamp(time[chosen][i] / 1e6, UTC).date() for i in (0, -1))
-        train_start = first - timedelta(days=14)  # seven days of training and seven in which their labels arrive
-        days = (last - first).days + 1
-        chosen &= handbook_split(time, account, judged.fraud, train_start=train_start, test_days=days)[1]
-    elif judged.labelled.any() and (judged.labelled & ~judged.fraud).sum() > judged.fraud.sum():
-        chosen &= judged.labelled
+    time, account = _times(payments), _accounts(payments)
     kind = None
     if truth is not None:
         kinds = pq.read_table(truth, columns=["transaction_id", "ring_kind"])
@@ -185,6 +169,45 @@ def judge(
     )
 
 
+def selection(
+    judged: Judged, start: datetime | None = None, stop: datetime | None = None, protocol: str = "plain"
+) -> NDArray[np.bool_]:
+    """Which payments of a history are judged.
+
+    Args:
+        judged: All payments of the history.
+        start: Judge from here on.
+        stop: Judge up to here.
+        protocol: `plain`: all of them, or, where the labels also say "legitimate", the labelled ones. `handbook`: the
+            Fraud Detection Handbook's test set (chapter 3), without cards that are known for fraud on the day.
+
+    Returns:
+        bool, one for each payment.
+
+    Raises:
+        ModelError: An unknown protocol, or nothing to judge.
+    """
+    check_protocol(protocol)
+    time = _times(judged.payments)
+    chosen = np.ones(len(time), bool)
+    if start is not None:
+        chosen &= time >= _us(start)
+    if stop is not None:
+        chosen &= time < _us(stop)
+    if not chosen.any():
+        raise ModelError("no payment to judge between --from and --until")
+    if protocol == "handbook":
+        first, last = (datetime.fromtimestamp(time[chosen][i] / 1e6, UTC).date() for i in (0, -1))
+        train_start = first - timedelta(days=14)  # seven days of training and seven in which their labels arrive
+        days = (last - first).days + 1
+        chosen &= handbook_split(
+            time, _accounts(judged.payments), judged.fraud, train_start=train_start, test_days=days
+        )[1]
+    elif judged.labelled.any() and (judged.labelled & ~judged.fraud).sum() > judged.fraud.sum():
+        chosen &= judged.labelled
+    return chosen
+
+
 def check_protocol(protocol: str) -> None:
     """Refuse an unknown protocol: at once, and not after hours of training.
 
@@ -197,3 +220,14 @@ def check_protocol(protocol: str) -> None:
 
 def _us(moment: datetime) -> int:
     return int(pa.scalar(moment, pa.timestamp("us", tz="UTC")).value)
+
+
+def _times(payments: pa.Table) -> NDArray[np.int64]:
+    times: NDArray[np.int64] = payments["timestamp"].cast(pa.int64()).to_numpy()
+    return times
+
+
+def _accounts(payments: pa.Table) -> NDArray[np.integer]:
+    """A number for each account, [n]."""
+    numbers: NDArray[np.integer] = payments["account_id"].combine_chunks().dictionary_encode().indices.to_numpy()
+    return numbers

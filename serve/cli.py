@@ -132,6 +132,9 @@ def evaluate(
     ] = "plain",
     truth: Annotated[Path | None, typer.Option(help="Truth of a simulated world, for recall by ring kind.")] = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the metrics here as well.")] = None,
+    against: Annotated[
+        bool, typer.Option("--against", help="Train boosted trees, a regression and rules beside it, and compare.")
+    ] = False,
     device: Device = "auto",
     strict: Strict = False,
 ) -> None:
@@ -143,24 +146,32 @@ def evaluate(
 
     with plain_errors(), progress() as report:
         refusals = Refusals()
-        metrics = evaluate_files(
-            model,
-            transactions,
-            labels,
-            start=when(start, "--from"),
-            stop=when(until, "--until"),
-            protocol=protocol,
-            truth=truth,
-            device=device,
-            strict=strict,
-            on_refusal=refusals,
-            report=report,
-        )
+        options: dict[str, Any] = {
+            "start": when(start, "--from"),
+            "stop": when(until, "--until"),
+            "protocol": protocol,
+            "truth": truth,
+            "device": device,
+            "strict": strict,
+            "on_refusal": refusals,
+            "report": report,
+        }
+        if against:
+            from gnn.against import against_dict, against_table, evaluate_against
+            from serve.policy import rules_score
+
+            beside = evaluate_against(
+                model, transactions, labels, rules={"rules": lambda state, rows: rules_score(state, rows)[0]}, **options
+            )
+            content, table = against_dict(beside), against_table(beside)
+        else:
+            metrics = evaluate_files(model, transactions, labels, **options)
+            content, table = to_dict(metrics), as_table(metrics)
     refusals.summary()
-    out.print(as_table(metrics))
+    out.print(table)
     if json_file:
         json_file.parent.mkdir(parents=True, exist_ok=True)
-        json_file.write_text(json.dumps(to_dict(metrics), indent=2) + "\n")
+        json_file.write_text(json.dumps(content, indent=2) + "\n")
 
 
 @app.command(epilog=example("rescore --model var/model --transactions t.parquet --labels l.parquet --out var/scores"))

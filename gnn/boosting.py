@@ -1,0 +1,284 @@
+"""Rivals of the network: boosted trees and a logistic regression on the same rows, labels, delay and validation.
+
+What a fraud team would train in its place. On honest data boosted trees with graph features beat most published graph
+networks, so they stand beside ours in every table of quality (`ringwatch evaluate --against`). Their inputs, from the
+poorest to the richest: a payment's own columns; those and our point-in-time features of its entities (XGB-Graph of
+Tang et al., NeurIPS 2023, with features that cannot see the future); and these with the last payments of every entity
+one by one, which is all that the network reads itself.
+
+The trees are scikit-learn's histogram trees: as good here as LightGBM (docs/quality.md), and a dependency already.
+"""
+
+import copy
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.ensemble import HistGradientBoostingClassifier
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import average_precision_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from gnn.calibrate import PlattScaling
+from gnn.train import Targets
+from graph.features import feature_names, features
+from graph.sampler import EDGE_FEATURES, edges, neighbours
+from graph.state import GraphState
+
+INPUTS: Final = ("columns", "features", "history")
+TIES: Final = ("age", "labelled", "fraud", "amount_gap", "shared_roles")  # the other ties only restate the age
+JUDGED: Final = 60_000  # validation payments that a choice rests on, as many as the network's
+BLOCK: Final = 1 << 16  # rows whose inputs are made at once
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One setting of the trees.
+
+    Attributes:
+        leaves: Of a tree, at most.
+        rows: Payments in a leaf, at least: fewer, and trees collapse under imbalance.
+        burn_in: Share of the training payments left out at their beginning, where entities have no history yet.
+    """
+
+    leaves: int = 31
+    rows: int = 200
+    burn_in: float = 0.0
+
+
+@dataclass(frozen=True)
+class BoostingConfig:
+    """How to train trees: their whole budget.
+
+    Attributes:
+        settings: Tried one after the other; validation AP chooses.
+        rate: Shrinkage.
+        trees: At most.
+        step: Trees between two looks at the validation payments.
+        patience: Looks without a better validation AP before a setting stops.
+        negatives: Payments not known as fraud for each fraud.
+        neighbours: Past payments of each entity in the richest inputs.
+        seed: Of the draw of payments.
+    """
+
+    settings: tuple[Setting, ...] = (Setting(), Setting(burn_in=0.25))
+    rate: float = 0.1
+    trees: int = 400
+    step: int = 25
+    patience: int = 2
+    negatives: int = 25
+    neighbours: int = 16
+    seed: int = 0
+
+
+class Classifier(Protocol):
+    """What scikit-learn's classifiers have in common here."""
+
+    def decision_function(self, x: NDArray[np.float32]) -> NDArray[np.float64]:
+        """Log-odds of fraud, [n]."""
+
+
+@dataclass(frozen=True)
+class Rival:
+    """A trained rival.
+
+    Attributes:
+        name: As in the table.
+        inputs: One of `INPUTS`.
+        neighbours: Past payments of each entity in its inputs.
+        model: Log-odds from inputs.
+        calibration: From log-odds to probability.
+        facts: How it was chosen: setting, trees, validation AP.
+    """
+
+    name: str
+    inputs: str
+    neighbours: int
+    model: Classifier
+    calibration: PlattScaling
+    facts: dict[str, Any]
+
+    def probability(self, state: GraphState, rows: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Fraud probabilities of rows, float64 [n]."""
+        parts = [np.empty(0)]
+        for i in range(0, len(rows), BLOCK):
+            x = rival_inputs(state, rows[i : i + BLOCK], self.inputs, self.neighbours)
+            parts.append(self.calibration.probability(self.model.decision_function(x)))
+        return np.concatenate(parts)
+
+
+def input_names(roles: Sequence[str], inputs: str, k: int) -> tuple[str, ...]:
+    """Names of the columns of `rival_inputs`."""
+    names = feature_names(roles)
+    if inputs == "columns":
+        names = tuple(name for name in names if name.startswith("payment."))
+    names = (*names, "category.currency", "category.channel", "category.mcc", "category.country")
+    if inputs == "history":
+        names += tuple(f"{role}.{n}.{tie}" for role in roles for n in range(k) for tie in TIES)
+    return names
+
+
+def rival_inputs(state: GraphState, rows: NDArray[np.int64], inputs: str, k: int) -> NDArray[np.float32]:
+    """What a rival reads of rows, each as of itself.
+
+    Args:
+        state: The graph.
+        rows: Rows still in the buffer, int64 [n].
+        inputs: One of `INPUTS`.
+        k: Past payments of each entity, for `history`.
+
+    Returns:
+        float32 [n, C] in the order of `input_names`; NaN for a past payment that is not there.
+    """
+    view, roles = state.store.view, state.store.roles
+    x = features(view, roles, rows)
+    if inputs == "columns":
+        x = x[:, [i for i, name in enumerate(feature_names(roles)) if name.startswith("payment.")]]
+    parts = [x, state.store.column("category", rows).astype(np.float32)]
+    if inputs == "history":
+        near = neighbours(view, rows, k)
+        ties = edges(view, rows, near)[..., [EDGE_FEATURES.index(tie) for tie in TIES]]
+        ties[near < 0] = np.nan
+        parts.append(ties.reshape(len(rows), -1))
+    return np.concatenate(parts, 1)
+
+
+def fit_rivals(
+    state: GraphState,
+    targets: Targets,
+    config: BoostingConfig | None = None,
+    report: Callable[[str, float], None] = lambda what, share: None,
+) -> list[Rival]:
+    """Train every rival on what the network was trained on.
+
+    Args:
+        state: The graph; events after the training may already be in it, for rows read their own past only.
+        targets: From `gnn.train.make_targets` at the moment the network was trained.
+        config: How to train.
+        report: Called with progress.
+
+    Returns:
+        A logistic regression, then trees from the poorest to the richest inputs.
+    """
+    config = config or BoostingConfig()
+    rows, validation = drawn(targets, config), targets.validation
+    y, known = targets.fraud[rows] > 0, targets.fraud[validation] > 0
+    found = []
+    for number, inputs in enumerate(INPUTS):
+        report("training rivals", number / len(INPUTS))
+        x, v = (rival_inputs(state, r, inputs, config.neighbours) for r in (rows, validation))
+        if inputs == "features":
+            plain = make_pipeline(StandardScaler(), LogisticRegression(max_iter=500))
+            width = x.shape[1] - 4  # hashed categories are names, not numbers
+            linear = _Linear(plain.fit(x[:, :width], y), width)
+            found.append(_rival("logistic", inputs, config, linear, v, known, {}))
+        trees, facts = fit_trees(x, y, v, known, config, categories(state.store.roles, inputs, config.neighbours))
+        found.append(_rival(f"trees: {inputs}", inputs, config, trees, v, known, facts))
+    return found
+
+
+def drawn(targets: Targets, config: BoostingConfig) -> NDArray[np.int64]:
+    """The payments that trees learn from, in order: all frauds, and so many of the rest for each, int64 [n]."""
+    train = targets.train
+    fraud = targets.fraud[train] > 0
+    positive, negative = train[fraud], train[~fraud]
+    most = min(len(negative), config.negatives * len(positive))
+    chosen = np.random.default_rng(config.seed).choice(negative, most, replace=False)
+    return np.sort(np.concatenate([positive, chosen]))
+
+
+def categories(roles: Sequence[str], inputs: str, k: int) -> NDArray[np.bool_]:
+    """Which inputs are hashed categories, bool [C]."""
+    return np.array([name.startswith("category.") for name in input_names(roles, inputs, k)])
+
+
+def fit_trees(
+    x: NDArray[np.float32],
+    y: NDArray[np.bool_],
+    validation: NDArray[np.float32],
+    known: NDArray[np.bool_],
+    config: BoostingConfig,
+    categorical: NDArray[np.bool_] | None = None,
+) -> tuple[HistGradientBoostingClassifier, dict[str, Any]]:
+    """Boosted trees; setting and number of trees are those of the best AP on later payments.
+
+    Args:
+        x: Inputs in order of time, float32 [n, C].
+        y: Fraud, bool [n].
+        validation: Inputs of later payments, float32 [m, C].
+        known: Fraud, bool [m].
+        config: How to train.
+        categorical: Which inputs are categories, bool [C].
+
+    Returns:
+        The trees, and how they were chosen.
+    """
+    judged = np.arange(len(known))
+    if len(judged) > JUDGED:
+        judged = np.sort(np.random.default_rng(0).choice(judged, JUDGED, replace=False))
+    best: tuple[float, Setting, HistGradientBoostingClassifier] | None = None
+    for setting in config.settings:
+        first = int(setting.burn_in * len(y))
+        if not 0 < y[first:].sum() < len(y) - first:
+            continue
+        model, top, since = _trees(setting, config, categorical), -1.0, 0
+        while since < config.patience and model.max_iter < config.trees:
+            model.max_iter += config.step
+            model.fit(x[first:], y[first:])
+            ap = float(average_precision_score(known[judged], model.decision_function(validation[judged])))
+            since = 0 if ap > top else since + 1
+            top = max(top, ap)
+            if best is None or ap > best[0]:
+                best = ap, setting, copy.deepcopy(model)
+    assert best is not None  # the first setting leaves nothing out
+    ap, setting, model = best
+    return model, {
+        "leaves": setting.leaves,
+        "rows_in_a_leaf": setting.rows,
+        "burn_in": setting.burn_in,
+        "trees": model.max_iter,
+        "validation_ap": ap,
+    }
+
+
+def _trees(
+    setting: Setting, config: BoostingConfig, categorical: NDArray[np.bool_] | None
+) -> HistGradientBoostingClassifier:
+    """Trees that go on where their last fit ended, none yet."""
+    return HistGradientBoostingClassifier(
+        learning_rate=config.rate,
+        max_leaf_nodes=setting.leaves,
+        min_samples_leaf=setting.rows,
+        max_iter=0,
+        early_stopping=False,
+        warm_start=True,
+        categorical_features=categorical,
+        random_state=config.seed,
+    )
+
+
+@dataclass(frozen=True)
+class _Linear:
+    """A linear model on the first columns."""
+
+    model: Any
+    width: int
+
+    def decision_function(self, x: NDArray[np.float32]) -> NDArray[np.float64]:
+        return np.asarray(self.model.decision_function(x[:, : self.width]), np.float64)
+
+
+def _rival(
+    name: str,
+    inputs: str,
+    config: BoostingConfig,
+    model: Classifier,
+    validation: NDArray[np.float32],
+    known: NDArray[np.bool_],
+    facts: dict[str, Any],
+) -> Rival:
+    calibration = PlattScaling.fit(np.asarray(model.decision_function(validation), np.float64), known)
+    return Rival(name, inputs, config.neighbours, model, calibration, facts)
