@@ -268,20 +268,24 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--transactions", type=int, default=20_000_000)
     parser.add_argument("--no-peers", action="store_true", help="leave the rivals out")
+    parser.add_argument("--files-only", action="store_true", help="files, snapshots and the scorer alone")
     options = parser.parse_args()
     n = options.transactions
     figures: dict[str, Figure] = {}
-    for kind in ("uniform", "zipf"):
+    for kind in () if options.files_only else ("uniform", "zipf"):
         store_figures(kind, stream(n, n // 10, n // 200, n // 13, kind == "zipf", 0), figures)
         if not options.no_peers:
             few = min(n, 1_000_000)
             peer_figures(kind, stream(few, few // 10, few // 100, few // 10, kind == "zipf", 0), figures)
-    some = stream(min(n, 2_000_000), 150_000, 10_000, 120_000, False, 1)
+    if figures:
+        write("graph", figures)
+        show("graph", figures)
+    some, figures = stream(min(n, 2_000_000), 150_000, 10_000, 120_000, False, 1), {}
     with tempfile.TemporaryDirectory() as folder:
         file_figures(some, Path(folder), figures)
     score_figures(some, figures)
-    write("graph", figures)
-    show("graph", figures)
+    write("graph_files", figures)
+    show("graph_files", figures)
 
 
 if __name__ == "__main__":
