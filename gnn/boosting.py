@@ -6,7 +6,8 @@ poorest to the richest: a payment's own columns; those and our point-in-time fea
 Tang et al., NeurIPS 2023, with features that cannot see the future); and these with the last payments of every entity
 one by one, which is all that the network reads itself.
 
-The trees are scikit-learn's histogram trees: as good here as LightGBM (docs/quality.md), and a dependency already.
+The trees are scikit-learn's histogram trees, a dependency already. Beside LightGBM they were measured on a payment's
+own columns alone (Handbook, validation AP .2369 against .2365, one run).
 """
 
 import copy
