@@ -164,15 +164,15 @@ class RingIndex:
         if len(nodes) and len(self._ties.uses) > int(nodes.max()):
             self._ties.uses[nodes] = np.zeros(1, self._ties.uses.dtype)
 
-    def ring(self, ring_id: str) -> Ring | None:
-        """The ring of that id, or the one it has merged into; None where there is none (any more)."""
+    def ring(self, ring_id: str, score: Scores | None = None) -> Ring | None:
+        """The ring of that id, or the one it has merged into; None where there is none (any more). See `rings`."""
         number = _number(ring_id)
         heirs = self._ties.heirs[: self._ties.progress["retired"][0]]
         table = standing(self._live)
         while number >= 0:
             at = int(np.searchsorted(self._ids, number))
             if at < len(self._ids) and self._ids[at] == number and table[at, 0] >= 0:
-                return self._ring(at, table[at], None)
+                return self._ring(at, table[at], score)
             # The newest entry counts; an heir is always older than the ring it follows, so this ends.
             entries = np.flatnonzero(heirs["id"] == number)
             number = int(heirs["heir"][entries[-1]]) if len(entries) else -1

@@ -1,5 +1,6 @@
 """The command line. Each command is a thin door: it reads options, calls one function and shows what came of it."""
 
+import math
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -290,6 +291,9 @@ def capacity(
     names = tuple(roles.split(","))
     given = {"account": accounts, "merchant": merchants, "device": devices}
     with plain_errors():
+        numbers = (transactions, accounts, merchants, devices, others, labels, ties or 0)
+        if not all(math.isfinite(number) for number in numbers):
+            fail("every number must be finite")
         if cache not in ("int8", "float32"):
             fail(f"--cache must be int8 or float32, not {cache!r}")
         deployment = Deployment(
@@ -342,6 +346,7 @@ def rings(
     labels: Labels = None,
     limit: Annotated[int, typer.Option(min=1, help="Rings to show, riskiest first.")] = 10,
     draw: Annotated[Path | None, typer.Option(help="Draw each ring into this folder.")] = None,
+    strict: Strict = False,
 ) -> None:
     """List the riskiest rings of a history."""
     from serve.rings import draw_rings, find_rings, rings_table
@@ -349,11 +354,15 @@ def rings(
     if (transactions is None) == (journal is None):
         fail("give either --transactions or --journal")
     with plain_errors(), progress() as report:
-        state, found = find_rings(model, journal, transactions, labels, limit, report)
+        refusals = Refusals()
+        state, found = find_rings(
+            model, journal, transactions, labels, limit, report, strict=strict, on_refusal=refusals
+        )
         out.print(rings_table(found))
         if draw is not None:
             for path in draw_rings(state, found, draw):
                 out.print(escape(str(path)))
+    refusals.summary()
 
 
 @app.command(epilog=example("demo --out var/demo"))

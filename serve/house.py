@@ -181,12 +181,16 @@ class House:
     def rings(self, limit: int) -> list[Ring]:
         """The riskiest rings."""
         with self._lock:
-            return self.state.rings.rings(limit, score=lambda rows: self.probability[rows % self.state.store.capacity])
+            return self.state.rings.rings(limit, score=self._scores)
 
     def ring(self, ring_id: str) -> Ring | None:
         """One ring."""
         with self._lock:
-            return self.state.rings.ring(ring_id)
+            return self.state.rings.ring(ring_id, score=self._scores)
+
+    def _scores(self, rows: NDArray[np.int64]) -> NDArray[np.float64]:
+        """The probabilities given to payments."""
+        return self.probability[rows % self.state.store.capacity]
 
     def transaction_ids(self, rows: Sequence[int]) -> list[str]:
         """The ids of payments."""

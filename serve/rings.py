@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.table import Table
 
+from data.files import OnRefusal
 from data.journal import KeptEvents, Kind, SqliteJournal
 from data.sources import merged
 from gnn.artifact import load
@@ -27,6 +28,9 @@ def find_rings(
     labels: Path | None = None,
     limit: int = 10,
     report: Report = lambda what, share: None,
+    *,
+    strict: bool = False,
+    on_refusal: OnRefusal | None = None,
 ) -> tuple[GraphState, list[Ring]]:
     """Replay a journal or files, and rank the rings as of their end.
 
@@ -37,6 +41,8 @@ def find_rings(
         labels: their labels.
         limit: Rings, riskiest first.
         report: Called with progress.
+        strict: Stop at the first refused row.
+        on_refusal: Told of each refused row.
 
     Raises:
         ServeError: There is no such journal.
@@ -49,7 +55,7 @@ def find_rings(
             kept = KeptEvents(opened.replay())
     else:
         assert transactions is not None
-        kept = KeptEvents(numbered(merged(transactions, labels)))
+        kept = KeptEvents(numbered(merged(transactions, labels, strict=strict, on_refusal=on_refusal)))
     expected = sum(len(e.batch) for e in kept.events if e.kind is Kind.TRANSACTION)
     state, scorer = open_model(artifact, rows=expected, source=kept)
     probability = np.zeros(expected, np.float64)

@@ -33,6 +33,8 @@ def ringwatch(*words: str | int | Path) -> subprocess.CompletedProcess[str]:
         (["dataset", "mnist", "--source", "x", "--out", "x"], "handbook, s-ffsd"),
         (["ingest", "--transactions", "nowhere.parquet"], "nowhere.parquet"),
         (["rings", "--model", "nowhere", "--journal", "j"], "no readable model"),
+        (["capacity", "--transactions", "inf", "--accounts", "1"], "finite"),
+        (["capacity", "--transactions", "3e9", "--accounts", "1"], "fewer than"),
     ],
 )
 def test_bad_input_is_one_clear_line_and_status_2(words, said):
@@ -86,3 +88,17 @@ def test_every_command_has_help_with_an_example(command: str, capsys: pytest.Cap
 def test_the_commands_are_those_of_the_readme() -> None:
     asked = {"simulate", "dataset", "train", "evaluate", "rescore", "serve", "ingest", "rings", "demo"}
     assert asked <= set(COMMANDS)
+
+
+def test_rings_of_a_file_tell_how_many_rows_were_refused(tmp_path):
+    untrained(("account", "merchant", "device")).save(tmp_path / "model")
+    file = tmp_path / "t.csv"
+    rows = [f"t{i},2026-01-01T00:00:0{i}Z,a{i},m1,d1,{100 if i else -5},EUR" for i in range(5)]
+    names = "transaction_id,timestamp,account_id,merchant_id,device_id,amount,currency"
+    file.write_text("\n".join([names, *rows]) + "\n")
+    words = ("rings", "--model", tmp_path / "model", "--transactions", file)
+    done = ringwatch(*words)
+    assert done.returncode == 0, done.stderr
+    assert "row 0: amount" in done.stdout + done.stderr
+    assert "1 row" in done.stdout + done.stderr
+    assert ringwatch(*words, "--strict").returncode == 2
