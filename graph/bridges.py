@@ -24,8 +24,10 @@ if TYPE_CHECKING:
 def to_hetero_data(store: GraphStore, seeds: NDArray[np.int64], k: int = 16, hops: int = 2) -> "HeteroData":
     """The causal neighbourhoods of payments, a tree for each seed.
 
-    Trees do not share nodes: one payment can be seen by two seeds at two times, with other labels known. A payment of
-    hop h is sampled, and its label judged, from the payment of hop h - 1 that reads it, as the scorer's cache does.
+    Trees share no node, entities included, so no message passes between seeds, whatever edges a model adds; one payment
+    can be seen by two seeds at two times, with other labels known. A payment of hop h is sampled, and its label judged,
+    from the payment of hop h - 1 that reads it, as the scorer's cache does. In a buffer that has wrapped, features of
+    payments near its old end count only what it still holds.
 
     Args:
         store: The graph.
@@ -36,18 +38,21 @@ def to_hetero_data(store: GraphStore, seeds: NDArray[np.int64], k: int = 16, hop
     Returns:
         Nodes `payment`, seeds first: `x` float32 [N, F] features, `row` int64, `time` int64 (us), `hop` int64,
         `seed` int64 (which seed's tree), `seed_mask` bool, `y` int64 (1 known as fraud by its reader, 0 known as
-        legitimate, -1 nothing known; -1 for seeds) and `known` bool. Nodes `<entity type>`: `node` int64, the number in
-        the graph. Edges (payment, before_by_<role>, payment) from a past payment to its reader, with `edge_attr`
-        float32 [E, 7] of `graph.sampler.EDGE_FEATURES`, and (<entity type>, <role>_of, payment).
+        legitimate, -1 nothing known; -1 for seeds) and `known` bool. Nodes `<entity type>`, one for each tree that has
+        it: `node` int64, the number in the graph, and `seed` int64. Edges (payment, before_by_<role>, payment) from a
+        past payment to its reader, with `edge_attr` float32 [E, 7] of `graph.sampler.EDGE_FEATURES`, and
+        (<entity type>, <role>_of, payment).
 
     Raises:
-        GraphError: A seed is not in the buffer, or there is none.
+        GraphError: A seed is not in the buffer, or there is none; or `k` or `hops` is below 1.
     """
     import torch
     from torch_geometric.data import HeteroData
 
     if not len(seeds) or seeds.min() < store.oldest or seeds.max() >= store.rows:
         raise GraphError(f"seeds must be rows from {store.oldest} to {store.rows - 1}, at least one")
+    if k < 1 or hops < 1:
+        raise GraphError(f"k ({k}) and hops ({hops}) must be at least 1")
     view, roles = store.view, store.roles
     rows, hop, seed = [seeds], [np.zeros(len(seeds), np.int64)], [np.arange(len(seeds))]
     label = [np.full(len(seeds), -1)]
@@ -81,16 +86,17 @@ def to_hetero_data(store: GraphStore, seeds: NDArray[np.int64], k: int = 16, hop
         relation = data["payment", f"before_by_{name}", "payment"]
         relation.edge_index = torch.from_numpy(np.stack([source, target]))
         relation.edge_attr = torch.from_numpy(tie)
-    entity = store.column("entity", all_rows)
+    # An entity of a tree: the seed in the upper half, the node in the lower.
+    tree = np.concatenate(seed)[:, None] << 32 | store.column("entity", all_rows)
+    present = store.column("entity", all_rows) >= 0
     for type_number, kind in enumerate(store.ids.types):
         mine = np.flatnonzero(store.role_type == type_number)
-        nodes = np.unique(entity[:, mine])
-        nodes = nodes[nodes >= 0]
-        data[kind].node = torch.from_numpy(nodes.astype(np.int64))
-        data[kind].num_nodes = len(nodes)
+        of_trees = np.unique(tree[:, mine][present[:, mine]])
+        data[kind].node, data[kind].seed = (torch.from_numpy(a) for a in (of_trees & 0xFFFFFFFF, of_trees >> 32))
+        data[kind].num_nodes = len(of_trees)
         for r in mine.tolist():
-            touched = np.flatnonzero(entity[:, r] >= 0)
-            pairs = np.stack([np.searchsorted(nodes, entity[touched, r]), touched])
+            touched = np.flatnonzero(present[:, r])
+            pairs = np.stack([np.searchsorted(of_trees, tree[touched, r]), touched])
             data[kind, f"{roles[r]}_of", "payment"].edge_index = torch.from_numpy(pairs)
     return data
 

@@ -1,21 +1,20 @@
-"""How much memory a graph takes: from the layouts of its records, and as measured on a live one."""
+"""How much memory a graph takes, from the layouts of its records."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-
-import numpy as np
 
 from data.digests import ROOM
 from data.schema import role
 from graph.errors import GraphError
 from graph.forest import NODE, TIE, USE
+from graph.ids import HEAD_SPAN
 from graph.jumps import velocity_dtype
-from graph.state import GraphState
 from graph.store import LABEL, row_dtype
 
 DIGEST = 16  # bytes
 HEAD = 4
 BUCKET = 4
+MOST_ROWS = HEAD_SPAN // 2  # a store refuses more
 
 
 @dataclass(frozen=True)
@@ -58,8 +57,12 @@ def estimate(d: Deployment) -> list[Line]:
     """The parts of a graph's memory.
 
     Raises:
-        GraphError: Entities are missing for a role, or a number is negative.
+        GraphError: No graph has these roles or holds so many, entities are missing for a role, or a number is negative.
     """
+    if not d.roles or d.roles[0] != "account" or len(set(d.roles)) != len(d.roles):
+        raise GraphError(f"roles {list(d.roles)} must be distinct and begin with 'account'")
+    if d.transactions >= MOST_ROWS:
+        raise GraphError(f"one graph holds fewer than {MOST_ROWS:,} transactions")
     types = tuple(dict.fromkeys(role(name).entity_type for name in d.roles))
     if missing := [name for name in types if name not in d.entities]:
         raise GraphError(f"say how many entities there are of: {', '.join(missing)}")
@@ -91,8 +94,3 @@ def estimate(d: Deployment) -> list[Line]:
 def row_bytes(roles: Sequence[str], *, velocity: bool) -> int:
     """Bytes of a transaction in the rows, without ids and caches."""
     return row_dtype(len(roles)).itemsize + (velocity_dtype(len(roles)).itemsize if velocity else 0)
-
-
-def measured(state: GraphState) -> int:
-    """Bytes of a live graph that have been written to, by its own count."""
-    return int(sum(np.ceil(part.used) * part.array[:1].nbytes for part in state.parts().values()))

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data.jit import jit
-from graph.store import grown
+from graph.memory import grown
 
 FRAUD = -1  # `link` of a known fraud
 

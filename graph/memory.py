@@ -6,10 +6,12 @@ the first of these misses goes away.
 
 import mmap
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
+
+T = TypeVar("T", bound=np.generic)
 
 _NORESERVE = getattr(mmap, "MAP_NORESERVE", 0x4000)  # Linux's value; the name came to Python later than 3.11
 
@@ -46,3 +48,13 @@ def reserve(shape: int | tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
     room = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _NORESERVE)
     room.madvise(mmap.MADV_HUGEPAGE)
     return np.frombuffer(room, dtype).reshape(shape)
+
+
+def grown(array: NDArray[T], size: int) -> NDArray[T]:
+    """The array, or a copy of at least twice its length, the rest zeros, if it is shorter than `size`."""
+    if size <= len(array):
+        return array
+    # Not `empty`: what the memory held before, names maybe, would stay in gaps of records and come into snapshots.
+    larger = np.zeros((max(size, 2 * len(array)), *array.shape[1:]), array.dtype)
+    larger[: len(array)] = array
+    return larger

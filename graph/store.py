@@ -12,7 +12,7 @@ applicative random-access stack", IPL 1983) with the number and amount of the pa
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,9 +23,9 @@ from data.schema import role
 from graph.errors import GraphError
 from graph.ids import HEAD_SPAN, Ids
 from graph.jumps import Sums, alias, empty_sums, forget, jump_from, role_in, sums_with_room, velocity_dtype
-from graph.memory import reserve
+from graph.memory import grown, reserve
+from graph.offsets import Offsets
 
-T = TypeVar("T", bound=np.generic)
 Records = NDArray[np.void]
 
 DAY_US = 86_400_000_000
@@ -251,46 +251,6 @@ class GraphStore:
         self.label_count = _drop_old(self.row_data, self.label_data, self.label_count, self.oldest)
         # At least half free afterwards, so that the work for an event stays bounded.
         self.label_data = grown(self.label_data, 2 * self.label_count + room)
-
-
-class Offsets:
-    """Journal offsets of rows: runs of rows whose offsets follow each other without a gap."""
-
-    def __init__(self) -> None:
-        self.runs = np.zeros((64, 2), np.int64)  # first row, its offset - row
-        self.count = 0
-
-    def note(self, row: int, offset: int, oldest: int) -> None:
-        """Row `row` has this offset, and so have those after it, in step, until the next note."""
-        if self.count and self.runs[self.count - 1, 1] == offset - row:
-            return
-        if self.count == len(self.runs):
-            first = max(0, int(np.searchsorted(self.runs[: self.count, 0], oldest, "right")) - 1)
-            kept = self.runs[first : self.count]
-            self.runs = grown(kept.copy(), 2 * len(kept) + 64)
-            self.count = len(kept)
-        self.runs[self.count] = row, offset - row
-        self.count += 1
-
-    def of(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Offsets of rows in the buffer, int64 [n]."""
-        runs = self.runs[: self.count]
-        return rows + runs[np.searchsorted(runs[:, 0], rows, "right") - 1, 1]
-
-    def rows(self, offsets: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Rows of transactions by their offsets, int64 [n]."""
-        runs = self.runs[: self.count]
-        return offsets - runs[np.searchsorted(runs.sum(1), offsets, "right") - 1, 1]
-
-
-def grown(array: NDArray[T], size: int) -> NDArray[T]:
-    """The array, or a copy of at least twice its length, the rest zeros, if it is shorter than `size`."""
-    if size <= len(array):
-        return array
-    # Not `empty`: what the memory held before, names maybe, would stay in gaps of records and come into snapshots.
-    larger = np.zeros((max(size, 2 * len(array)), *array.shape[1:]), array.dtype)
-    larger[: len(array)] = array
-    return larger
 
 
 @jit()

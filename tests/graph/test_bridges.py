@@ -56,6 +56,7 @@ def test_trees_hold_what_the_walk_finds(state):
         entity, payment = data[kind, f"{role}_of", "payment"].edge_index
         stored = state.store.column("entity", data["payment"].row.numpy())[:, ROLES.index(role)]
         assert data[kind].node[entity].tolist() == stored[payment.numpy()].tolist()
+        assert torch.equal(data[kind].seed[entity], data["payment"].seed[payment])  # nor do they meet in an entity
     known = data["payment"].y[data["payment"].known]
     assert set(known.tolist()) == {0, 1}
     assert (data["payment"].y[:3] == -1).all()
@@ -76,6 +77,8 @@ def test_later_events_change_nothing(state):
 def test_seeds_outside_the_buffer_are_refused(state, seeds):
     with pytest.raises(GraphError, match="seeds"):
         to_hetero_data(state.store, np.array(seeds, np.int64))
+    with pytest.raises(GraphError, match="hops"):
+        to_hetero_data(state.store, np.array([5]), hops=0)
 
 
 class _Net(torch.nn.Module):
