@@ -145,6 +145,7 @@ class GraphStore:
         self.sums = empty_sums()
         self.label_data: Records = np.zeros(1024, LABEL)
         self.label_count = 0
+        self.compactions = 0  # times that label events moved: what others know of their places is void
 
     @property
     def oldest(self) -> int:
@@ -249,6 +250,7 @@ class GraphStore:
     def _compact(self, room: int) -> None:
         """Drop the events of rows that have left the buffer, and make room."""
         self.label_count = _drop_old(self.row_data, self.label_data, self.label_count, self.oldest)
+        self.compactions += 1
         # At least half free afterwards, so that the work for an event stays bounded.
         self.label_data = grown(self.label_data, 2 * self.label_count + room)
 

@@ -1,0 +1,108 @@
+// The network's parameters and what its kernels are handed; sizes are given by the loader (gnn/device_net.py).
+//
+// ROLES, EDGE: the graph's. FEATURES, WIDTH, HEADS, HIDDEN, NEIGHBOURS, LAYERS, BIAS_HIDDEN, HEAD_HIDDEN,
+// CATEGORIES, CATEGORY_WIDTH, BUCKETS: the model's. KV_INT8: keys and values are steps of `kv_scale`, else float32.
+#pragma once
+#include "layout.cuh"
+
+#define READ (WIDTH + (HEADS + 1) * EDGE + 1)
+#define FULL (FEATURES + CATEGORIES * CATEGORY_WIDTH)
+#define SIZE (WIDTH / HEADS)
+#define EDGE_SCALE 0.125f
+#define LARGEST 127.0f
+#define BLOCK 128  // threads
+
+#if KV_INT8
+typedef i8 Kv;
+#else
+typedef float Kv;
+#endif
+#define KV_WORDS (2 * WIDTH * (int)sizeof(Kv) / 16)  // of 16 bytes, of one row's keys and values
+
+struct alignas(16) Word {
+    u32 part[4];
+};
+
+struct Net {
+    const Frame* graph;
+    // gnn.model.Weights
+    const float* mean;
+    const float* scale;
+    const float* category;
+    const float* enc_w1;
+    const float* enc_b1;
+    const float* enc_w2;
+    const float* enc_b2;
+    const float* kv_w;
+    const float* kv_b;
+    const float* kv_scale;
+    const float* q_w;
+    const float* q_b;
+    const float* bias_w1;
+    const float* bias_b1;
+    const float* bias_w2;
+    const float* bias_b2;
+    const float* mix_w;
+    const float* mix_b;
+    const float* out_w;
+    const float* out_b;
+    const float* head_w1;
+    const float* head_b1;
+    const float* head_w2;
+    const float* head_b2;
+    const i32* groups;   // [FEATURES] group of each feature
+    const i64* masks;    // [G] groups to leave out, bit by bit; null for none
+    i64 variants;        // G: each reader is scored so many times
+    i64 layer;           // the layer that `attend` runs
+    i64 write;           // whether keys and values are written: the readers are new rows
+    Kv* cache;           // [LAYERS, C, 2 * WIDTH]
+    Kv* written;         // [LAYERS, B, 2 * WIDTH] the same for the host
+    float* h;            // [B * G, WIDTH]
+    float* logit;        // [B * G]
+};
+
+// out[t][o] = b[o] + sum over i of x[t][i] w[i][o], in the order of i whatever the tile: a score's bits do not depend
+// on its batch. A thread keeps one column of `w` for several rows.
+template <int IN, int OUT, int TILE, int X, int Y>
+__device__ inline void dense(const float (&x)[TILE][X], const float* w, const float* b, float (&out)[TILE][Y], bool relu) {
+    constexpr int GROUPS = OUT < BLOCK ? BLOCK / OUT : 1;
+    constexpr int EACH = (TILE + GROUPS - 1) / GROUPS;
+    for (int o = threadIdx.x % (OUT < BLOCK ? OUT : BLOCK); o < OUT; o += BLOCK) {
+        int first = OUT < BLOCK ? (int)threadIdx.x / OUT * EACH : 0;
+        if (first >= TILE) break;
+        float sum[EACH];
+        for (int t = 0; t < EACH; t++) sum[t] = b[o];
+        for (int i = 0; i < IN; i++) {
+            float wi = w[i * OUT + o];
+            for (int t = 0; t < EACH; t++)
+                if (first + t < TILE) sum[t] += x[first + t][i] * wi;
+        }
+        for (int t = 0; t < EACH; t++)
+            if (first + t < TILE) out[first + t][o] = relu ? fmaxf(sum[t], 0.0f) : sum[t];
+    }
+}
+
+__device__ inline Kv rounded(float value, float scale) {
+#if KV_INT8
+    return (Kv)fminf(fmaxf(rintf(value / scale), -LARGEST), LARGEST);
+#else
+    return value;
+#endif
+}
+
+// What later rows read of `h` in a layer, into the cache and beside it.
+template <int TILE>
+__device__ inline void keep(const Net& w, const Frame& f, i64 layer, i64 first, i64 n, const float (&h)[TILE][WIDTH],
+                            float (&kv)[TILE][2 * WIDTH]) {
+    dense<WIDTH, 2 * WIDTH>(h, w.kv_w + layer * WIDTH * 2 * WIDTH, w.kv_b + layer * 2 * WIDTH, kv, false);
+    __syncthreads();
+    i64 room = f.readers ? f.readers_n : f.batch;
+    for (int i = threadIdx.x; i < TILE * 2 * WIDTH; i += BLOCK) {
+        int t = i / (2 * WIDTH), o = i % (2 * WIDTH);
+        if (first + t >= n) break;
+        i64 row = f.readers ? f.readers[first + t] : f.control->first + first + t;
+        Kv step = rounded(kv[t][o], w.kv_scale[layer * 2 * WIDTH + o]);
+        w.cache[(layer * f.capacity + slot_of(row, f.capacity)) * 2 * WIDTH + o] = step;
+        if (w.written) w.written[(layer * room + first + t) * 2 * WIDTH + o] = step;
+    }
+}

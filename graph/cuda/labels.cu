@@ -1,0 +1,37 @@
+// Label events, in order: graph/store.py's `_label` by all threads at once. Events of rows that have left the buffer
+// are taken out by the host.
+#include "layout.cuh"
+
+extern "C" __global__ void label(const Frame* frame) {
+    const Frame f = *frame;
+    i64 i = thread_number(), n = f.control->label_n, start = f.control->labels;
+    if (i >= n) return;
+    i64 row = f.label_row[i];
+    // A row labelled twice in one batch is rare, and batches are small: looking beats sorting.
+    i64 earlier = i - 1;
+    while (earlier >= 0 && f.label_row[earlier] != row) earlier--;
+    const Row* x = row_at(f.rows, slot_of(row, f.capacity));
+    i32 before = earlier >= 0 ? (i32)(start + earlier) : x->label;
+    i32 was = earlier >= 0 ? f.label_fraud[earlier] : before >= 0 ? f.labels[before].fraud : 0;
+    Label* out = &f.labels[start + i];
+    out->row = row;
+    out->seen_from = f.control->first;  // the first row that is appended after it
+    out->before = before;
+    out->fraud = f.label_fraud[i];
+    f.label_delta[i] = f.label_fraud[i] - was;
+}
+
+// Afterwards, or after events were copied: each row still in the buffer points to its newest event.
+extern "C" __global__ void label_newest(const Frame* frame) {
+    const Frame f = *frame;
+    i64 i = thread_number(), row = i < f.control->label_n ? f.label_row[i] : -1;
+    if (row >= f.control->oldest && row >= 0)
+        atomicMax(&row_at(f.rows, slot_of(row, f.capacity))->label, (i32)(f.control->labels + i));
+}
+
+// Rows whose newest event has moved; `label_fraud` holds where to.
+extern "C" __global__ void label_moved(const Frame* frame) {
+    const Frame f = *frame;
+    i64 i = thread_number();
+    if (i < f.control->label_n) row_at(f.rows, slot_of(f.label_row[i], f.capacity))->label = f.label_fraud[i];
+}

@@ -1,0 +1,126 @@
+"""An NVIDIA GPU through CuPy. CuPy is imported when a device is asked for, and not before."""
+
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from graph.errors import GraphError
+from graph.launch import Launch, source
+
+
+def import_cupy() -> Any:
+    """CuPy, where it is installed and sees a GPU.
+
+    Raises:
+        GraphError: It is not, or does not; the message says which.
+    """
+    try:
+        import cupy
+    except ImportError as error:
+        raise GraphError(f"the store on a GPU needs CuPy (pip install 'ringwatch[cuda]'): {error}") from error
+    try:
+        count = cupy.cuda.runtime.getDeviceCount()
+    except cupy.cuda.runtime.CUDARuntimeError as error:
+        raise GraphError(f"CuPy finds no usable GPU: {error}") from error
+    if not count:
+        raise GraphError("CuPy finds no GPU")
+    return cupy
+
+
+class CudaDevice:
+    """The first GPU that the process may see, and one stream on it.
+
+    Args:
+        limit: Bytes that this process may take of it, so that several replicas share a card; all of it by default.
+
+    Raises:
+        GraphError: There is no GPU, or less than `limit` is free on it.
+    """
+
+    name = "cuda"
+
+    def __init__(self, limit: int | None = None) -> None:
+        self.xp = import_cupy()
+        self._stream = self.xp.cuda.Stream(non_blocking=True)
+        self._pinned: list[Any] = []  # what the host arrays rest on
+        if limit is not None:
+            if (free := self.free_bytes()) < limit:
+                raise GraphError(
+                    f"the GPU has {free / 2**30:.1f} GiB free, less than the budget of {limit / 2**30:.1f} GiB "
+                    "(RINGWATCH_CUDA_MEMORY): lower it, or give the card to fewer replicas"
+                )
+            self.xp.get_default_memory_pool().set_limit(size=limit)
+
+    def load(self, path: Path, defines: Mapping[str, int]) -> Launch:
+        """See `graph.launch.Device`."""
+        options = ("--std=c++17", *(f"-D{name}={value}" for name, value in defines.items()))
+        module = self.xp.RawModule(code=source(path), options=options)
+        kernels: dict[str, Any] = {}
+
+        def launch(name: str, blocks: int, threads: int, structure: Any) -> None:
+            if blocks == 0:
+                return
+            kernel = kernels.get(name)
+            if kernel is None:
+                kernel = kernels[name] = module.get_function(name)
+            with self._stream:
+                kernel((blocks,), (threads,), (structure,))
+
+        return launch
+
+    def on(self) -> AbstractContextManager[Any]:
+        """See `graph.launch.Device`."""
+        stream: AbstractContextManager[Any] = self._stream
+        return stream
+
+    def address(self, array: Any) -> int:
+        """See `graph.launch.Device`."""
+        return int(array.data.ptr)
+
+    def pinned(self, size: int) -> NDArray[np.uint8]:
+        """See `graph.launch.Device`."""
+        memory = self.xp.cuda.alloc_pinned_memory(max(1, size))
+        self._pinned.append(memory)
+        array = np.frombuffer(memory, np.uint8, size)
+        array[:] = 0
+        return array
+
+    def put(self, target: Any, source: NDArray[Any]) -> None:
+        """See `graph.launch.Device`."""
+        target.data.copy_from_host_async(source.ctypes.data, source.nbytes, self._stream)
+
+    def get(self, source: Any, target: NDArray[Any]) -> None:
+        """See `graph.launch.Device`."""
+        source.data.copy_to_host_async(target.ctypes.data, target.nbytes, self._stream)
+
+    def mark(self) -> Callable[[], None]:
+        """See `graph.launch.Device`."""
+        event = self.xp.cuda.Event(disable_timing=True)
+        event.record(self._stream)
+        wait: Callable[[], None] = event.synchronize
+        return wait
+
+    def record(self, work: Callable[[], None]) -> Callable[[], None]:
+        """See `graph.launch.Device`. The work runs once beforehand: loading a kernel cannot be recorded."""
+        with self._stream:
+            work()
+            self._stream.synchronize()
+            self._stream.begin_capture()
+            try:
+                work()
+            finally:
+                graph = self._stream.end_capture()
+            graph.upload(self._stream)
+        return lambda: graph.launch(self._stream)
+
+    def free_bytes(self) -> int:
+        """See `graph.launch.Device`."""
+        return int(self.xp.cuda.runtime.memGetInfo()[0])
+
+    def held_bytes(self) -> int:
+        """See `graph.launch.Device`."""
+        return int(self.xp.get_default_memory_pool().total_bytes())

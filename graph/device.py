@@ -1,0 +1,406 @@
+"""The transaction DAG in a device's memory: the same bytes as `graph.store.GraphStore` keeps, by CUDA kernels.
+
+Names become numbers, and times become one clock, on the host, where the order of the journal is; everything else
+happens here: pointers, jumps, labels, walks and features. Rows, jumps, label events and heads are byte for byte those
+of the store on the host, so a snapshot of either opens in both, and `follow` keeps the one up to date with the other.
+
+No call waits for the device, apart from those that hand results to the host, `label` among them.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from graph.device_room import FRAME, LABELS, LabelRoom, Room, set_frame
+from graph.features import counterparts, feature_names
+from graph.jumps import velocity_dtype
+from graph.launch import CUDA, Device, filled
+from graph.sampler import EDGE_FEATURES
+from graph.store import LABEL, LATE_MS, Batch, GraphStore, Window, row_dtype
+
+BULK = 1 << 20  # payments appended at once
+SEARCHED = 4096  # payments up to which a batch's chains are found by looking, not by sorting
+SUMS = 1 << 16  # amounts above 32 bits to have room for at first
+THREADS = 128  # of a block
+EDGE = len(EDGE_FEATURES)
+
+
+class DeviceStore:
+    """The rows, the newest row of each node, and the label events, in the memory of a device.
+
+    Args:
+        device: Where.
+        roles: Names of the roles.
+        role_type: Entity type of each role, int32 [R], as the store on the host numbers them.
+        capacity: Slots, taken at once.
+        window: How far back a reader sees.
+        velocity: Whether to keep what exact counts and sums over time windows need.
+        nodes: Entities to make room for; it grows.
+    """
+
+    def __init__(
+        self,
+        device: Device,
+        roles: tuple[str, ...],
+        role_type: NDArray[np.int32],
+        capacity: int,
+        window: Window,
+        *,
+        velocity: bool = True,
+        nodes: int = 1 << 16,
+    ) -> None:
+        xp, r = device.xp, len(roles)
+        self.device, self.roles, self.capacity, self.window = device, roles, capacity, window
+        self.rows = self.clock = self.label_count = 0
+        self._row, self._velocity = row_dtype(r), velocity_dtype(r)
+        self._keeps_velocity = velocity
+        defines = {"ROLES": r, "EDGE": EDGE}
+        self._append = device.load(CUDA / "append.cu", defines)
+        self._labels = device.load(CUDA / "labels.cu", defines)
+        self._walk = device.load(CUDA / "walk.cu", defines)
+        self._features = device.load(CUDA / "features.cu", defines)
+        with device.on():
+            self.row_data = xp.zeros(capacity * self._row.itemsize, np.uint8)
+            self.velocity = xp.zeros(capacity * self._velocity.itemsize if velocity else 0, np.uint8)
+            self.sums, self.span = xp.zeros(SUMS, np.int64), xp.zeros(4, np.int64)
+            self.label_data = xp.zeros(1024 * LABEL.itemsize, np.uint8)
+            self.head = xp.zeros(nodes, np.uint32)
+            self._role_type = xp.asarray(role_type)
+            self._pairs = xp.asarray(counterparts(roles))
+        self._compactions = 0  # of the store that is followed
+        self._sums_most = 0  # amounts above 32 bits in use, at most
+        self._rooms: dict[int, Room] = {}
+        self._label_room = LabelRoom(device)
+        self._moved()
+
+    @property
+    def oldest(self) -> int:
+        """The oldest row still in the buffer."""
+        return max(0, self.rows - self.capacity)
+
+    def members(self) -> dict[str, Any]:
+        """What every frame says of the store."""
+        return {
+            "rows": self.row_data,
+            "velocity": self.velocity if self._keeps_velocity else None,
+            "sums": self.sums,
+            "span": self.span,
+            "labels": self.label_data,
+            "head": self.head,
+            "role_type": self._role_type,
+            "capacity": self.capacity,
+            "sums_size": len(self.sums),
+            "window_rows": self.window.rows,
+            "window_us": self.window.span_us,
+            "pairs": self._pairs,
+            "pairs_width": self._pairs.shape[1],
+            "features": len(feature_names(self.roles)),
+        }
+
+    def room(self, n: int) -> Room:
+        """Room for batches of up to n payments, kept."""
+        if n not in self._rooms:
+            self._rooms[n] = Room(self.device, n, len(self.roles), self._keeps_velocity)
+            set_frame(self.device, self._rooms[n], self.members())
+        return self._rooms[n]
+
+    def append(
+        self, batch: Batch, ring: NDArray[np.uint16] | None = None, ring_back: NDArray[np.uint32] | None = None
+    ) -> range:
+        """Write payments, in order.
+
+        Args:
+            batch: The payments.
+            ring: Columns of their rings, uint16 [n, 4]; zeros without.
+            ring_back: 1 + rows back to the payment that founded each ring, uint32 [n].
+
+        Returns:
+            Their rows.
+        """
+        first, n = self.rows, len(batch.time)
+        time, late = raised(batch.time, self.clock)
+        columns: dict[str, NDArray[Any]] = {**batch._asdict(), "time": time, "late": late}
+        columns["ring"] = np.zeros((n, 4), np.uint16) if ring is None else ring
+        columns["ring_back"] = np.zeros(n, np.uint32) if ring_back is None else ring_back
+        if n:
+            self.clock = int(time[-1])
+        step = min(BULK, self.capacity)
+        for start in range(0, n, step):
+            stop = min(n, start + step)
+            # A few sizes of room only: each is kept.
+            room = self.room(min(step, 1 << (stop - start - 1).bit_length()))
+            self.stage(room, {name: column[start:stop] for name, column in columns.items()})
+            room.packed.put()
+            room.packed.sent()
+            self.launch_append(room, stop - start)
+        return range(first, first + n)
+
+    def stage(self, room: Room, columns: Mapping[str, NDArray[Any]], oldest: int | None = None) -> None:
+        """Pack the next payments for `room.packed.put` and `launch_append`; from here on they count as appended.
+
+        Args:
+            room: Where.
+            columns: By the names of `room.packed.columns`; `time` is journal time.
+            oldest: The oldest row that readers may see, if later than what this buffer holds.
+        """
+        n = len(columns["time"])
+        self._ready(n, int(columns["entity"].max(initial=-1)) + 1)
+        room.packed.ready()
+        for name, target in room.packed.columns.items():
+            target[:n] = columns[name]
+        control = room.packed.control
+        control["first"], control["n"] = self.rows, n
+        self.rows += n
+        control["oldest"] = self.oldest if oldest is None else max(oldest, self.oldest)
+
+    def launch_append(self, room: Room, n: int) -> None:
+        """Start the kernels that append what was put; for a recording, n is the room's size."""
+        xp, launch, frame, items = self.device.xp, self._append, room.frame, n * len(self.roles)
+        if not n:
+            return
+        launch("stage", blocks(n), THREADS, frame)
+        if searched := n <= SEARCHED:
+            launch("link_searched", blocks(items), THREADS, frame)
+        else:
+            launch("keys", blocks(items), THREADS, frame)
+            with self.device.on():
+                room.scratch["order"][:items].sort()  # by node, then by place: a stable sort by node
+            launch("link_sorted", blocks(items), THREADS, frame)
+        launch("chain", blocks(items), THREADS, frame)
+        if self._keeps_velocity and searched:
+            launch("number_counted", blocks(items), THREADS, frame)
+        elif self._keeps_velocity:
+            with self.device.on():
+                large = room.scratch["large"]
+                large[:items] = xp.cumsum(large[:items])
+            launch("number_summed", blocks(items), THREADS, frame)
+        words = (self._row.itemsize + (self._velocity.itemsize if self._keeps_velocity else 0)) // 4
+        launch("commit", blocks(n * words), THREADS, frame)
+
+    def forget(self, nodes: NDArray[np.int32]) -> None:
+        """Nodes whose numbers were given back (`GraphStore.expire`) have no newest row any more."""
+        for start in range(0, len(nodes), LABELS):
+            self._numbers("forget", self._append, nodes[start : start + LABELS])
+
+    def label(self, rows: NDArray[np.int64], fraud: NDArray[np.int8], time: NDArray[np.int64]) -> NDArray[np.int8]:
+        """Write label events, in order; see `GraphStore.label`. Waits for the changes of belief."""
+        n, deltas = len(rows), np.zeros(len(rows), np.int8)
+        if self.label_count + n > self._labels_most:
+            self._compact(n)
+        kept = np.flatnonzero(rows >= self.oldest)
+        for start in range(0, len(kept), LABELS):
+            chosen = kept[start : start + LABELS]
+            self._numbers("label", self._labels, rows[chosen], fraud[chosen])
+            room = self._label_room
+            self.device.get(room.delta, room.changed)
+            self._labels("label_newest", blocks(len(chosen)), THREADS, room.frame)
+            self.device.mark()()
+            deltas[chosen] = room.changed[: len(chosen)]
+            self.label_count += len(chosen)
+        if n:
+            self.clock = max(self.clock, int(time.max()))
+        return deltas
+
+    def neighbours(self, rows: Any, k: int) -> Any:
+        """Walk back from each row along each role: int64 [B, R, K] on the device, see `graph.sampler.neighbours`."""
+        near = self.device.xp.empty((len(rows), len(self.roles), k), np.int64)
+        self._walk("walk", blocks(len(rows) * len(self.roles)), THREADS, self._reading(rows, near=near, depth=k))
+        return near
+
+    def edges(self, rows: Any, near: Any) -> Any:
+        """Describe each neighbour as its reader saw it: float32 [B, R, K, E], see `graph.sampler.edges`."""
+        edge = self.device.xp.empty((*near.shape, EDGE), np.float32)
+        frame = self._reading(rows, near=near, edge=edge, depth=near.shape[2])
+        self._walk("edges", blocks(near.size), THREADS, frame)
+        return edge
+
+    def features(self, rows: Any) -> Any:
+        """The features of rows still in the buffer, as of each: float32 [B, F], see `graph.features.features`."""
+        x = self.device.xp.empty((len(rows), len(feature_names(self.roles))), np.float32)
+        self.describe(len(rows), self._reading(rows, x=x))
+        return x
+
+    def describe(self, readers: int, frame: Any) -> None:
+        """Start the kernel that finds neighbours, ties and features of up to so many readers."""
+        self._features("describe", readers * len(self.roles), 32, frame)
+
+    def column(self, name: str, rows: NDArray[np.int64]) -> NDArray[Any]:
+        """A field of `row_dtype` for some rows in the buffer, on the host."""
+        with self.device.on():
+            table = self.row_data.reshape(self.capacity, self._row.itemsize)
+            found = _host(table[self.device.xp.asarray(rows % self.capacity)])
+        return found.view(self._row)[:, 0][name]
+
+    def parts(self) -> dict[str, NDArray[Any]]:
+        """The store's arrays on the host, by the names of `GraphState.parts`."""
+        with self.device.on():
+            return {
+                "rows": _host(self.row_data).view(self._row),
+                "velocity": _host(self.velocity).view(self._velocity),
+                "sums.values": _host(self.sums),
+                "sums.span": _host(self.span)[:2].copy(),
+                "labels": _host(self.label_data).view(LABEL),
+                "ids.head": _host(self.head),
+            }
+
+    def adopt(self, store: GraphStore) -> None:
+        """Take the place of a store on the host, of the same shape: all that it holds is copied here."""
+        xp, slots = self.device.xp, min(store.rows, self.capacity)
+        with self.device.on():
+            for target, array in ((self.row_data, store.row_data), (self.velocity, store.velocity)):
+                raw = array[:slots].view(np.uint8).reshape(-1)
+                target[: len(raw)] = xp.asarray(raw)
+            self.sums, self.span = xp.asarray(store.sums.values), xp.zeros(4, np.int64)
+            self.span[:2] = xp.asarray(store.sums.span)
+            self.head = xp.asarray(store.ids.head[: max(1, store.ids.numbered)])
+        self._sums_most = int(store.sums.span[1] - store.sums.span[0])
+        self.rows, self.clock = store.rows, store.clock
+        self._relabel(store.labels, move=False)
+        self._compactions = store.compactions
+
+    def follow_labels(self, store: GraphStore) -> None:
+        """Take up the label events that a store on the host has had since; its rows must be here already."""
+        if store.compactions != self._compactions:
+            self._relabel(store.labels, move=True)
+            self._compactions = store.compactions
+            return
+        for start in range(self.label_count, store.label_count, LABELS):
+            fresh = store.labels[start : start + LABELS]
+            if start + len(fresh) > self._labels_most:
+                self._labels_to(2 * (start + len(fresh)))
+            with self.device.on():
+                size = LABEL.itemsize
+                raw = self.device.xp.asarray(fresh.view(np.uint8))
+                self.label_data[start * size : start * size + len(raw)] = raw
+            self._numbers("label_newest", self._labels, fresh["row"])
+            self.label_count += len(fresh)
+
+    @property
+    def _labels_most(self) -> int:
+        return len(self.label_data) // LABEL.itemsize
+
+    def _numbers(self, kernel: str, launch: Any, rows: NDArray[Any], values: NDArray[Any] | None = None) -> None:
+        """Run a kernel over up to `LABELS` rows or nodes."""
+        room = self._label_room
+        room.packed.ready()
+        room.packed.columns["label_row"][: len(rows)] = rows
+        if values is not None:
+            room.packed.columns["label_fraud"][: len(rows)] = values
+        control = room.packed.control
+        control["first"], control["oldest"] = self.rows, self.oldest
+        control["labels"], control["label_n"] = self.label_count, len(rows)
+        room.packed.put()
+        room.packed.sent()
+        launch(kernel, blocks(len(rows)), THREADS, room.frame)
+
+    def _compact(self, more: int) -> None:
+        """Drop the events of rows that have left the buffer, and make room; waits. See `GraphStore`."""
+        with self.device.on():
+            events = _host(self.label_data).view(LABEL)[: self.label_count]
+        kept = events["row"] >= self.oldest
+        place = np.cumsum(kept, dtype=np.int32) - 1
+        events = events[kept].copy()
+        linked = events["before"] >= 0
+        events["before"][linked] = place[events["before"][linked]]
+        room = 2 * len(events) + more  # at least half free afterwards, so that the work for an event stays bounded
+        if room > self._labels_most:
+            self._labels_to(max(room, 2 * self._labels_most))
+        self._relabel(events, move=True)
+
+    def _relabel(self, events: NDArray[np.void], *, move: bool) -> None:
+        """Take other label events in place of all; with `move`, let the rows point to them."""
+        if len(events) > self._labels_most:
+            self._labels_to(2 * len(events))
+        with self.device.on():
+            raw = self.device.xp.asarray(np.ascontiguousarray(events).view(np.uint8))
+            self.label_data[: len(raw)] = raw
+        self.label_count = len(events)
+        self._moved()
+        if move:
+            rows, last = np.unique(events["row"][::-1], return_index=True)
+            newest = len(events) - 1 - last
+            newest, rows = newest[rows >= self.oldest], rows[rows >= self.oldest]
+            for start in range(0, len(rows), LABELS):
+                part = slice(start, start + LABELS)
+                self._numbers("label_moved", self._labels, rows[part], newest[part])
+
+    def _labels_to(self, events: int) -> None:
+        with self.device.on():
+            larger = self.device.xp.zeros(events * LABEL.itemsize, np.uint8)
+            larger[: len(self.label_data)] = self.label_data
+            self.label_data = larger
+        self._moved()
+
+    def _ready(self, n: int, nodes: int) -> None:
+        """Room for the heads and the large amounts of n more payments; hardly ever is anything to be done."""
+        if nodes > len(self.head):
+            with self.device.on():
+                larger = self.device.xp.zeros(max(nodes, 2 * len(self.head)), np.uint32)
+                larger[: len(self.head)] = self.head
+                self.head = larger
+            self._moved()
+        if not self._keeps_velocity:
+            return
+        items = n * len(self.roles)
+        if self._sums_most + items > len(self.sums):
+            self._sums_to(items)
+        self._sums_most += items
+
+    def _sums_to(self, more: int) -> None:
+        """Learn from the device how many large amounts are in use, and make room for more where they are too many."""
+        with self.device.on():
+            xp = self.device.xp
+            first, last = (int(v) for v in _host(self.span)[:2])
+            self._sums_most = last - first
+            if self._sums_most + 2 * more > len(self.sums):
+                values = xp.zeros(1 << (2 * (self._sums_most + 2 * more) - 1).bit_length(), np.int64)
+                numbers = xp.arange(first, last)
+                values[numbers % len(values)] = self.sums[numbers % len(self.sums)]
+                self.sums = values
+                self._moved()
+
+    def _moved(self) -> None:
+        """An array lies elsewhere now: tell the frames."""
+        rooms: list[Room | LabelRoom] = [*self._rooms.values(), self._label_room]
+        for room in rooms:
+            set_frame(self.device, room, self.members())
+
+    def _reading(self, rows: Any, **results: Any) -> Any:
+        """A frame for readers by their numbers."""
+        xp = self.device.xp
+        with self.device.on():
+            readers = xp.asarray(rows, np.int64)
+            control = xp.asarray(np.array([self.rows, 0, self.oldest, 0, 0], np.int64))
+        frame = filled(
+            self.device,
+            FRAME,
+            {**self.members(), "readers": readers, "readers_n": len(rows), "control": control, **results},
+        )
+        self._last = (readers, control, frame)  # must outlive the kernel where memory is not in the stream's order
+        return frame
+
+
+def raised(time: NDArray[np.int64], clock: int) -> tuple[NDArray[np.int64], NDArray[np.uint32]]:
+    """Journal times and lateness of payments in their order, as `GraphStore.append` gives them.
+
+    Args:
+        time: Timestamps as sent, us, int64 [n].
+        clock: Journal time of the event before, us.
+
+    Returns:
+        Journal times, us, int64 [n], and by how much each was raised, ms, uint32 [n].
+    """
+    journal = np.maximum(np.maximum.accumulate(time), clock) if len(time) else time
+    return journal, np.minimum((journal - time + 500) // 1000, LATE_MS).astype(np.uint32)
+
+
+def blocks(n: int) -> int:
+    """Blocks of `THREADS` for n threads."""
+    return (n + THREADS - 1) // THREADS
+
+
+def _host(array: Any) -> NDArray[Any]:
+    found: NDArray[Any] = array.get() if hasattr(array, "get") else np.array(array)
+    return found

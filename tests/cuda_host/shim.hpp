@@ -1,0 +1,135 @@
+// Enough of CUDA for g++ to compile the kernels in graph/cuda and gnn/cuda and to run them on the CPU: one block after
+// the other, the threads of a block as fibers that change places at barriers.
+#pragma once
+#include <cmath>
+#include <csetjmp>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <ucontext.h>
+#include <vector>
+
+#define RINGWATCH_HOST 1
+#define __global__
+#define __device__
+#define __forceinline__ inline
+#define __restrict__
+#define __launch_bounds__(...)
+#define __shared__ static
+#define DYNAMIC_SHARED(name) unsigned char* name = shim::shared.data()
+
+struct dim3 {
+    unsigned x, y, z;
+};
+static dim3 threadIdx, blockIdx, blockDim, gridDim;
+
+template <class T> T atomicMax(T* at, T value) {
+    T was = *at;
+    if (value > was) *at = value;
+    return was;
+}
+template <class T> T atomicMin(T* at, T value) {
+    T was = *at;
+    if (value < was) *at = value;
+    return was;
+}
+template <class T> T atomicAdd(T* at, T value) {
+    T was = *at;
+    *at = was + value;
+    return was;
+}
+template <class T> T atomicCAS(T* at, T expected, T value) {
+    T was = *at;
+    if (was == expected) *at = value;
+    return was;
+}
+template <class T> T __ldg(const T* at) { return *at; }
+
+namespace shim {
+using Kernel = void (*)(const void*);
+constexpr size_t STACK = 1 << 17;
+static std::vector<unsigned char> shared;
+
+struct Fiber {
+    ucontext_t first;      // where it begins
+    jmp_buf at;            // where it goes on
+    std::vector<char> stack = std::vector<char>(STACK);
+    bool begun, done;
+};
+static std::vector<Fiber> fibers;
+static jmp_buf scheduler;
+static Fiber* running = nullptr;
+static Kernel kernel;
+static const void* argument;
+
+static void begin() {
+    kernel(argument);
+    running->done = true;
+    _longjmp(scheduler, 1);
+}
+
+// Let a fiber run up to its next barrier, or its end.
+static void run(Fiber& fiber, unsigned thread) {
+    running = &fiber;
+    threadIdx.x = thread;
+    if (_setjmp(scheduler) == 0) {
+        if (fiber.begun) _longjmp(fiber.at, 1);
+        fiber.begun = true;
+        setcontext(&fiber.first);
+    }
+    running = nullptr;
+}
+
+static void block(unsigned threads) {
+    if (fibers.size() < threads) fibers.resize(threads);
+    auto prepare = [](Fiber& fiber) {
+        fiber.begun = fiber.done = false;
+        getcontext(&fiber.first);
+        fiber.first.uc_stack.ss_sp = fiber.stack.data();
+        fiber.first.uc_stack.ss_size = STACK;
+        fiber.first.uc_link = nullptr;
+        makecontext(&fiber.first, begin, 0);
+    };
+    // A kernel whose first thread meets no barrier has none: its threads are plain calls.
+    prepare(fibers[0]);
+    run(fibers[0], 0);
+    if (fibers[0].done) {
+        for (unsigned t = 1; t < threads; t++) {
+            threadIdx.x = t;
+            kernel(argument);
+        }
+        return;
+    }
+    for (unsigned t = 1; t < threads; t++) prepare(fibers[t]);
+    for (unsigned t = 1; t < threads; t++) run(fibers[t], t);
+    for (bool left = true; left;) {
+        left = false;
+        for (unsigned t = 0; t < threads; t++)
+            if (!fibers[t].done) {
+                run(fibers[t], t);
+                left = left || !fibers[t].done;
+            }
+    }
+}
+}  // namespace shim
+
+static void __syncthreads() {
+    if (!shim::running) {
+        fprintf(stderr, "a barrier that the block's first thread does not meet\n");
+        abort();
+    }
+    shim::Fiber* here = shim::running;
+    if (_setjmp(here->at) == 0) _longjmp(shim::scheduler, 1);
+}
+
+extern "C" void shim_launch(shim::Kernel kernel, const void* argument, unsigned blocks, unsigned threads, size_t shared) {
+    shim::kernel = kernel;
+    shim::argument = argument;
+    if (shim::shared.size() < shared) shim::shared.resize(shared);
+    gridDim = {blocks, 1, 1};
+    blockDim = {threads, 1, 1};
+    for (unsigned b = 0; b < blocks; b++) {
+        blockIdx = {b, 0, 0};
+        shim::block(threads);
+    }
+}

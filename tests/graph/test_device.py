@@ -1,0 +1,178 @@
+"""The store on a device, its very CUDA kernels run on the CPU, against the store on the host: the same bytes."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+from data.journal import Events, Kind
+from graph import device as device_module
+from graph.device import DeviceStore
+from graph.device_room import FRAME
+from graph.features import features
+from graph.jumps import LARGE, velocity_dtype
+from graph.launch import CUDA, filled
+from graph.sampler import edges, neighbours
+from graph.state import GraphState
+from graph.store import DAY_US, LABEL, Batch, GraphStore, Window, row_dtype
+from tests.cuda_host.host import GXX, HostDevice
+from tests.graph.history import sharing
+from tests.world import label_batch, payment_batch
+
+pytestmark = pytest.mark.skipif(GXX is None, reason="no g++ here to compile the CUDA sources for the CPU")
+ROLES = ("account", "merchant", "device", "card", "payee")
+
+
+@pytest.fixture(scope="module")
+def host() -> HostDevice:
+    return HostDevice()
+
+
+def beside(host: HostDevice, store: GraphStore) -> DeviceStore:
+    """A device store that is told whatever a store on the host is told."""
+    twin = DeviceStore(host, store.roles, store.role_type, store.capacity, store.window, nodes=16)
+    append, label, expire = store.append, store.label, store.expire
+
+    def both_append(batch: Batch, offset: int) -> range:
+        twin.append(batch)
+        return append(batch, offset)
+
+    def both_label(rows, fraud, time):
+        found = twin.label(rows, fraud, time)
+        expected = label(rows, fraud, time)
+        np.testing.assert_array_equal(found, expected)
+        return expected
+
+    def both_expire(appended: int, before: int):
+        freed = expire(appended, before)
+        twin.forget(freed)
+        return freed
+
+    store.append, store.label, store.expire = both_append, both_label, both_expire
+    return twin
+
+
+def assert_same(twin: DeviceStore, store: GraphStore, ring: bool = False) -> None:
+    assert (twin.rows, twin.clock, twin.label_count) == (store.rows, store.clock, store.label_count)
+    found, slots = twin.parts(), min(store.rows, store.capacity)
+    for name in store.row_data.dtype.names:
+        if ring or not name.startswith("ring"):
+            np.testing.assert_array_equal(found["rows"][name][:slots], store.row_data[name][:slots], name)
+    assert found["velocity"].tobytes()[: slots * store.velocity.itemsize] == store.velocity[:slots].tobytes()
+    np.testing.assert_array_equal(found["labels"][: store.label_count], store.labels)
+    np.testing.assert_array_equal(found["sums.span"], store.sums.span)
+    numbers = np.arange(*store.sums.span)
+    np.testing.assert_array_equal(
+        found["sums.values"][numbers % len(found["sums.values"])], store.sums.values[numbers % len(store.sums.values)]
+    )
+    known = min(len(found["ids.head"]), store.ids.numbered)
+    np.testing.assert_array_equal(found["ids.head"][:known], store.ids.head[:known])
+    assert not store.ids.head[known : store.ids.numbered].any()
+
+
+def test_the_layouts_are_numpys(host):
+    for roles in range(1, 8):
+        near = np.zeros(32, np.int64)
+        launch = host.load(CUDA / "append.cu", {"ROLES": roles, "EDGE": 7})
+        launch("layout", 1, 1, filled(host, FRAME, {"near": near}))
+        expected: list[int] = []
+        for dtype in (row_dtype(roles), velocity_dtype(roles), LABEL):
+            expected += [dtype.itemsize, *(dtype.fields[name][1] for name in dtype.names)]
+        assert near[: len(expected)].tolist() == expected
+        assert near[len(expected)] == FRAME.itemsize
+
+
+@pytest.mark.parametrize("searched", [True, False])
+@pytest.mark.parametrize("seed", range(3))
+def test_the_same_bytes_as_the_store_on_the_host(host, monkeypatch, seed, searched):
+    """Through several laps of a small buffer: what is overwritten is read until the batch is in."""
+    if not searched:
+        monkeypatch.setattr(device_module, "SEARCHED", 0)
+    state = GraphState(ROLES, 256, Window(150, 60 * DAY_US))
+    twin = beside(host, state.store)
+    for event in sharing(seed, 1600, most=int(40 * 2**seed), labels=0.9):
+        state.apply(event)
+        assert_same(twin, state.store)
+    assert state.store.compactions > 0
+
+
+def test_amounts_above_32_bits_and_self_transfers(host, monkeypatch):
+    rng, store = np.random.default_rng(0), GraphStore(("account", "merchant", "payee"), 128, Window(100))
+    twin = beside(host, store)
+    monkeypatch.setattr(device_module, "SUMS", 64)
+    time = 1_700_000_000_000_000
+    for i in range(60):
+        monkeypatch.setattr(device_module, "SEARCHED", 0 if i % 2 else 4096)
+        n = int(rng.integers(1, 60))
+        entity = rng.integers(-1, 6, (n, 3)).astype(np.int32)
+        entity[:, 0] = np.maximum(entity[:, 0], 0)
+        entity[:, 1] = rng.integers(10, 12, n)
+        store.ids.meta[0] = 12
+        times = time + np.cumsum(rng.integers(-10_000_000, 60_000_000, n))
+        amount = rng.integers(0, 10**15, n) >> rng.integers(0, 40, n)
+        store.append(Batch(entity, times, amount, rng.integers(0, 128, (n, 4)).astype(np.uint8)), 10 * i)
+        time = int(times[-1])
+        assert_same(twin, store)
+    assert (store.velocity["k"] & LARGE).any()
+    assert store.sums.span[0] > 0
+    aliased = store.row_data["entity"][:, 0] == store.row_data["entity"][:, 2]
+    assert (aliased[:, None] & (store.velocity["k"][:, [2]] & LARGE > 0)).any()
+
+
+def shared() -> Iterator[Events]:
+    yield from sharing(7, 4000, most=200, labels=0.5, reach=1000, gap_us=DAY_US // 400)
+
+
+def busy() -> Iterator[Events]:
+    """Few entities with long chains, transfers among them, and labels of which some are revised."""
+    rng, payments, offset = np.random.default_rng(2), payment_batch(5000, 2, 60, 5, 40), 0
+    for start in range(0, len(payments), 250):
+        yield Events(Kind.TRANSACTION, offset, payments.slice(start, 250))
+        chosen = rng.integers(0, start + 250, 60)
+        yield Events(Kind.LABEL, offset + 250, label_batch(payments, chosen, rng.random(60) < 0.5))
+        offset += 310
+
+
+@pytest.fixture(scope="module", params=[shared, busy])
+def grown(request, host) -> tuple[GraphState, DeviceStore]:
+    """A history that fills a buffer more than once."""
+    state = GraphState(ROLES, 1 << 11, Window(1800, 60 * DAY_US))
+    twin = beside(host, state.store)
+    for event in request.param():
+        state.apply(event)
+    return state, twin
+
+
+def test_walks_and_ties(grown):
+    state, twin = grown
+    rows = np.random.default_rng(0).integers(twin.oldest, twin.rows, 600)
+    near = neighbours(state.store.view, rows, 16)
+    assert (near[:, :, -1] >= 0).mean() > 0.1
+    np.testing.assert_array_equal(twin.neighbours(rows, 16), near)
+    found, expected = twin.edges(rows, near), edges(state.store.view, rows, near)
+    np.testing.assert_array_equal(found[..., [1, 2, 6]], expected[..., [1, 2, 6]])
+    np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-7)
+    assert found[..., 2].any()
+
+
+def test_features(grown, request):
+    state, twin = grown
+    rows = np.random.default_rng(1).integers(twin.oldest, twin.rows, 300)
+    expected = features(state.store.view, ROLES, rows)
+    expected[:, -3:] = 0  # of rings, which the twin was not told of
+    np.testing.assert_allclose(twin.features(rows), expected, rtol=1e-6, atol=1e-6)
+    if "busy" in request.node.name:  # chains longer than what is looked at
+        assert (neighbours(state.store.view, rows, 256)[:, :, -1] >= 0).mean() > 0.05
+
+
+def test_a_store_of_the_host_moves_to_the_device_and_goes_on_there(host):
+    state = GraphState(ROLES, 512, Window(300, 60 * DAY_US))
+    events = list(sharing(3, 1600, labels=0.4))
+    for event in events[: len(events) // 2]:
+        state.apply(event)
+    twin = beside(host, state.store)
+    twin.adopt(state.store)
+    assert_same(twin, state.store, ring=True)
+    for event in events[len(events) // 2 :]:
+        state.apply(event)
+    assert_same(twin, state.store)
