@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graph.errors import GraphError
-from graph.launch import Launch, source
+from graph.launch import Launch, Mark, source
 
 
 def import_cupy() -> Any:
@@ -46,6 +46,7 @@ class CudaDevice:
     def __init__(self, limit: int | None = None) -> None:
         self.xp = import_cupy()
         self._stream = self.xp.cuda.Stream(non_blocking=True)
+        self._copies = self.xp.cuda.Stream(non_blocking=True)
         self._pinned: list[Any] = []  # what the host arrays rest on
         if limit is not None:
             if (free := self.free_bytes()) < limit:
@@ -97,12 +98,17 @@ class CudaDevice:
         """See `graph.launch.Device`."""
         source.data.copy_to_host_async(target.ctypes.data, target.nbytes, self._stream)
 
-    def mark(self) -> Callable[[], None]:
+    def put_ahead(self, target: Any, source: NDArray[Any], after: Mark | None) -> None:
         """See `graph.launch.Device`."""
-        event = self.xp.cuda.Event(disable_timing=True)
-        event.record(self._stream)
-        wait: Callable[[], None] = event.synchronize
-        return wait
+        if after is not None:
+            self._copies.wait_event(after)
+        target.data.copy_from_host_async(source.ctypes.data, source.nbytes, self._copies)
+        self._stream.wait_event(self._copies.record())
+
+    def mark(self) -> Mark:
+        """See `graph.launch.Device`."""
+        event: Mark = self._stream.record(self.xp.cuda.Event(disable_timing=True))
+        return event
 
     def record(self, work: Callable[[], None]) -> Callable[[], None]:
         """See `graph.launch.Device`. The work runs once beforehand: loading a kernel cannot be recorded."""

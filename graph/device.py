@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graph.device_room import FRAME, LABELS, LabelRoom, Room, set_frame
+from graph.errors import GraphError
 from graph.features import counterparts, feature_names
 from graph.jumps import velocity_dtype
 from graph.launch import CUDA, Device, filled
@@ -24,6 +25,7 @@ BULK = 1 << 20  # payments appended at once
 SEARCHED = 4096  # payments up to which a batch's chains are found by looking, not by sorting
 SUMS = 1 << 16  # amounts above 32 bits to have room for at first
 THREADS = 128  # of a block
+COLUMNS = ("time", "amount", "late", "label", "ring_back", "entity", "ring", "category")
 EDGE = len(EDGE_FEATURES)
 
 
@@ -71,7 +73,7 @@ class DeviceStore:
             self._pairs = xp.asarray(counterparts(roles))
         self._compactions = 0  # of the store that is followed
         self._sums_most = 0  # amounts above 32 bits in use, at most
-        self._rooms: dict[int, Room] = {}
+        self._rooms: dict[tuple[int, int], Room] = {}
         self._label_room = LabelRoom(device)
         self._moved()
 
@@ -99,12 +101,13 @@ class DeviceStore:
             "features": len(feature_names(self.roles)),
         }
 
-    def room(self, n: int) -> Room:
-        """Room for batches of up to n payments, kept."""
-        if n not in self._rooms:
-            self._rooms[n] = Room(self.device, n, len(self.roles), self._keeps_velocity)
-            set_frame(self.device, self._rooms[n], self.members())
-        return self._rooms[n]
+    def room(self, n: int, turn: int = 0, **results: Any) -> Room:
+        """Room for batches of up to n payments, kept; `results` are members of its frame that tell where to write."""
+        if (n, turn) not in self._rooms:
+            room = self._rooms[n, turn] = Room(self.device, n, len(self.roles), self._keeps_velocity)
+            room.results = results
+            set_frame(self.device, room, self.members())
+        return self._rooms[n, turn]
 
     def append(
         self, batch: Batch, ring: NDArray[np.uint16] | None = None, ring_back: NDArray[np.uint32] | None = None
@@ -124,18 +127,26 @@ class DeviceStore:
         columns: dict[str, NDArray[Any]] = {**batch._asdict(), "time": time, "late": late}
         columns["ring"] = np.zeros((n, 4), np.uint16) if ring is None else ring
         columns["ring_back"] = np.zeros(n, np.uint32) if ring_back is None else ring_back
+        columns["label"] = np.full(n, -1, np.int32)
         if n:
             self.clock = int(time[-1])
-        step = min(BULK, self.capacity)
-        for start in range(0, n, step):
+        self.append_columns(columns)
+        return range(first, first + n)
+
+    def append_columns(self, columns: Mapping[str, NDArray[Any]]) -> None:
+        """Write any number of payments that have their places: `columns` as those of `device_room.Room`.
+
+        Two rooms take turns: while the device works on one part, the next goes up.
+        """
+        n, step = len(columns["time"]), min(BULK, self.capacity)
+        for turn, start in enumerate(range(0, n, step)):
             stop = min(n, start + step)
             # A few sizes of room only: each is kept.
-            room = self.room(min(step, 1 << (stop - start - 1).bit_length()))
+            room = self.room(min(step, 1 << (stop - start - 1).bit_length()), turn % 2)
             self.stage(room, {name: column[start:stop] for name, column in columns.items()})
-            room.packed.put()
-            room.packed.sent()
+            room.packed.put_ahead()
             self.launch_append(room, stop - start)
-        return range(first, first + n)
+            room.packed.sent()
 
     def stage(self, room: Room, columns: Mapping[str, NDArray[Any]], oldest: int | None = None) -> None:
         """Pack the next payments for `room.packed.put` and `launch_append`; from here on they count as appended.
@@ -196,7 +207,7 @@ class DeviceStore:
             room = self._label_room
             self.device.get(room.delta, room.changed)
             self._labels("label_newest", blocks(len(chosen)), THREADS, room.frame)
-            self.device.mark()()
+            self.device.mark().synchronize()
             deltas[chosen] = room.changed[: len(chosen)]
             self.label_count += len(chosen)
         if n:
@@ -206,20 +217,20 @@ class DeviceStore:
     def neighbours(self, rows: Any, k: int) -> Any:
         """Walk back from each row along each role: int64 [B, R, K] on the device, see `graph.sampler.neighbours`."""
         near = self.device.xp.empty((len(rows), len(self.roles), k), np.int64)
-        self._walk("walk", blocks(len(rows) * len(self.roles)), THREADS, self._reading(rows, near=near, depth=k))
+        self._walk("walk", blocks(len(rows) * len(self.roles)), THREADS, self.reading(rows, near=near, depth=k))
         return near
 
     def edges(self, rows: Any, near: Any) -> Any:
         """Describe each neighbour as its reader saw it: float32 [B, R, K, E], see `graph.sampler.edges`."""
         edge = self.device.xp.empty((*near.shape, EDGE), np.float32)
-        frame = self._reading(rows, near=near, edge=edge, depth=near.shape[2])
+        frame = self.reading(rows, near=near, edge=edge, depth=near.shape[2])
         self._walk("edges", blocks(near.size), THREADS, frame)
         return edge
 
     def features(self, rows: Any) -> Any:
         """The features of rows still in the buffer, as of each: float32 [B, F], see `graph.features.features`."""
         x = self.device.xp.empty((len(rows), len(feature_names(self.roles))), np.float32)
-        self.describe(len(rows), self._reading(rows, x=x))
+        self.describe(len(rows), self.reading(rows, x=x))
         return x
 
     def describe(self, readers: int, frame: Any) -> None:
@@ -260,22 +271,30 @@ class DeviceStore:
         self._relabel(store.labels, move=False)
         self._compactions = store.compactions
 
+    def follow(self, store: GraphStore, upto: int) -> None:
+        """Take up what a store on the host has had since: rows before `upto`, and all label events."""
+        if store.rows - self.rows >= self.capacity:
+            raise GraphError("the store on the device is a whole buffer behind")
+        self.follow_labels(store)
+        if upto > self.rows:
+            rows = np.arange(self.rows, upto)
+            self.append_columns(columns_of(store, rows))
+
     def follow_labels(self, store: GraphStore) -> None:
-        """Take up the label events that a store on the host has had since; its rows must be here already."""
+        """Take up the label events of a store on the host; rows that are not here yet bring the places of theirs."""
         if store.compactions != self._compactions:
             self._relabel(store.labels, move=True)
             self._compactions = store.compactions
-            return
         for start in range(self.label_count, store.label_count, LABELS):
             fresh = store.labels[start : start + LABELS]
             if start + len(fresh) > self._labels_most:
                 self._labels_to(2 * (start + len(fresh)))
             with self.device.on():
-                size = LABEL.itemsize
                 raw = self.device.xp.asarray(fresh.view(np.uint8))
-                self.label_data[start * size : start * size + len(raw)] = raw
-            self._numbers("label_newest", self._labels, fresh["row"])
+                self.label_data[start * LABEL.itemsize :][: len(raw)] = raw
+            self._numbers("label_newest", self._labels, np.where(fresh["row"] < self.rows, fresh["row"], -1))
             self.label_count += len(fresh)
+        self.clock = store.clock
 
     @property
     def _labels_most(self) -> int:
@@ -321,7 +340,8 @@ class DeviceStore:
         if move:
             rows, last = np.unique(events["row"][::-1], return_index=True)
             newest = len(events) - 1 - last
-            newest, rows = newest[rows >= self.oldest], rows[rows >= self.oldest]
+            here = (rows >= self.oldest) & (rows < self.rows)
+            newest, rows = newest[here], rows[here]
             for start in range(0, len(rows), LABELS):
                 part = slice(start, start + LABELS)
                 self._numbers("label_moved", self._labels, rows[part], newest[part])
@@ -367,7 +387,7 @@ class DeviceStore:
         for room in rooms:
             set_frame(self.device, room, self.members())
 
-    def _reading(self, rows: Any, **results: Any) -> Any:
+    def reading(self, rows: Any, **results: Any) -> Any:
         """A frame for readers by their numbers."""
         xp = self.device.xp
         with self.device.on():
@@ -394,6 +414,12 @@ def raised(time: NDArray[np.int64], clock: int) -> tuple[NDArray[np.int64], NDAr
     """
     journal = np.maximum(np.maximum.accumulate(time), clock) if len(time) else time
     return journal, np.minimum((journal - time + 500) // 1000, LATE_MS).astype(np.uint32)
+
+
+def columns_of(store: GraphStore, rows: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
+    """Rows of a store on the host as a device store takes them up."""
+    found = store.row_data[rows % store.capacity]
+    return {name: found[name] for name in COLUMNS}
 
 
 def blocks(n: int) -> int:

@@ -1,13 +1,12 @@
 """Room for a batch on its way into a device store: a packed buffer that goes up in one copy, and scratch beside it."""
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from graph.jumps import velocity_dtype
-from graph.launch import CUDA, Device, filled, structure
+from graph.launch import CUDA, Device, Mark, filled, structure
 from graph.store import row_dtype
 
 CONTROL = structure(CUDA / "layout.cuh", "Control")
@@ -42,20 +41,30 @@ class Packed:
         }
         start = device.address(self._there)
         self.addresses = {"control": start, **{name: start + place for name, place in places.items()}}
-        self._gone: Callable[[], None] = lambda: None  # waits until the last copy has left the host
+        self._sent: Mark | None = None  # the last copy has left the host
+        self._used: Mark | None = None  # the kernels that read it are done
 
     def ready(self) -> None:
         """Wait until the columns may be written again."""
-        self._gone()
-        self._gone = lambda: None
+        if self._sent is not None:
+            self._sent.synchronize()
+            self._sent = None
 
     def put(self) -> None:
-        """Send everything; returns at once. To be recorded, or followed by `sent`."""
+        """Send everything, in order with the stream's other work; returns at once. May be recorded."""
         self._device.put(self._there, self._host)
 
+    def get(self) -> None:
+        """Bring everything back, in order with the stream's other work; returns at once. May be recorded."""
+        self._device.get(self._there, self._host)
+
+    def put_ahead(self) -> None:
+        """Send everything beside the stream's other work, as soon as what reads the last batch is done."""
+        self._device.put_ahead(self._there, self._host, self._used)
+
     def sent(self) -> None:
-        """Note that the last `put` must be over before `ready` returns."""
-        self._gone = self._device.mark()
+        """Note that what was given to the stream so far must be done before `ready` returns."""
+        self._sent = self._used = self._device.mark()
 
 
 class Room:
@@ -77,6 +86,7 @@ class Room:
                 "time": ("i8", (n,)),
                 "amount": ("i8", (n,)),
                 "late": ("u4", (n,)),
+                "label": ("i4", (n,)),
                 "ring_back": ("u4", (n,)),
                 "entity": ("i4", (n, roles)),
                 "ring": ("u2", (n, 4)),
@@ -93,11 +103,12 @@ class Room:
                 "new_rows": xp.zeros(n * row_dtype(roles).itemsize, np.uint8),
                 "new_velocity": xp.zeros(n * velocity_dtype(roles).itemsize if velocity else 1, np.uint8),
             }
+        self.results: dict[str, Any] = {}  # members of the frame that tell readers where to write
         self.frame: Any = None
 
     def members(self) -> dict[str, Any]:
         """What it adds to a frame."""
-        return {**self.packed.addresses, **self.scratch, "batch": self.n}
+        return {**self.packed.addresses, **self.scratch, **self.results, "batch": self.n}
 
 
 class LabelRoom:

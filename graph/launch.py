@@ -21,6 +21,13 @@ _INCLUDE = re.compile(r'^#include "(\w+\.cuh)"$', re.MULTILINE)
 _MEMBER = re.compile(r"(?:const )?(\w+)(\*?) ([\w, ]+);")
 
 
+class Mark(Protocol):
+    """A place in a stream's work."""
+
+    def synchronize(self) -> None:
+        """Wait until it is reached."""
+
+
 class Device(Protocol):
     """A device, or what stands for one in tests."""
 
@@ -45,8 +52,11 @@ class Device(Protocol):
     def get(self, source: Any, target: NDArray[Any]) -> None:
         """Copy bytes of the device to pinned host memory; returns at once."""
 
-    def mark(self) -> Callable[[], None]:
-        """A call that waits for everything given to the stream so far."""
+    def put_ahead(self, target: Any, source: NDArray[Any], after: "Mark | None") -> None:
+        """The same on a second stream, once `after` is reached; what is given to the first from now on waits for it."""
+
+    def mark(self) -> "Mark":
+        """The place that the stream has come to."""
 
     def record(self, work: Callable[[], None]) -> Callable[[], None]:
         """Record kernels and copies once; the call that comes back runs them as one."""

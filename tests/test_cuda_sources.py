@@ -34,9 +34,21 @@ def test_nvcc_compiles_it(path, cache, tmp_path):
     config = ModelConfig(("account", "merchant", "device", "payee"), cache=cache)
     text = tmp_path / path.name
     text.write_text(source(path))
-    options = [f"-D{name}={value}" for name, value in defines(config).items()]
+    options = ["-arch=sm_90", "-std=c++17", "-Werror", "all-warnings", "-cubin"]
+    options += [f"-D{name}={value}" for name, value in defines(config).items()]
     made = subprocess.run(
-        [NVCC, "-arch=sm_90", "-std=c++17", "-Werror", "all-warnings", *options, "-cubin", "-o", tmp_path / "out", text],
+        [
+            NVCC,
+            "-arch=sm_90",
+            "-std=c++17",
+            "-Werror",
+            "all-warnings",
+            *options,
+            "-cubin",
+            "-o",
+            tmp_path / "out",
+            text,
+        ],
         capture_output=True,
         text=True,
         check=False,

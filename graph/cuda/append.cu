@@ -16,7 +16,7 @@ extern "C" __global__ void stage(const Frame* frame) {
     x->time = f.time[b];
     x->amount = f.amount[b];
     x->late = f.late[b];
-    x->label = -1;
+    x->label = f.label[b];
     x->ring_back = f.ring_back[b];
     for (int i = 0; i < 4; i++) {
         x->ring[i] = f.ring[4 * b + i];
@@ -136,6 +136,12 @@ __device__ inline void alias(const Frame& f, i64 b, i32 role, i32 same) {
     f.large[b * ROLES + role] = 0;
 }
 
+__device__ inline bool holds(const Row* x, i32 node) {
+    for (int r = 0; r < ROLES; r++)
+        if (x->entity[r] == node) return true;
+    return false;
+}
+
 // One thread for each chain: pointers, jumps, and the node's new head.
 extern "C" __global__ void chain(const Frame* frame) {
     const Frame f = *frame;
@@ -150,7 +156,8 @@ extern "C" __global__ void chain(const Frame* frame) {
     i64 now = (first + b) % HEAD_SPAN + 1, back = 0;
     u32 head = f.head[node];
     if (head) back = (now - (i64)head + HEAD_SPAN) % HEAD_SPAN;
-    if (back >= f.capacity) back = 0;  // already overwritten
+    // Already overwritten; or the head of a number's last bearer, from 2^32 rows ago.
+    if (back >= f.capacity || (back && !holds(row_at(f.rows, slot_of(first + b - back, f.capacity)), node))) back = 0;
     i64 last = -1;
     i32 same = 0;
     while (true) {

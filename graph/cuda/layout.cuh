@@ -58,6 +58,7 @@ struct Frame {  // graph.device.FRAME: pointers and sizes, fixed until a buffer 
     const i64* time;      // [N] journal time, us
     const i64* amount;    // [N]
     const u32* late;      // [N] ms
+    const i32* label;     // [N] newest label event, -1 for none: a batch may come after labels of its own payments
     const u32* ring_back; // [N]
     const i32* entity;    // [N, R]
     const u16* ring;      // [N, 4]

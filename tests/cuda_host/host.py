@@ -26,7 +26,7 @@ def compiled(path: Path, defines: Mapping[str, int]) -> ctypes.CDLL:
     )
     # A product and a sum stay two roundings, as NumPy and Numba do them.
     options = ["-std=c++17", "-O2", "-ffp-contract=off", "-fPIC", "-shared", "-Wall", "-Wextra", "-Werror"]
-    options += ["-Wno-unused-function", "-Wno-unused-variable", "-Wno-clobbered"]
+    options += ["-Wno-unused-function", "-Wno-unused-variable", "-Wno-clobbered", "-Wno-unused-parameter"]
     key = hashlib.sha256("\n".join([*options, SHIM.read_text(), text]).encode()).hexdigest()[:16]
     built = BUILT / f"{path.stem}-{key}.so"
     if not built.exists():
@@ -83,8 +83,14 @@ class HostDevice:
         self.fails("get")
         target.reshape(-1).view(np.uint8)[:] = source.reshape(-1).view(np.uint8)[: target.nbytes]
 
-    def mark(self) -> Callable[[], None]:
-        return lambda: self.fails("wait")
+    def put_ahead(self, target: Any, source: NDArray[Any], after: Any) -> None:
+        self.put(target, source)
+
+    def mark(self) -> "HostDevice":
+        return self
+
+    def synchronize(self) -> None:
+        self.fails("wait")
 
     def record(self, work: Callable[[], None]) -> Callable[[], None]:
         work()

@@ -50,64 +50,65 @@ using Kernel = void (*)(const void*);
 constexpr size_t STACK = 1 << 17;
 static std::vector<unsigned char> shared;
 
-struct Fiber {
-    ucontext_t first;      // where it begins
-    jmp_buf at;            // where it goes on
+struct Fiber {  // made once: making one asks the kernel of the system, going on with one does not
+    ucontext_t first;
+    jmp_buf at;  // where it goes on
     std::vector<char> stack = std::vector<char>(STACK);
-    bool begun, done;
+    bool begun = false, done = true;
 };
-static std::vector<Fiber> fibers;
+static std::vector<Fiber*> fibers;
 static jmp_buf scheduler;
 static Fiber* running = nullptr;
 static Kernel kernel;
 static const void* argument;
 
 static void begin() {
-    kernel(argument);
-    running->done = true;
-    _longjmp(scheduler, 1);
+    while (true) {
+        kernel(argument);
+        running->done = true;
+        if (_setjmp(running->at) == 0) _longjmp(scheduler, 1);
+    }
 }
 
 // Let a fiber run up to its next barrier, or its end.
-static void run(Fiber& fiber, unsigned thread) {
-    running = &fiber;
+static void run(unsigned thread) {
+    running = fibers[thread];
     threadIdx.x = thread;
     if (_setjmp(scheduler) == 0) {
-        if (fiber.begun) _longjmp(fiber.at, 1);
-        fiber.begun = true;
-        setcontext(&fiber.first);
+        if (running->begun) _longjmp(running->at, 1);
+        running->begun = true;
+        getcontext(&running->first);
+        running->first.uc_stack.ss_sp = running->stack.data();
+        running->first.uc_stack.ss_size = STACK;
+        running->first.uc_link = nullptr;
+        makecontext(&running->first, begin, 0);
+        setcontext(&running->first);
     }
     running = nullptr;
 }
 
 static void block(unsigned threads) {
-    if (fibers.size() < threads) fibers.resize(threads);
-    auto prepare = [](Fiber& fiber) {
-        fiber.begun = fiber.done = false;
-        getcontext(&fiber.first);
-        fiber.first.uc_stack.ss_sp = fiber.stack.data();
-        fiber.first.uc_stack.ss_size = STACK;
-        fiber.first.uc_link = nullptr;
-        makecontext(&fiber.first, begin, 0);
-    };
+    while (fibers.size() < threads) fibers.push_back(new Fiber);
     // A kernel whose first thread meets no barrier has none: its threads are plain calls.
-    prepare(fibers[0]);
-    run(fibers[0], 0);
-    if (fibers[0].done) {
+    fibers[0]->done = false;
+    run(0);
+    if (fibers[0]->done) {
         for (unsigned t = 1; t < threads; t++) {
             threadIdx.x = t;
             kernel(argument);
         }
         return;
     }
-    for (unsigned t = 1; t < threads; t++) prepare(fibers[t]);
-    for (unsigned t = 1; t < threads; t++) run(fibers[t], t);
+    for (unsigned t = 1; t < threads; t++) {
+        fibers[t]->done = false;
+        run(t);
+    }
     for (bool left = true; left;) {
         left = false;
         for (unsigned t = 0; t < threads; t++)
-            if (!fibers[t].done) {
-                run(fibers[t], t);
-                left = left || !fibers[t].done;
+            if (!fibers[t]->done) {
+                run(t);
+                left = left || !fibers[t]->done;
             }
     }
 }

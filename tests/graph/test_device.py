@@ -71,7 +71,7 @@ def assert_same(twin: DeviceStore, store: GraphStore, ring: bool = False) -> Non
 
 
 def test_the_layouts_are_numpys(host):
-    for roles in range(1, 8):
+    for roles in (1, 3, 5):
         near = np.zeros(32, np.int64)
         launch = host.load(CUDA / "append.cu", {"ROLES": roles, "EDGE": 7})
         launch("layout", 1, 1, filled(host, FRAME, {"near": near}))

@@ -1,0 +1,161 @@
+"""The network on a device: its weights and its key-value cache there, and the kernels of gnn/cuda/network.cu over them.
+
+`Bucket` is a micro-batch of up to so many payments, recorded once: one copy up, append, features, encoder, layers, one
+copy down. Nothing in it allocates, and nothing waits but the host for the scores.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from data.schema import CATEGORIES
+from gnn.errors import ModelError
+from gnn.groups import feature_groups
+from gnn.model import BIAS_HIDDEN, CATEGORY_WIDTH, EDGE, HEAD_HIDDEN, ModelConfig, RingwatchNet
+from graph.device import DeviceStore
+from graph.device_room import Packed
+from graph.launch import filled, structure
+from graph.state import CATEGORY_BUCKETS
+
+CUDA = Path(__file__).parent / "cuda"
+NET = structure(CUDA / "network.cuh", "Net")
+BLOCK = 128  # threads, as in network.cuh
+LONE = 256  # payments up to which a block takes one; above, several share what is read of the weights
+
+
+def defines(config: ModelConfig) -> dict[str, int]:
+    """The sizes that the kernels are compiled for."""
+    return {
+        "ROLES": len(config.roles),
+        "EDGE": EDGE,
+        "FEATURES": config.inputs,
+        "WIDTH": config.width,
+        "HEADS": config.heads,
+        "HIDDEN": config.hidden,
+        "NEIGHBOURS": config.neighbours,
+        "LAYERS": config.layers,
+        "BIAS_HIDDEN": BIAS_HIDDEN,
+        "HEAD_HIDDEN": HEAD_HIDDEN,
+        "CATEGORIES": len(CATEGORIES),
+        "CATEGORY_WIDTH": CATEGORY_WIDTH,
+        "BUCKETS": CATEGORY_BUCKETS,
+        "KV_INT8": int(config.cache == "int8"),
+    }
+
+
+class DeviceNet:
+    """One model over one store on the same device.
+
+    Args:
+        store: The graph.
+        net: The network, on the CPU.
+
+    Raises:
+        ModelError: The keys and values of a row are not a multiple of 16 bytes, which the kernels read at once.
+    """
+
+    def __init__(self, store: DeviceStore, net: RingwatchNet) -> None:
+        config, self.device, self.store = net.config, store.device, store
+        if 2 * config.width * np.dtype(config.cache).itemsize % 16:
+            raise ModelError(f"a width of {config.width} with a cache of {config.cache} does not run on a device")
+        self.config, xp = config, self.device.xp
+        self._launch = self.device.load(CUDA / "network.cu", defines(config))
+        with self.device.on():
+            self._weights = {name: xp.asarray(array) for name, array in net.weights()._asdict().items()}
+            self._groups = xp.asarray(feature_groups(config.roles))
+            self.cache = xp.zeros((config.layers, store.capacity, 2 * config.width), config.cache)
+            facts = xp.zeros(2, np.float32)
+        self._launch("tile", 1, 1, filled(self.device, NET, {"logit": facts}))
+        with self.device.on():
+            self._tile, size = (int(v) for v in facts.tolist())
+        if size != NET.itemsize:
+            raise ModelError(f"network.cuh lays Net out in {size} bytes, NumPy in {NET.itemsize}")
+
+    def nets(self, **members: Any) -> list[Any]:
+        """What the kernels are handed for each layer."""
+        shared = {**self._weights, "groups": self._groups, "cache": self.cache, "variants": 1, **members}
+        return [filled(self.device, NET, {**shared, "layer": layer}) for layer in range(self.config.layers)]
+
+    def run(self, nets: list[Any], readers: int) -> None:
+        """Start the network over up to so many readers, whose graph side is described."""
+        one = readers <= LONE
+        size, kind = (readers, "one") if one else ((readers + self._tile - 1) // self._tile, "many")
+        self._launch(f"encode_{kind}", size, BLOCK, nets[0])
+        for net in nets:
+            self._launch(f"attend_{kind}", size, BLOCK, net)
+
+    def outcome(self, rows: Any, masks: NDArray[np.int64] | None = None) -> tuple[Any, Any]:
+        """Score past rows from the cache.
+
+        Args:
+            rows: int64 [B], on the host or the device.
+            masks: Groups of evidence to leave out, bit by bit, int64 [G].
+
+        Returns:
+            Log-odds [B, G] and embeddings [B, G, D], float32, on the device; G is 1 without masks.
+        """
+        xp, c, b = self.device.xp, self.config, len(rows)
+        g = 1 if masks is None else len(masks)
+        with self.device.on():
+            near = xp.empty((b, len(c.roles), c.neighbours), np.int64)
+            edge, x = xp.empty((*near.shape, EDGE), np.float32), xp.empty((b, c.inputs), np.float32)
+            h, logit = xp.empty((b, g, c.width), np.float32), xp.empty((b, g), np.float32)
+            kept = None if masks is None else xp.asarray(masks)
+        frame = self.store.reading(rows, near=near, edge=edge, x=x, depth=c.neighbours)
+        self.store.describe(b, frame)
+        self.run(self.nets(graph=frame, h=h, logit=logit, masks=kept, variants=g), b * g)
+        return logit, h
+
+
+class Bucket:
+    """A micro-batch of up to n payments, recorded.
+
+    Args:
+        net: The network and its store.
+        n: Payments, at most.
+    """
+
+    def __init__(self, net: DeviceNet, n: int) -> None:
+        self.net, self.n, c, device = net, n, net.config, net.device
+        xp, store = device.xp, net.store
+        with device.on():
+            near = xp.zeros((n, len(c.roles), c.neighbours), np.int64)
+            results = {
+                "near": near,
+                "edge": xp.zeros((*near.shape, EDGE), np.float32),
+                "x": xp.zeros((n, c.inputs), np.float32),
+            }
+            h = xp.zeros((n, c.width), np.float32)
+        self.room = store.room(n, turn=2, depth=c.neighbours, **results)
+        self._out = Packed(device, {"logit": ("f4", (n,)), "written": (c.cache, (c.layers, n, 2 * c.width))})
+        self.logit, self.written = self._out.columns["logit"], self._out.columns["written"]
+        places = {name: self._out.addresses[name] for name in ("logit", "written")}
+        self._nets = net.nets(graph=self.room.frame, h=h, write=1, **places)
+        self._keep = (results, h)
+        self.room.packed.control["n"] = 0
+        self._replay = device.record(self._work)
+
+    def _work(self) -> None:
+        store = self.net.store
+        self.room.packed.put()
+        store.launch_append(self.room, self.n)
+        store.describe(self.n, self.room.frame)
+        self.net.run(self._nets, self.n)
+        self._out.get()
+
+    def score(self, columns: dict[str, NDArray[Any]], oldest: int) -> NDArray[np.float32]:
+        """Append and score the next payments; waits for the scores.
+
+        Args:
+            columns: As `DeviceStore.stage` takes them, n rows at most.
+            oldest: The oldest row that they may see.
+
+        Returns:
+            Log-odds, float32; a view that the next call overwrites, as it does `written` [L, n, 2D].
+        """
+        self.net.store.stage(self.room, columns, oldest)
+        self._replay()
+        self.net.device.mark().synchronize()
+        return self.logit[: len(columns["time"])]
