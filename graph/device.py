@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from graph.device_room import FRAME, LABELS, LabelRoom, Room, set_frame
+from graph.device_labels import DeviceLabels
+from graph.device_room import FRAME, THREADS, Room, blocks, set_frame, to_host
 from graph.errors import GraphError
 from graph.features import counterparts, feature_names
-from graph.jumps import velocity_dtype
+from graph.jumps import Sums, velocity_dtype
 from graph.launch import CUDA, Device, filled
 from graph.sampler import EDGE_FEATURES
 from graph.store import LABEL, LATE_MS, Batch, GraphStore, Window, row_dtype
@@ -24,7 +25,6 @@ from graph.store import LABEL, LATE_MS, Batch, GraphStore, Window, row_dtype
 BULK = 1 << 20  # payments appended at once
 SEARCHED = 4096  # payments up to which a batch's chains are found by looking, not by sorting
 SUMS = 1 << 16  # amounts above 32 bits to have room for at first
-THREADS = 128  # of a block
 COLUMNS = ("time", "amount", "late", "label", "ring_back", "entity", "ring", "category")
 EDGE = len(EDGE_FEATURES)
 
@@ -55,27 +55,24 @@ class DeviceStore:
     ) -> None:
         xp, r = device.xp, len(roles)
         self.device, self.roles, self.capacity, self.window = device, roles, capacity, window
-        self.rows = self.clock = self.label_count = 0
+        self.rows = self.clock = 0
         self._row, self._velocity = row_dtype(r), velocity_dtype(r)
         self._keeps_velocity = velocity
         defines = {"ROLES": r, "EDGE": EDGE}
         self._append = device.load(CUDA / "append.cu", defines)
-        self._labels = device.load(CUDA / "labels.cu", defines)
         self._walk = device.load(CUDA / "walk.cu", defines)
         self._features = device.load(CUDA / "features.cu", defines)
         with device.on():
             self.row_data = xp.zeros(capacity * self._row.itemsize, np.uint8)
             self.velocity = xp.zeros(capacity * self._velocity.itemsize if velocity else 0, np.uint8)
             self.sums, self.span = xp.zeros(SUMS, np.int64), xp.zeros(4, np.int64)
-            self.label_data = xp.zeros(1024 * LABEL.itemsize, np.uint8)
             self.head = xp.zeros(nodes, np.uint32)
             self._role_type = xp.asarray(role_type)
             self._pairs = xp.asarray(counterparts(roles))
-        self._compactions = 0  # of the store that is followed
         self._sums_most = 0  # amounts above 32 bits in use, at most
         self._rooms: dict[tuple[int, int], Room] = {}
-        self._label_room = LabelRoom(device)
-        self._moved()
+        self.labels = DeviceLabels(self, defines)
+        self.moved()
 
     @property
     def oldest(self) -> int:
@@ -89,7 +86,7 @@ class DeviceStore:
             "velocity": self.velocity if self._keeps_velocity else None,
             "sums": self.sums,
             "span": self.span,
-            "labels": self.label_data,
+            "labels": self.labels.data,
             "head": self.head,
             "role_type": self._role_type,
             "capacity": self.capacity,
@@ -192,27 +189,13 @@ class DeviceStore:
 
     def forget(self, nodes: NDArray[np.int32]) -> None:
         """Nodes whose numbers were given back (`GraphStore.expire`) have no newest row any more."""
-        for start in range(0, len(nodes), LABELS):
-            self._numbers("forget", self._append, nodes[start : start + LABELS])
+        self.labels.forget(nodes)
 
     def label(self, rows: NDArray[np.int64], fraud: NDArray[np.int8], time: NDArray[np.int64]) -> NDArray[np.int8]:
         """Write label events, in order; see `GraphStore.label`. Waits for the changes of belief."""
-        n, deltas = len(rows), np.zeros(len(rows), np.int8)
-        if self.label_count + n > self._labels_most:
-            self._compact(n)
-        kept = np.flatnonzero(rows >= self.oldest)
-        for start in range(0, len(kept), LABELS):
-            chosen = kept[start : start + LABELS]
-            self._numbers("label", self._labels, rows[chosen], fraud[chosen])
-            room = self._label_room
-            self.device.get(room.delta, room.changed)
-            self._labels("label_newest", blocks(len(chosen)), THREADS, room.frame)
-            self.device.mark().synchronize()
-            deltas[chosen] = room.changed[: len(chosen)]
-            self.label_count += len(chosen)
-        if n:
+        if len(time):
             self.clock = max(self.clock, int(time.max()))
-        return deltas
+        return self.labels.write(rows, fraud)
 
     def neighbours(self, rows: Any, k: int) -> Any:
         """Walk back from each row along each role: int64 [B, R, K] on the device, see `graph.sampler.neighbours`."""
@@ -241,19 +224,19 @@ class DeviceStore:
         """A field of `row_dtype` for some rows in the buffer, on the host."""
         with self.device.on():
             table = self.row_data.reshape(self.capacity, self._row.itemsize)
-            found = _host(table[self.device.xp.asarray(rows % self.capacity)])
+            found = to_host(table[self.device.xp.asarray(rows % self.capacity)])
         return found.view(self._row)[:, 0][name]
 
     def parts(self) -> dict[str, NDArray[Any]]:
         """The store's arrays on the host, by the names of `GraphState.parts`."""
         with self.device.on():
             return {
-                "rows": _host(self.row_data).view(self._row),
-                "velocity": _host(self.velocity).view(self._velocity),
-                "sums.values": _host(self.sums),
-                "sums.span": _host(self.span)[:2].copy(),
-                "labels": _host(self.label_data).view(LABEL),
-                "ids.head": _host(self.head),
+                "rows": to_host(self.row_data).view(self._row),
+                "velocity": to_host(self.velocity).view(self._velocity),
+                "sums.values": to_host(self.sums),
+                "sums.span": to_host(self.span)[:2].copy(),
+                "labels": to_host(self.labels.data).view(LABEL),
+                "ids.head": to_host(self.head),
             }
 
     def adopt(self, store: GraphStore) -> None:
@@ -268,90 +251,37 @@ class DeviceStore:
             self.head = xp.asarray(store.ids.head[: max(1, store.ids.numbered)])
         self._sums_most = int(store.sums.span[1] - store.sums.span[0])
         self.rows, self.clock = store.rows, store.clock
-        self._relabel(store.labels, move=False)
-        self._compactions = store.compactions
+        self.labels.adopt(store)
+        self.moved()
+
+    def give(self, store: GraphStore) -> None:
+        """Copy everything to a store on the host of the same shape, as for a snapshot; names stay what they are there.
+
+        Raises:
+            GraphError: It is of another shape.
+        """
+        if (store.roles, store.capacity, store.window) != (self.roles, self.capacity, self.window):
+            raise GraphError("the store on the host has other roles, another capacity or another window")
+        found, slots = self.parts(), min(self.rows, self.capacity)
+        store.row_data[:slots] = found["rows"][:slots]
+        if self._keeps_velocity and len(store.velocity):
+            store.velocity[:slots] = found["velocity"][:slots]
+        store.sums = Sums(found["sums.values"], found["sums.span"])
+        store.label_data, store.label_count = found["labels"], self.labels.count
+        store.compactions += 1
+        known = min(len(found["ids.head"]), len(store.ids.head))
+        store.ids.head[:known] = found["ids.head"][:known]
+        store.rows, store.clock = self.rows, self.clock
 
     def follow(self, store: GraphStore, upto: int) -> None:
         """Take up what a store on the host has had since: rows before `upto`, and all label events."""
         if store.rows - self.rows >= self.capacity:
             raise GraphError("the store on the device is a whole buffer behind")
-        self.follow_labels(store)
+        self.labels.follow(store)
+        self.clock = store.clock
         if upto > self.rows:
             rows = np.arange(self.rows, upto)
             self.append_columns(columns_of(store, rows))
-
-    def follow_labels(self, store: GraphStore) -> None:
-        """Take up the label events of a store on the host; rows that are not here yet bring the places of theirs."""
-        if store.compactions != self._compactions:
-            self._relabel(store.labels, move=True)
-            self._compactions = store.compactions
-        for start in range(self.label_count, store.label_count, LABELS):
-            fresh = store.labels[start : start + LABELS]
-            if start + len(fresh) > self._labels_most:
-                self._labels_to(2 * (start + len(fresh)))
-            with self.device.on():
-                raw = self.device.xp.asarray(fresh.view(np.uint8))
-                self.label_data[start * LABEL.itemsize :][: len(raw)] = raw
-            self._numbers("label_newest", self._labels, np.where(fresh["row"] < self.rows, fresh["row"], -1))
-            self.label_count += len(fresh)
-        self.clock = store.clock
-
-    @property
-    def _labels_most(self) -> int:
-        return len(self.label_data) // LABEL.itemsize
-
-    def _numbers(self, kernel: str, launch: Any, rows: NDArray[Any], values: NDArray[Any] | None = None) -> None:
-        """Run a kernel over up to `LABELS` rows or nodes."""
-        room = self._label_room
-        room.packed.ready()
-        room.packed.columns["label_row"][: len(rows)] = rows
-        if values is not None:
-            room.packed.columns["label_fraud"][: len(rows)] = values
-        control = room.packed.control
-        control["first"], control["oldest"] = self.rows, self.oldest
-        control["labels"], control["label_n"] = self.label_count, len(rows)
-        room.packed.put()
-        room.packed.sent()
-        launch(kernel, blocks(len(rows)), THREADS, room.frame)
-
-    def _compact(self, more: int) -> None:
-        """Drop the events of rows that have left the buffer, and make room; waits. See `GraphStore`."""
-        with self.device.on():
-            events = _host(self.label_data).view(LABEL)[: self.label_count]
-        kept = events["row"] >= self.oldest
-        place = np.cumsum(kept, dtype=np.int32) - 1
-        events = events[kept].copy()
-        linked = events["before"] >= 0
-        events["before"][linked] = place[events["before"][linked]]
-        room = 2 * len(events) + more  # at least half free afterwards, so that the work for an event stays bounded
-        if room > self._labels_most:
-            self._labels_to(max(room, 2 * self._labels_most))
-        self._relabel(events, move=True)
-
-    def _relabel(self, events: NDArray[np.void], *, move: bool) -> None:
-        """Take other label events in place of all; with `move`, let the rows point to them."""
-        if len(events) > self._labels_most:
-            self._labels_to(2 * len(events))
-        with self.device.on():
-            raw = self.device.xp.asarray(np.ascontiguousarray(events).view(np.uint8))
-            self.label_data[: len(raw)] = raw
-        self.label_count = len(events)
-        self._moved()
-        if move:
-            rows, last = np.unique(events["row"][::-1], return_index=True)
-            newest = len(events) - 1 - last
-            here = (rows >= self.oldest) & (rows < self.rows)
-            newest, rows = newest[here], rows[here]
-            for start in range(0, len(rows), LABELS):
-                part = slice(start, start + LABELS)
-                self._numbers("label_moved", self._labels, rows[part], newest[part])
-
-    def _labels_to(self, events: int) -> None:
-        with self.device.on():
-            larger = self.device.xp.zeros(events * LABEL.itemsize, np.uint8)
-            larger[: len(self.label_data)] = self.label_data
-            self.label_data = larger
-        self._moved()
 
     def _ready(self, n: int, nodes: int) -> None:
         """Room for the heads and the large amounts of n more payments; hardly ever is anything to be done."""
@@ -360,7 +290,7 @@ class DeviceStore:
                 larger = self.device.xp.zeros(max(nodes, 2 * len(self.head)), np.uint32)
                 larger[: len(self.head)] = self.head
                 self.head = larger
-            self._moved()
+            self.moved()
         if not self._keeps_velocity:
             return
         items = n * len(self.roles)
@@ -372,20 +302,21 @@ class DeviceStore:
         """Learn from the device how many large amounts are in use, and make room for more where they are too many."""
         with self.device.on():
             xp = self.device.xp
-            first, last = (int(v) for v in _host(self.span)[:2])
+            first, last = (int(v) for v in to_host(self.span)[:2])
             self._sums_most = last - first
             if self._sums_most + 2 * more > len(self.sums):
                 values = xp.zeros(1 << (2 * (self._sums_most + 2 * more) - 1).bit_length(), np.int64)
                 numbers = xp.arange(first, last)
                 values[numbers % len(values)] = self.sums[numbers % len(self.sums)]
                 self.sums = values
-                self._moved()
+                self.moved()
 
-    def _moved(self) -> None:
+    def moved(self) -> None:
         """An array lies elsewhere now: tell the frames."""
-        rooms: list[Room | LabelRoom] = [*self._rooms.values(), self._label_room]
-        for room in rooms:
-            set_frame(self.device, room, self.members())
+        members = self.members()
+        for room in self._rooms.values():
+            set_frame(self.device, room, members)
+        self.labels.moved(members)
 
     def reading(self, rows: Any, **results: Any) -> Any:
         """A frame for readers by their numbers."""
@@ -420,13 +351,3 @@ def columns_of(store: GraphStore, rows: NDArray[np.int64]) -> dict[str, NDArray[
     """Rows of a store on the host as a device store takes them up."""
     found = store.row_data[rows % store.capacity]
     return {name: found[name] for name in COLUMNS}
-
-
-def blocks(n: int) -> int:
-    """Blocks of `THREADS` for n threads."""
-    return (n + THREADS - 1) // THREADS
-
-
-def _host(array: Any) -> NDArray[Any]:
-    found: NDArray[Any] = array.get() if hasattr(array, "get") else np.array(array)
-    return found

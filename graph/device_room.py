@@ -12,6 +12,7 @@ from graph.store import row_dtype
 CONTROL = structure(CUDA / "layout.cuh", "Control")
 FRAME = structure(CUDA / "layout.cuh", "Frame")
 HEADER = 64  # bytes in which `Control` lies
+THREADS = 128  # of a block
 LABELS = 4096  # label events taken up at once: each looks through those before it
 
 
@@ -129,3 +130,14 @@ class LabelRoom:
 def set_frame(device: Device, room: Room | LabelRoom, members: dict[str, Any]) -> None:
     """Make a room's frame, or write it anew where it lies: recorded work reads it from there."""
     room.frame = filled(device, FRAME, {**members, **room.members()}, room.frame)
+
+
+def blocks(n: int) -> int:
+    """Blocks of `THREADS` for n threads."""
+    return (n + THREADS - 1) // THREADS
+
+
+def to_host(array: Any) -> NDArray[Any]:
+    """A copy of an array of a device, when it is there."""
+    found: NDArray[Any] = array.get() if hasattr(array, "get") else np.array(array)
+    return found

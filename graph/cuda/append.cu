@@ -225,13 +225,6 @@ extern "C" __global__ void commit(const Frame* frame) {
         ((u32*)velocity_at(f.velocity, slot))[w - row_words] = ((const u32*)velocity_at(f.new_velocity, b))[w - row_words];
 }
 
-// Nodes whose numbers were given back have no newest row; `label_row` holds them.
-extern "C" __global__ void forget(const Frame* frame) {
-    const Frame f = *frame;
-    i64 i = thread_number();
-    if (i < f.control->label_n) f.head[f.label_row[i]] = 0;
-}
-
 // Offsets and sizes of the structures, to be compared with NumPy's; `near` takes them.
 extern "C" __global__ void layout(const Frame* frame) {
     const Frame f = *frame;

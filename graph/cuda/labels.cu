@@ -35,3 +35,10 @@ extern "C" __global__ void label_moved(const Frame* frame) {
     i64 i = thread_number();
     if (i < f.control->label_n) row_at(f.rows, slot_of(f.label_row[i], f.capacity))->label = f.label_fraud[i];
 }
+
+// Nodes whose numbers were given back have no newest row; `label_row` holds them.
+extern "C" __global__ void forget(const Frame* frame) {
+    const Frame f = *frame;
+    i64 i = thread_number();
+    if (i < f.control->label_n) f.head[f.label_row[i]] = 0;
+}

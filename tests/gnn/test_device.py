@@ -50,7 +50,7 @@ def scored(request) -> tuple[Artifact, Scorer, DeviceNet, np.ndarray, np.ndarray
         expected.append(scorer.score(rows.start, rows.stop))
         at = rows.start
         while at < rows.stop:
-            store.follow_labels(state.store)
+            store.labels.follow(state.store)
             n = min(int(rng.integers(1, 101)), rows.stop - at)
             bucket = next(b for b in buckets if b.n >= n)
             logit = bucket.score(columns_of(state.store, np.arange(at, at + n)), state.store.oldest)
@@ -58,7 +58,7 @@ def scored(request) -> tuple[Artifact, Scorer, DeviceNet, np.ndarray, np.ndarray
             slots = np.arange(at, at + n)
             np.testing.assert_array_equal(bucket.written[:, :n], net.cache[:, slots])
             at += n
-    store.follow_labels(state.store)
+    store.labels.follow(state.store)
     return artifact, scorer, net, np.concatenate(expected), np.concatenate(found)
 
 

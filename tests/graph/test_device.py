@@ -9,10 +9,12 @@ from data.journal import Events, Kind
 from graph import device as device_module
 from graph.device import DeviceStore
 from graph.device_room import FRAME
+from graph.errors import GraphError
 from graph.features import features
 from graph.jumps import LARGE, velocity_dtype
 from graph.launch import CUDA, filled
 from graph.sampler import edges, neighbours
+from graph.snapshot import restore, save
 from graph.state import GraphState
 from graph.store import DAY_US, LABEL, Batch, GraphStore, Window, row_dtype
 from tests.cuda_host.host import GXX, HostDevice
@@ -53,7 +55,7 @@ def beside(host: HostDevice, store: GraphStore) -> DeviceStore:
 
 
 def assert_same(twin: DeviceStore, store: GraphStore, ring: bool = False) -> None:
-    assert (twin.rows, twin.clock, twin.label_count) == (store.rows, store.clock, store.label_count)
+    assert (twin.rows, twin.clock, twin.labels.count) == (store.rows, store.clock, store.label_count)
     found, slots = twin.parts(), min(store.rows, store.capacity)
     for name in store.row_data.dtype.names:
         if ring or not name.startswith("ring"):
@@ -176,3 +178,46 @@ def test_a_store_of_the_host_moves_to_the_device_and_goes_on_there(host):
     for event in events[len(events) // 2 :]:
         state.apply(event)
     assert_same(twin, state.store)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_following_a_store_of_the_host(host, seed):
+    """Some payments and labels at a time: labels of payments that are yet to come up, and compacted ones, included."""
+    rng = np.random.default_rng(seed)
+    state = GraphState(ROLES, 512, Window(200, 60 * DAY_US))
+    store = state.store
+    twin = DeviceStore(host, store.roles, store.role_type, store.capacity, store.window, nodes=16)
+    for event in sharing(seed, 2500, most=60, labels=0.9, reach=100):
+        state.apply(event)
+        if rng.random() < 0.5:
+            twin.follow(store, int(rng.integers(twin.rows, store.rows + 1)))
+    twin.follow(store, store.rows)
+    assert store.compactions > 0
+    found = twin.parts()
+    stale = found["ids.head"][: len(store.ids.head)] != store.ids.head[: len(found["ids.head"])]
+    assert not store.ids.head[: len(stale)][stale].any()  # heads of numbers given back
+    twin.forget(np.flatnonzero(stale))
+    assert_same(twin, store, ring=True)
+
+
+def test_a_snapshot_of_the_device_opens_on_the_host_and_back(host, tmp_path):
+    state = GraphState(ROLES, 512, Window(300, 60 * DAY_US))
+    twin = DeviceStore(host, ROLES, state.store.role_type, 512, state.store.window)
+    for event in sharing(5, 1500, labels=0.4):
+        state.apply(event)
+        twin.follow(state.store, state.store.rows)
+    other = GraphState(ROLES, 512, Window(300, 60 * DAY_US))
+    arrays = {name: part.array.copy() for name, part in state.parts().items()}
+    other.adopt(arrays, state.facts(), state.applied)
+    other.store.row_data[:] = other.store.velocity[:] = 0  # comes from the device alone
+    twin.give(other.store)
+    restored = restore(save(other, tmp_path)).state
+    np.testing.assert_array_equal(restored.store.row_data, state.store.row_data)
+    np.testing.assert_array_equal(restored.store.velocity, state.store.velocity)
+    back = DeviceStore(host, ROLES, state.store.role_type, 512, state.store.window)
+    back.adopt(restored.store)
+    assert_same(back, restored.store, ring=True)
+    rows = np.arange(state.store.rows - 50, state.store.rows)
+    np.testing.assert_array_equal(back.features(rows), twin.features(rows))
+    with pytest.raises(GraphError, match="other roles"):
+        twin.give(GraphStore(ROLES, 256, Window(100)))
