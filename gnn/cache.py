@@ -53,6 +53,12 @@ class KeyValueCache:
         self.data[layer, slots] = values if self.data.dtype == np.float32 else quantised(values, self.scale[layer])
         self.depth[slots] = np.maximum(self.depth[slots], layer + 1)
 
+    def put_kept(self, rows: NDArray[np.int64], kept: KeysValues) -> None:
+        """Write all layers of rows as they are kept, [L, B, 2D] of this cache's dtype: from another device's cache."""
+        slots = rows % self.capacity
+        self.data[:, slots] = kept
+        self.depth[slots] = self.layers
+
     def begin(self, first: int, last: int) -> None:
         """New rows [first, last) are about to be written; those between `upto` and `first` were left out."""
         if first >= self.upto:

@@ -15,7 +15,7 @@ from gnn.errors import ModelError
 from gnn.groups import feature_groups
 from gnn.model import BIAS_HIDDEN, CATEGORY_WIDTH, EDGE, HEAD_HIDDEN, ModelConfig, RingwatchNet
 from graph.device import DeviceStore
-from graph.device_room import Packed
+from graph.device_room import Packed, to_host
 from graph.launch import filled, structure
 from graph.state import CATEGORY_BUCKETS
 
@@ -107,6 +107,12 @@ class DeviceNet:
         self.store.describe(b, frame)
         self.run(self.nets(graph=frame, h=h, logit=logit, masks=kept, variants=g), b * g)
         return logit, h
+
+    def fetched(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """`outcome` without masks, on the host."""
+        logit, h = self.outcome(rows)
+        with self.device.on():
+            return to_host(logit), to_host(h)
 
 
 class Bucket:

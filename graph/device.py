@@ -246,9 +246,9 @@ class DeviceStore:
             for target, array in ((self.row_data, store.row_data), (self.velocity, store.velocity)):
                 raw = array[:slots].view(np.uint8).reshape(-1)
                 target[: len(raw)] = xp.asarray(raw)
-            self.sums, self.span = xp.asarray(store.sums.values), xp.zeros(4, np.int64)
+            self.sums, self.span = xp.array(store.sums.values), xp.zeros(4, np.int64)
             self.span[:2] = xp.asarray(store.sums.span)
-            self.head = xp.asarray(store.ids.head[: max(1, store.ids.numbered)])
+            self.head = xp.array(store.ids.head[: max(1, store.ids.numbered)])
         self._sums_most = int(store.sums.span[1] - store.sums.span[0])
         self.rows, self.clock = store.rows, store.clock
         self.labels.adopt(store)

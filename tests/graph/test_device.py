@@ -172,12 +172,14 @@ def test_a_store_of_the_host_moves_to_the_device_and_goes_on_there(host):
     events = list(sharing(3, 1600, labels=0.4))
     for event in events[: len(events) // 2]:
         state.apply(event)
-    twin = beside(host, state.store)
+    twin = DeviceStore(host, state.store.roles, state.store.role_type, 512, state.store.window)
     twin.adopt(state.store)
     assert_same(twin, state.store, ring=True)
     for event in events[len(events) // 2 :]:
         state.apply(event)
-    assert_same(twin, state.store)
+        twin.follow(state.store, state.store.rows)
+    np.testing.assert_array_equal(twin.parts()["rows"], state.store.row_data)
+    np.testing.assert_array_equal(twin.parts()["velocity"], state.store.velocity)
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -1,0 +1,143 @@
+"""Scores on a device that holds the store and the cache itself, with the CPU's kept current beside it.
+
+A micro-batch goes up in one copy, and scores and the rows' keys and values come down in one. The latter go into the CPU
+scorer's cache, so that the CPU can answer the very next payment, should the device fail. A device that failed is not
+asked again: what is left of its state is unknown, and the replica is to be replaced (`lost`).
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gnn.device_net import Bucket, DeviceNet
+from gnn.errors import ModelError
+from gnn.explain import Reason
+from gnn.scorer import Scorer
+from graph.device import DeviceStore, columns_of
+from graph.launch import Device
+
+BUCKETS = (1, 8, 64, 512, 4096)  # sizes of micro-batch that are recorded
+BULK = 1 << 14  # past payments scored at once
+
+
+class CudaScorer:
+    """One model over one graph, on a device; what `gnn.scorer.Scorer` is on the CPU.
+
+    Args:
+        cpu: The same model over the same graph on the CPU; its cache is kept current.
+        device: Where.
+        buckets: Sizes of micro-batch to record, rising.
+    """
+
+    def __init__(self, cpu: Scorer, device: Device, buckets: Sequence[int] = BUCKETS) -> None:
+        self.artifact, self.state, self.cpu = cpu.artifact, cpu.state, cpu
+        self.device_name = device.name
+        self.lost = False  # the device failed: it must not be asked again
+        self._device, self._sizes = device, [n for n in buckets if n <= cpu.state.store.capacity]
+        store = cpu.state.store
+        self.store = DeviceStore(
+            device, store.roles, store.role_type, store.capacity, store.window, nodes=max(1 << 16, store.ids.numbered)
+        )
+        self.net = DeviceNet(self.store, self.artifact.net)
+        self._buckets: list[Bucket] = []
+
+    @property
+    def cache(self) -> object:
+        """The CPU's."""
+        return self.cpu.cache
+
+    @property
+    def ready(self) -> bool:
+        """Whether it can score: it is warm, has not failed, and no past row's keys and values are still to be computed.
+
+        A model that joins a running graph fills its cache on the CPU first, newest rows first.
+        """
+        return bool(self._buckets) and not self.lost and self.cpu.cache.complete_from == 0
+
+    def warm(self) -> None:
+        """Take the graph and the cache over, compile every kernel and record the micro-batches."""
+        self.store.adopt(self.state.store)
+        self._buckets = [Bucket(self.net, n) for n in self._sizes]
+        self._take_cache(self.state.store.oldest, self.state.store.rows)
+
+    def score(self, first: int, last: int) -> NDArray[np.float64]:
+        """Score new rows and write their keys and values, here and on the CPU; see `Scorer.score`.
+
+        Raises:
+            ModelError: The device has failed before, or is not `ready`.
+        """
+        if not self.ready:
+            raise ModelError("the device is lost" if self.lost else "the device is not ready: rows are still missing")
+        try:
+            logit = self._score(first, last)
+        except Exception:
+            self.lost = True
+            raise
+        return self.artifact.calibration.probability(logit)
+
+    def rescore(self, rows: NDArray[np.int64]) -> NDArray[np.float64]:
+        """The probabilities of past rows once more, from the cache."""
+        return self.artifact.calibration.probability(self.logits(rows))
+
+    def logits(self, rows: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Uncalibrated log-odds of past rows, float64 [n]."""
+        self._follow(self.state.store.rows)
+        parts = [self.net.fetched(rows[i : i + BULK])[0][:, 0] for i in range(0, len(rows), BULK)]
+        return np.concatenate([np.empty(0), *parts])
+
+    def embed(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Embeddings of past payments, float32 [n, D]."""
+        self._follow(self.state.store.rows)
+        parts = [self.net.fetched(rows[i : i + BULK])[1][:, 0] for i in range(0, len(rows), BULK)]
+        return np.concatenate([np.empty((0, self.artifact.config.width), np.float32), *parts])
+
+    def reasons(self, rows: NDArray[np.int64]) -> list[list[Reason]]:
+        """Why rows got their scores: from the CPU, whose graph and cache are the same."""
+        return self.cpu.reasons(rows)
+
+    def fill(self, rows: int) -> bool:
+        """See `Scorer.fill`; what the CPU computes goes to the device too."""
+        before = self.cpu.cache.complete_from
+        left = self.cpu.fill(rows)
+        if self._buckets and not self.lost:
+            self._take_cache(max(self.state.store.oldest, before - rows), before)
+        return left
+
+    def _score(self, first: int, last: int) -> NDArray[np.float64]:
+        store, cache = self.state.store, self.cpu.cache
+        self._follow(first)
+        out = np.empty(last - first, np.float64)
+        if (known := min(self.store.rows, last)) > first:  # rows that the device has, but not their scores
+            self._take_cache(first, known)
+            out[: known - first] = self.net.fetched(np.arange(first, known))[0][:, 0]
+        cache.begin(first, last)
+        at = max(first, known)
+        while at < last:
+            n = min(last - at, self._sizes[-1])
+            bucket = next(b for b in self._buckets if b.n >= n)
+            rows = np.arange(at, at + n)
+            out[at - first : at - first + n] = bucket.score(columns_of(store, rows), store.oldest)
+            cache.put_kept(rows, bucket.written[:, :n])
+            at += n
+        return out
+
+    def _follow(self, upto: int) -> None:
+        """Take up labels, and rows before `upto` that the CPU has scored meanwhile."""
+        behind, store = self.store.rows, self.state.store
+        if store.rows - behind >= store.capacity:
+            self.store.adopt(store)
+            self._take_cache(store.oldest, store.rows)
+            return
+        self.store.follow(store, max(upto, behind))
+        if upto > behind:
+            self._take_cache(max(behind, store.oldest), upto)
+
+    def _take_cache(self, first: int, last: int) -> None:
+        """Copy the keys and values of rows [first, last) from the CPU's cache."""
+        cache = self.cpu.cache
+        for start in range(first, last, BULK):
+            slots = np.arange(start, min(last, start + BULK)) % cache.capacity
+            with self._device.on():
+                xp = self._device.xp
+                self.net.cache[:, xp.asarray(slots)] = xp.asarray(cache.data[:, slots])
