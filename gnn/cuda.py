@@ -10,12 +10,16 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from gnn.cache import KeyValueCache
 from gnn.device_net import Bucket, DeviceNet
 from gnn.errors import ModelError
 from gnn.explain import Reason
+from gnn.model import EDGE, ModelConfig
 from gnn.scorer import Scorer
 from graph.device import DeviceStore, columns_of
+from graph.jumps import velocity_dtype
 from graph.launch import Device
+from graph.store import row_dtype
 
 BUCKETS = (1, 8, 64, 512, 4096)  # sizes of micro-batch that are recorded
 BULK = 1 << 14  # past payments scored at once
@@ -28,22 +32,27 @@ class CudaScorer:
         cpu: The same model over the same graph on the CPU; its cache is kept current.
         device: Where.
         buckets: Sizes of micro-batch to record, rising.
+
+    Raises:
+        ModelError: The graph and the cache do not fit into what the device gives.
     """
 
     def __init__(self, cpu: Scorer, device: Device, buckets: Sequence[int] = BUCKETS) -> None:
         self.artifact, self.state, self.cpu = cpu.artifact, cpu.state, cpu
         self.device_name = device.name
         self.lost = False  # the device failed: it must not be asked again
-        self._device, self._sizes = device, [n for n in buckets if n <= cpu.state.store.capacity]
-        store = cpu.state.store
-        self.store = DeviceStore(
-            device, store.roles, store.role_type, store.capacity, store.window, nodes=max(1 << 16, store.ids.numbered)
-        )
-        self.net = DeviceNet(self.store, self.artifact.net)
+        store = self.state.store
+        self._device, self._sizes = device, [n for n in buckets if n <= store.capacity]
+        needed, free = device_bytes(self.artifact.config, store.capacity, self._sizes), device.free_bytes()
+        if needed > free:
+            raise ModelError(
+                f"a buffer of {store.capacity:,} payments needs {needed / 2**30:.2f} GiB of the GPU, and this replica "
+                f"may take {free / 2**30:.2f} GiB: raise RINGWATCH_CUDA_MEMORY or lower RINGWATCH_CAPACITY"
+            )
         self._buckets: list[Bucket] = []
 
     @property
-    def cache(self) -> object:
+    def cache(self) -> KeyValueCache:
         """The CPU's."""
         return self.cpu.cache
 
@@ -57,9 +66,13 @@ class CudaScorer:
 
     def warm(self) -> None:
         """Take the graph and the cache over, compile every kernel and record the micro-batches."""
-        self.store.adopt(self.state.store)
+        store = self.state.store
+        nodes = max(1 << 16, store.ids.numbered)
+        self.store = DeviceStore(self._device, store.roles, store.role_type, store.capacity, store.window, nodes=nodes)
+        self.net = DeviceNet(self.store, self.artifact.net)
+        self.store.adopt(store)
         self._buckets = [Bucket(self.net, n) for n in self._sizes]
-        self._take_cache(self.state.store.oldest, self.state.store.rows)
+        self._take_cache(store.oldest, store.rows)
 
     def score(self, first: int, last: int) -> NDArray[np.float64]:
         """Score new rows and write their keys and values, here and on the CPU; see `Scorer.score`.
@@ -141,3 +154,20 @@ class CudaScorer:
             with self._device.on():
                 xp = self._device.xp
                 self.net.cache[:, xp.asarray(slots)] = xp.asarray(cache.data[:, slots])
+
+
+def device_bytes(config: ModelConfig, capacity: int, buckets: Sequence[int] = BUCKETS) -> int:
+    """Memory of a device that a model over a full buffer takes, bytes; a scorer reserves nothing beyond it but heads.
+
+    Args:
+        config: The model's.
+        capacity: Rows of the buffer.
+        buckets: Sizes of micro-batch.
+    """
+    roles = len(config.roles)
+    row = row_dtype(roles).itemsize + velocity_dtype(roles).itemsize
+    cached = config.layers * 2 * config.width * np.dtype(config.cache).itemsize
+    heads = 4 * roles  # an entity of its own in each role of each row, at worst
+    near = roles * config.neighbours * (8 + 4 * EDGE)
+    staged = near + 4 * config.inputs + 2 * row + 40 * roles + cached
+    return capacity * (row + cached + heads) + staged * (sum(buckets) + BULK)

@@ -47,6 +47,8 @@ class Scorer:
         ModelError: The graph's roles are not the model's.
     """
 
+    ready, lost = True, False  # as of `gnn.cuda.CudaScorer`
+
     def __init__(
         self,
         artifact: Artifact,

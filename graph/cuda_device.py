@@ -48,8 +48,9 @@ class CudaDevice:
         self._stream = self.xp.cuda.Stream(non_blocking=True)
         self._copies = self.xp.cuda.Stream(non_blocking=True)
         self._pinned: list[Any] = []  # what the host arrays rest on
+        self._limit = limit
         if limit is not None:
-            if (free := self.free_bytes()) < limit:
+            if (free := int(self.xp.cuda.runtime.memGetInfo()[0])) < limit:
                 raise GraphError(
                     f"the GPU has {free / 2**30:.1f} GiB free, less than the budget of {limit / 2**30:.1f} GiB "
                     "(RINGWATCH_CUDA_MEMORY): lower it, or give the card to fewer replicas"
@@ -125,7 +126,8 @@ class CudaDevice:
 
     def free_bytes(self) -> int:
         """See `graph.launch.Device`."""
-        return int(self.xp.cuda.runtime.memGetInfo()[0])
+        free = int(self.xp.cuda.runtime.memGetInfo()[0])
+        return free if self._limit is None else min(free, self._limit - self.held_bytes())
 
     def held_bytes(self) -> int:
         """See `graph.launch.Device`."""

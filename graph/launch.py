@@ -62,7 +62,7 @@ class Device(Protocol):
         """Record kernels and copies once; the call that comes back runs them as one."""
 
     def free_bytes(self) -> int:
-        """Memory of the device that nobody has taken."""
+        """Memory of the device that this process may still take."""
 
     def held_bytes(self) -> int:
         """Memory that this process's arrays have ever asked the device for: it must not grow while payments come."""

@@ -184,8 +184,8 @@ def _probes(app: FastAPI) -> None:
     @app.get("/livez", tags=["probes"])
     async def livez(request: Request) -> dict[str, str]:
         """Whether the replica can go on."""
-        if request.app.state.house.broken:
-            raise Problem(503, "Unavailable", "this replica lost its place in the journal")
+        if reason := request.app.state.house.ailment:
+            raise Problem(503, "Unavailable", reason)
         return {"status": "live"}
 
     @app.get("/readyz", responses=PROBLEMS, tags=["probes"])

@@ -50,7 +50,7 @@ def run_service(settings: Settings) -> None:
         proxy = settings.port + 1000 if settings.port < 64000 else settings.port - 1000
         # gRPC and the proxy are not used; the proxy cannot be left out without the replicas' own listeners.
         ray_serve.start(http_options={"host": settings.host, "port": proxy})
-        gpus = 1.0 if settings.device != "cpu" and ray.cluster_resources().get("GPU", 0) >= 1 else 0.0
+        gpus = share(settings, int(ray.cluster_resources().get("GPU", 0)))
         ray_serve.run(deployment(settings, gpus), name="ringwatch", route_prefix="/")
         out.print(f"scoring on http://{settings.host}:{settings.port}", soft_wrap=True)
         stop.wait()
@@ -71,6 +71,30 @@ def _check(settings: Settings) -> None:
             raise ServeError(
                 f"cannot listen on {settings.host} port {settings.port}: {error.strerror or error}"
             ) from None
+
+
+def share(settings: Settings, cards: int) -> float:
+    """What each replica asks Ray for: a card of its own, or an equal part of one where there are more replicas.
+
+    Args:
+        settings: The service's.
+        cards: GPUs of the cluster.
+
+    Raises:
+        ServeError: Replicas would share a card without a budget of its memory for each, or CUDA is asked for and there
+            is no card.
+    """
+    if settings.device == "cpu" or (cards == 0 and settings.device == "auto"):
+        return 0.0
+    if cards == 0:
+        raise ServeError("--device cuda: the cluster has no GPU; use --device auto or cpu")
+    together = -(-settings.replicas // cards)  # on the fullest card
+    if together > 1 and settings.cuda_memory is None:
+        raise ServeError(
+            f"{settings.replicas} replicas on {cards} GPU(s) share a card: set RINGWATCH_CUDA_MEMORY to the GiB of it "
+            "that each may take"
+        )
+    return int(10_000 / together) / 10_000  # Ray counts to four places
 
 
 def deployment(settings: Settings, gpus: float = 0.0) -> Any:
@@ -98,6 +122,12 @@ def deployment(settings: Settings, gpus: float = 0.0) -> Any:
     @ray_serve.ingress(build)
     class ScoringReplica:
         """Holds the graph, follows the journal, scores what it is sent."""
+
+        def check_health(self) -> None:
+            """Ray replaces a replica that fails this, once it has answered what it has taken on."""
+            house = getattr(self.app.state, "house", None)  # type: ignore[attr-defined]
+            if house is not None and (reason := house.ailment):
+                raise RuntimeError(reason)
 
     application: Any = ScoringReplica
     return application.bind()

@@ -13,9 +13,12 @@ from numpy.typing import NDArray
 from data.errors import JournalError
 from data.journal import SqliteJournal
 from gnn.artifact import Artifact
+from gnn.cuda import CudaScorer
 from gnn.explain import Reason
 from gnn.replay import capacity_for
 from gnn.scorer import Scorer, choose_device
+from graph.cuda_device import CudaDevice
+from graph.errors import GraphError
 from graph.memory import reserve
 from graph.rings import Ring
 from graph.state import GraphState
@@ -47,7 +50,7 @@ class House:
         self,
         artifact: Artifact,
         settings: Settings,
-        scorers: Callable[[Artifact, GraphState], list[Scorer]] | None = None,
+        scorers: Callable[[Artifact, GraphState], Sequence[Scorer | CudaScorer]] | None = None,
     ) -> None:
         self.artifact, self.settings = artifact, settings
         self.journal = SqliteJournal(settings.journal)
@@ -71,11 +74,28 @@ class House:
         self.probability = reserve(state.store.capacity, np.float64)  # by slot
         self.scored = 0  # rows before this one have been scored, and their keys and values written
 
-    def _default_scorers(self, artifact: Artifact, state: GraphState) -> list[Scorer]:
+    def _default_scorers(self, artifact: Artifact, state: GraphState) -> Sequence[Scorer | CudaScorer]:
         cpu = Scorer(artifact, state, "cpu")
-        if choose_device(self.settings.device) == "cuda":
-            return [Scorer(artifact, state, "cuda", cache=cpu.cache), cpu]
-        return [cpu]
+        if choose_device(self.settings.device) != "cuda":
+            return [cpu]
+        limit = self.settings.cuda_memory
+        try:
+            device = CudaDevice(int(limit * 2**30) if limit else None)
+        except GraphError as error:
+            if self.settings.device == "cuda":
+                raise
+            log.warning("scoring on the CPU: %s", error)
+            return [cpu]
+        return [CudaScorer(cpu, device), cpu]
+
+    @property
+    def ailment(self) -> str | None:
+        """Why this replica is to be replaced, if it is. One whose GPU failed still answers, from the CPU."""
+        if self.broken:
+            return "this replica lost its place in the journal"
+        if any(scorer.lost for scorer in self.scorers):
+            return "this replica lost its GPU; the CPU answers until it is replaced"
+        return None
 
     def open(self, report: Report = lambda what, share: None) -> int:
         """Take up the newest snapshot, replay what the journal holds after it; ready afterwards.
@@ -101,6 +121,12 @@ class House:
         self.ready = True
         return begun
 
+    @property
+    def _cpu(self) -> Scorer:
+        last = self.scorers[-1]
+        assert isinstance(last, Scorer)
+        return last
+
     def fill(self) -> bool:
         """Score some more of the payments that were there before this model, newest first.
 
@@ -108,9 +134,9 @@ class House:
             Whether any are left.
         """
         with self._lock:
-            scorer = self.scorers[-1]
+            scorer = self._cpu
             before = scorer.cache.complete_from
-            left = scorer.fill(FILLED)
+            left = self.scorers[0].fill(FILLED)
             rows = np.arange(max(self.state.store.oldest, before - FILLED), before)
             self.probability[rows % self.state.store.capacity] = scorer.rescore(rows)
             return left
@@ -214,7 +240,7 @@ class House:
         last = self.state.store.rows
         first = max(self.scored, self.state.store.oldest)
         for i, (scorer, breaker) in enumerate(zip(self.scorers, self.breakers, strict=True)):
-            if not breaker.allows():
+            if not (scorer.ready and breaker.allows()):
                 continue
             try:
                 found = scorer.score(first, last)

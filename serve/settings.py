@@ -38,6 +38,8 @@ class Settings(BaseModel):
     max_future_s: float = Field(86_400, ge=0)  # how far ahead of the wall clock a timestamp may be
     capacity: int = Field(1 << 22, ge=1 << 12)  # rows of the graph's buffer, at least
 
+    cuda_memory: float | None = Field(None, gt=0)  # GiB of a GPU for one replica; needed where replicas share one
+
     snapshots: Path | None = None  # folder; beside the journal if not given
     snapshot_every: int = Field(1_000_000, ge=0)  # events between snapshots; 0 makes none
 
