@@ -59,10 +59,7 @@ class DeviceLabels:
             fresh = store.labels[start : start + LABELS]
             if start + len(fresh) > self._most:
                 self._grow(2 * (start + len(fresh)))
-            with self._device.on():
-                raw = self._device.xp.asarray(fresh.view(np.uint8))
-                self.data[start * LABEL.itemsize :][: len(raw)] = raw
-            self.each("label_newest", np.where(fresh["row"] < self._store.rows, fresh["row"], -1))
+            self.each("label_taken", fresh["row"], events=fresh)
             self.count += len(fresh)
 
     def adopt(self, store: GraphStore) -> None:
@@ -92,13 +89,22 @@ class DeviceLabels:
         for start in range(0, len(nodes), LABELS):
             self.each("forget", nodes[start : start + LABELS])
 
-    def each(self, kernel: str, rows: NDArray[Any], values: NDArray[Any] | None = None) -> None:
+    def each(
+        self,
+        kernel: str,
+        rows: NDArray[Any],
+        values: NDArray[Any] | None = None,
+        events: NDArray[np.void] | None = None,
+    ) -> None:
         """Run a kernel over up to `LABELS` rows or nodes."""
         room, store = self._room, self._store
         room.packed.ready()
         room.packed.columns["label_row"][: len(rows)] = rows
         if values is not None:
             room.packed.columns["label_fraud"][: len(rows)] = values
+        if events is not None:
+            raw = np.ascontiguousarray(events).view(np.uint8)
+            room.packed.columns["event"][: len(raw)] = raw
         control = room.packed.control
         control["first"], control["oldest"] = store.rows, store.oldest
         control["labels"], control["label_n"] = self.count, len(rows)

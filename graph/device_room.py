@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from graph.jumps import velocity_dtype
 from graph.launch import CUDA, Device, Mark, filled, structure
-from graph.store import row_dtype
+from graph.store import LABEL, row_dtype
 
 CONTROL = structure(CUDA / "layout.cuh", "Control")
 FRAME = structure(CUDA / "layout.cuh", "Frame")
@@ -116,7 +116,14 @@ class LabelRoom:
     """What up to `LABELS` label events at once need, or as many rows or nodes by number."""
 
     def __init__(self, device: Device) -> None:
-        self.packed = Packed(device, {"label_row": ("i8", (LABELS,)), "label_fraud": ("i4", (LABELS,))})
+        self.packed = Packed(
+            device,
+            {
+                "label_row": ("i8", (LABELS,)),
+                "label_fraud": ("i4", (LABELS,)),
+                "event": ("u1", (LABELS * LABEL.itemsize,)),
+            },
+        )
         with device.on():
             self.delta = device.xp.zeros(LABELS, np.int32)
         self.changed = device.pinned(4 * LABELS).view(np.int32)

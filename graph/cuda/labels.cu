@@ -21,12 +21,23 @@ extern "C" __global__ void label(const Frame* frame) {
     f.label_delta[i] = f.label_fraud[i] - was;
 }
 
-// Afterwards, or after events were copied: each row still in the buffer points to its newest event.
+// Afterwards: each row points to its newest event.
 extern "C" __global__ void label_newest(const Frame* frame) {
     const Frame f = *frame;
-    i64 i = thread_number(), row = i < f.control->label_n ? f.label_row[i] : -1;
-    if (row >= f.control->oldest && row >= 0)
-        atomicMax(&row_at(f.rows, slot_of(row, f.capacity))->label, (i32)(f.control->labels + i));
+    i64 i = thread_number();
+    if (i < f.control->label_n)
+        atomicMax(&row_at(f.rows, slot_of(f.label_row[i], f.capacity))->label, (i32)(f.control->labels + i));
+}
+
+// Events as another store has them; rows that are not here, any more or yet, are left alone.
+extern "C" __global__ void label_taken(const Frame* frame) {
+    const Frame f = *frame;
+    i64 i = thread_number();
+    if (i >= f.control->label_n) return;
+    Label event = f.event[i];
+    f.labels[f.control->labels + i] = event;
+    if (event.row >= f.control->oldest && event.row < f.control->first)
+        atomicMax(&row_at(f.rows, slot_of(event.row, f.capacity))->label, (i32)(f.control->labels + i));
 }
 
 // Rows whose newest event has moved; `label_fraud` holds where to.

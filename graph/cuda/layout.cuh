@@ -76,6 +76,7 @@ struct Frame {  // graph.device.FRAME: pointers and sizes, fixed until a buffer 
     const i64* label_row;   // [M]
     const i32* label_fraud; // [M]
     i32* label_delta;       // [M]
+    const Label* event;     // [M] or whole events, of a store that is followed
     // What readers are, and what is made of them. B readers, at most N.
     const i64* readers; // [B] rows; the batch's own where this is null
     const i32* pairs;   // [R, P] counterparts, see graph.features

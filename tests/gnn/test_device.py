@@ -10,12 +10,13 @@ from gnn.groups import group_names
 from gnn.model import uncached
 from gnn.scorer import Scorer
 from graph.device import DeviceStore, columns_of
+from graph.device_room import to_host
+from graph.launch import Device
 from graph.state import GraphState
 from graph.store import DAY_US, Window
-from tests.cuda_host.host import GXX, HostDevice
+from tests.devices import DEVICES, opened
 from tests.world import label_batch, payment_batch
 
-pytestmark = pytest.mark.skipif(GXX is None, reason="no g++ here to compile the CUDA sources for the CPU")
 ROLES = ("account", "merchant", "device", "payee")
 N = 1500
 WITHIN = 1e-5  # log-odds; of int8, a step may round the other way
@@ -33,13 +34,18 @@ def history() -> list[Events]:
     return out
 
 
+@pytest.fixture(scope="module", params=DEVICES)
+def device(request) -> Device:
+    return opened(request.param)
+
+
 @pytest.fixture(scope="module", params=["float32", "int8"])
-def scored(request) -> tuple[Artifact, Scorer, DeviceNet, np.ndarray, np.ndarray]:
+def scored(request, device) -> tuple[Artifact, Scorer, DeviceNet, np.ndarray, np.ndarray]:
     """A history scored on the host, and in buckets of several sizes on a device beside it."""
     artifact = untrained(ROLES, neighbours=6, cache=request.param)
     state = GraphState(ROLES, 1 << 12, Window(2000, 90 * DAY_US))
-    scorer, host = Scorer(artifact, state), HostDevice()
-    store = DeviceStore(host, state.store.roles, state.store.role_type, 1 << 12, state.store.window)
+    scorer = Scorer(artifact, state)
+    store = DeviceStore(device, state.store.roles, state.store.role_type, 1 << 12, state.store.window)
     net = DeviceNet(store, artifact.net)
     buckets = [Bucket(net, n) for n in (1, 8, 64, 512)]
     rng, expected, found = np.random.default_rng(0), [], []
@@ -56,7 +62,7 @@ def scored(request) -> tuple[Artifact, Scorer, DeviceNet, np.ndarray, np.ndarray
             logit = bucket.score(columns_of(state.store, np.arange(at, at + n)), state.store.oldest)
             found.append(artifact.calibration.probability(logit.astype(np.float64)))
             slots = np.arange(at, at + n)
-            np.testing.assert_array_equal(bucket.written[:, :n], net.cache[:, slots])
+            np.testing.assert_array_equal(bucket.written[:, :n], to_host(net.cache[:, slots]))
             at += n
     store.labels.follow(state.store)
     return artifact, scorer, net, np.concatenate(expected), np.concatenate(found)
@@ -72,7 +78,7 @@ def test_scores_are_those_of_the_host(scored):
 
 def test_the_cache_is_that_of_the_host(scored):
     artifact, scorer, net, _, _ = scored
-    found, expected = net.cache[:, :N].astype(np.float32), scorer.cache.data[:, :N].astype(np.float32)
+    found, expected = to_host(net.cache[:, :N]).astype(np.float32), scorer.cache.data[:, :N].astype(np.float32)
     if artifact.config.cache == "float32":
         np.testing.assert_allclose(found, expected, atol=1e-4)
     else:
@@ -92,7 +98,7 @@ def test_the_store_has_the_same_bytes_with_rings_and_labels(scored):
 def test_past_payments_and_embeddings_against_the_plain_network(scored):
     artifact, scorer, net, _, _ = scored
     rows = np.random.default_rng(1).permutation(N)[:300]
-    logit, h = net.outcome(rows)
+    logit, h = net.fetched(rows)
     plain_h, plain = uncached(artifact.net, scorer.state.store.view, rows)
     within = 1e-5 if artifact.config.cache == "float32" else 0.05
     np.testing.assert_allclose(logit[:, 0], plain.numpy(), atol=within)
@@ -102,8 +108,8 @@ def test_past_payments_and_embeddings_against_the_plain_network(scored):
 def test_a_score_has_the_same_bits_whatever_batch_it_came_in(scored):
     _, _, net, _, _ = scored
     rows = np.arange(900, 1300)
-    together = net.outcome(rows)[0]
-    alone = np.concatenate([net.outcome(rows[i : i + 1])[0] for i in range(0, 400, 37)])
+    together = net.fetched(rows)[0]
+    alone = np.concatenate([net.fetched(rows[i : i + 1])[0] for i in range(0, 400, 37)])
     np.testing.assert_array_equal(together[::37], alone)
 
 
@@ -114,4 +120,4 @@ def test_evidence_left_out(scored):
     work = scorer._prepare(rows)
     expected = scorer._engine.without(scorer.state.store.view, scorer.cache.data, rows, work, masks)
     within = 1e-5 if artifact.config.cache == "float32" else 0.05
-    np.testing.assert_allclose(net.outcome(rows, masks)[0], expected, atol=within)
+    np.testing.assert_allclose(to_host(net.outcome(rows, masks)[0]), expected, atol=within)

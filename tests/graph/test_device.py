@@ -8,29 +8,28 @@ import pytest
 from data.journal import Events, Kind
 from graph import device as device_module
 from graph.device import DeviceStore
-from graph.device_room import FRAME
+from graph.device_room import FRAME, to_host
 from graph.errors import GraphError
 from graph.features import features
 from graph.jumps import LARGE, velocity_dtype
-from graph.launch import CUDA, filled
+from graph.launch import CUDA, Device, filled
 from graph.sampler import edges, neighbours
 from graph.snapshot import restore, save
 from graph.state import GraphState
 from graph.store import DAY_US, LABEL, Batch, GraphStore, Window, row_dtype
-from tests.cuda_host.host import GXX, HostDevice
+from tests.devices import DEVICES, opened
 from tests.graph.history import sharing
 from tests.world import label_batch, payment_batch
 
-pytestmark = pytest.mark.skipif(GXX is None, reason="no g++ here to compile the CUDA sources for the CPU")
 ROLES = ("account", "merchant", "device", "card", "payee")
 
 
-@pytest.fixture(scope="module")
-def host() -> HostDevice:
-    return HostDevice()
+@pytest.fixture(scope="module", params=DEVICES)
+def host(request) -> Device:
+    return opened(request.param)
 
 
-def beside(host: HostDevice, store: GraphStore) -> DeviceStore:
+def beside(host: Device, store: GraphStore) -> DeviceStore:
     """A device store that is told whatever a store on the host is told."""
     twin = DeviceStore(host, store.roles, store.role_type, store.capacity, store.window, nodes=16)
     append, label, expire = store.append, store.label, store.expire
@@ -74,9 +73,10 @@ def assert_same(twin: DeviceStore, store: GraphStore, ring: bool = False) -> Non
 
 def test_the_layouts_are_numpys(host):
     for roles in (1, 3, 5):
-        near = np.zeros(32, np.int64)
+        near = host.xp.zeros(32, np.int64)
         launch = host.load(CUDA / "append.cu", {"ROLES": roles, "EDGE": 7})
         launch("layout", 1, 1, filled(host, FRAME, {"near": near}))
+        near = to_host(near)
         expected: list[int] = []
         for dtype in (row_dtype(roles), velocity_dtype(roles), LABEL):
             expected += [dtype.itemsize, *(dtype.fields[name][1] for name in dtype.names)]
@@ -145,13 +145,13 @@ def grown(request, host) -> tuple[GraphState, DeviceStore]:
     return state, twin
 
 
-def test_walks_and_ties(grown):
+def test_walks_and_ties(grown, host):
     state, twin = grown
     rows = np.random.default_rng(0).integers(twin.oldest, twin.rows, 600)
     near = neighbours(state.store.view, rows, 16)
     assert (near[:, :, -1] >= 0).mean() > 0.1
-    np.testing.assert_array_equal(twin.neighbours(rows, 16), near)
-    found, expected = twin.edges(rows, near), edges(state.store.view, rows, near)
+    np.testing.assert_array_equal(to_host(twin.neighbours(rows, 16)), near)
+    found, expected = to_host(twin.edges(rows, host.xp.asarray(near))), edges(state.store.view, rows, near)
     np.testing.assert_array_equal(found[..., [1, 2, 6]], expected[..., [1, 2, 6]])
     np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-7)
     assert found[..., 2].any()
@@ -162,7 +162,7 @@ def test_features(grown, request):
     rows = np.random.default_rng(1).integers(twin.oldest, twin.rows, 300)
     expected = features(state.store.view, ROLES, rows)
     expected[:, -3:] = 0  # of rings, which the twin was not told of
-    np.testing.assert_allclose(twin.features(rows), expected, rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(to_host(twin.features(rows)), expected, rtol=1e-6, atol=1e-6)
     if "busy" in request.node.name:  # chains longer than what is looked at
         assert (neighbours(state.store.view, rows, 256)[:, :, -1] >= 0).mean() > 0.05
 
@@ -220,6 +220,6 @@ def test_a_snapshot_of_the_device_opens_on_the_host_and_back(host, tmp_path):
     back.adopt(restored.store)
     assert_same(back, restored.store, ring=True)
     rows = np.arange(state.store.rows - 50, state.store.rows)
-    np.testing.assert_array_equal(back.features(rows), twin.features(rows))
+    np.testing.assert_array_equal(to_host(back.features(rows)), to_host(twin.features(rows)))
     with pytest.raises(GraphError, match="other roles"):
         twin.give(GraphStore(ROLES, 256, Window(100)))
