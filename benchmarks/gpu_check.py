@@ -1,69 +1,74 @@
-"""All CUDA tests and benchmarks in one command: no Ray, no network, the machine's own torch (`make gpu-check`).
+"""All CUDA tests, compute-sanitizer on a small run, and the benchmark: no Ray, no network (`make gpu-check`).
 
-The figures go to benchmarks/results/cuda-<card>.json. Where there is no GPU it says so and stops with status 0.
+The figures go to benchmarks/results/cuda-<card>.json. Where there is no GPU it says so, shows every figure as
+unmeasured and stops with status 0.
 """
 
+import shutil
 import subprocess
 import sys
 import time
 from pathlib import Path
 
-import numpy as np
+from benchmarks.report import RESULTS, show, write
 
 ROOT = Path(__file__).resolve().parents[1]
-ROLES = ("account", "merchant", "device", "payee")
-N = 200_000
+TESTS = ["tests/graph/test_device.py", "tests/gnn/test_device.py", "tests/gnn/test_device_scorer.py"]
+TESTS += ["tests/gnn/test_cuda.py", "tests/test_cuda_sources.py"]
+SMALL = "gpu and (layouts or host_moves or following)"  # what compute-sanitizer is given: it slows every access
 
 
 def main() -> int:
     """Run the tests, then the benchmark."""
+    from benchmarks import gpu_bench
+    from graph.cuda_device import CudaDevice
+    from graph.errors import GraphError
+
+    begin = time.perf_counter()
+    try:
+        device = CudaDevice()
+    except GraphError as error:
+        print(f"gpu-check: {error}. Every figure of the CUDA path stays unmeasured; no kernel was run on a GPU.")
+        figures = gpu_bench.unmeasured()
+        if not (RESULTS / "cuda.json").exists():
+            write("cuda", figures, note="unmeasured: no GPU could be had")
+        show("cuda", figures)
+        return 0
     import torch
 
-    if not torch.cuda.is_available():
-        print("gpu-check: no CUDA device here; every figure of the CUDA path stays unmeasured. Nothing was run.")
-        return 0
     card = torch.cuda.get_device_name(0)
-    print(f"gpu-check: {card}, torch {torch.__version__}, Python {sys.version.split()[0]}")
-    tests = subprocess.run(
-        [sys.executable, "-m", "pytest", "-m", "cuda", "tests/gnn", "-s", "-p", "no:cacheprovider"],
-        cwd=ROOT,
-        check=False,
-    )
-    measure(card.lower().replace(" ", "-"))
-    return tests.returncode
+    print(f"gpu-check: {card}, torch {torch.__version__}, Python {sys.version.split()[0]}", flush=True)
+    failed = pytest(TESTS, 240)
+    print(f"gpu-check: tests {'failed' if failed else 'passed'}, {time.perf_counter() - begin:.0f} s", flush=True)
+    sanitized = sanitize()
+    print(f"gpu-check: compute-sanitizer {sanitized}, {time.perf_counter() - begin:.0f} s", flush=True)
+    figures = gpu_bench.measure(device)
+    name = f"cuda-{card.lower().replace(' ', '-')}"
+    tests = "failed" if failed else "passed"
+    write(name, figures, card=card, torch=torch.__version__, tests=tests, sanitizer=sanitized)
+    show(name, figures)
+    print(f"gpu-check: {time.perf_counter() - begin:.0f} s in all")
+    return int(failed or sanitized == "failed")
 
 
-def measure(card: str) -> None:
-    """Time the torch engine on the card beside the fused kernels on the CPU, in turn, in one run."""
-    from benchmarks.report import Figure, show, write
-    from data.journal import Events, Kind
-    from gnn.artifact import untrained
-    from gnn.scorer import Scorer
-    from graph.state import GraphState
-    from tests.world import payment_batch
+def pytest(arguments: list[str], seconds: float, before: list[str] | None = None) -> bool:
+    """Whether tests fail. The project's own options name plugins that the machine may lack."""
+    options = ["-q", "-o", "addopts=", "-o", "filterwarnings=default", "-p", "no:cacheprovider", "-rs"]
+    command = [*(before or []), sys.executable, "-m", "pytest", "--import-mode=importlib", *options, *arguments]
+    try:
+        return subprocess.run(command, cwd=ROOT, check=False, timeout=seconds).returncode != 0
+    except subprocess.TimeoutExpired:
+        print(f"gpu-check: the tests did not end within {seconds:.0f} s")
+        return True
 
-    state = GraphState(ROLES, 1 << 22)
-    state.apply(Events(Kind.TRANSACTION, 0, payment_batch(N, 1, 20_000, 1_000, 10_000)))
-    artifact = untrained(ROLES)
-    cpu, cuda = Scorer(artifact, state), Scorer(artifact, state, "cuda")
-    for scorer in (cpu, cuda):
-        scorer.score(0, N // 2)
-    figures = {}
-    for batch in (1, 64, 4096):
-        times: dict[str, list[float]] = {"cpu": [], "cuda": []}
-        for i in range(60):
-            first = N // 2 + (i * batch) % (N // 2 - batch)
-            for scorer in (cpu, cuda):
-                begin = time.perf_counter()
-                scorer.score(first, first + batch)
-                times[scorer.device_name].append((time.perf_counter() - begin) * 1e3)
-        p50 = {name: float(np.median(values[10:])) for name, values in times.items()}
-        goal = {64: 0.3}.get(batch)
-        figures[f"score_{batch}_p50"] = Figure(
-            p50["cuda"], "ms", goal, "lower", {"fused kernels on this machine's CPU": p50["cpu"]}
-        )
-    write(f"cuda-{card}", figures)
-    show(f"cuda-{card}", figures)
+
+def sanitize() -> str:
+    """Look for accesses out of bounds in a small run: passed, failed, or that the tool is missing."""
+    tool = shutil.which("compute-sanitizer") or shutil.which("compute-sanitizer", path="/usr/local/cuda/bin")
+    if tool is None:
+        return "missing: not on PATH"
+    before = [tool, "--tool", "memcheck", "--error-exitcode", "9", "--target-processes", "all"]
+    return "failed" if pytest([TESTS[0], "-k", SMALL], 120, before) else "passed"
 
 
 if __name__ == "__main__":

@@ -29,14 +29,14 @@ class Figure:
     """One measured figure.
 
     Attributes:
-        value: As measured.
+        value: As measured; None where it has not been.
         unit: Of the value.
         goal: What was asked for, if anything.
         better: "higher" or "lower".
         peer: What was measured beside it in the same run.
     """
 
-    value: float
+    value: float | None
     unit: str
     goal: float | None = None
     better: str = "higher"
@@ -44,8 +44,8 @@ class Figure:
 
     @property
     def met(self) -> bool | None:
-        """Whether the goal is reached; None without one."""
-        if self.goal is None:
+        """Whether the goal is reached; None without one, or where nothing was measured."""
+        if self.goal is None or self.value is None:
             return None
         return bool(self.value >= self.goal if self.better == "higher" else self.value <= self.goal)
 
@@ -76,8 +76,13 @@ def show(name: str, figures: dict[str, Figure]) -> None:
     for key, f in figures.items():
         beside = ", ".join(f"{k} {v:,.4g}" for k, v in (f.peer or {}).items())
         met = {None: "", True: "yes", False: "no"}[f.met]
-        table.add_row(key, f"{f.value:,.4g}", f.unit, "" if f.goal is None else f"{f.goal:,g}", met, beside)
+        table.add_row(key, said(f.value), f.unit, "" if f.goal is None else f"{f.goal:,g}", met, beside)
     Console().print(table)
+
+
+def said(value: float | None) -> str:
+    """A value for people."""
+    return "unmeasured" if value is None else f"{value:,.4g}"
 
 
 def paired(a: Callable[[], object], b: Callable[[], object], rounds: int = 7) -> tuple[float, float, list[float]]:
@@ -151,7 +156,7 @@ def rebuild() -> None:
             goal = "" if f["goal"] is None else f"{'>=' if f['better'] == 'higher' else '<='} {f['goal']:,g}"
             met = {None: "", True: "yes", False: "**no**"}[f["met"]]
             beside = ", ".join(f"{k} {v:,.4g}" for k, v in (f["peer"] or {}).items())
-            lines.append(f"| {key} | {f['value']:,.4g} | {f['unit']} | {goal} | {met} | {beside} |")
+            lines.append(f"| {key} | {said(f['value'])} | {f['unit']} | {goal} | {met} | {beside} |")
     TABLE.write_text("\n".join(lines) + "\n")
 
 

@@ -80,11 +80,19 @@ class DeviceNet:
 
     def run(self, nets: list[Any], readers: int) -> None:
         """Start the network over up to so many readers, whose graph side is described."""
-        one = readers <= LONE
-        size, kind = (readers, "one") if one else ((readers + self._tile - 1) // self._tile, "many")
-        self._launch(f"encode_{kind}", size, BLOCK, nets[0])
+        self._start("encode", readers, nets[0])
         for net in nets:
-            self._launch(f"attend_{kind}", size, BLOCK, net)
+            self.attend(net, readers)
+
+    def attend(self, net: Any, readers: int) -> None:
+        """Start one layer alone."""
+        self._start("attend", readers, net)
+
+    def _start(self, kernel: str, readers: int, net: Any) -> None:
+        if readers <= LONE:
+            self._launch(f"{kernel}_one", readers, BLOCK, net)
+        else:
+            self._launch(f"{kernel}_many", (readers + self._tile - 1) // self._tile, BLOCK, net)
 
     def outcome(self, rows: Any, masks: NDArray[np.int64] | None = None) -> tuple[Any, Any]:
         """Score past rows from the cache.
