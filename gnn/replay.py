@@ -11,8 +11,8 @@ from data.schema import ROLES
 from data.sources import Run
 from gnn.artifact import Artifact
 from gnn.scorer import BATCH, Scorer
+from graph.backend import STEP, Window
 from graph.state import GraphState, Payments
-from graph.store import STEP, Window
 
 
 def numbered(runs: Iterable[Run], start: int = 0) -> Iterator[Events]:

@@ -23,10 +23,8 @@ from gnn.calibrate import PlattScaling
 from gnn.errors import ModelError
 from gnn.model import LARGEST, ModelConfig, RingwatchNet
 from gnn.replay import capacity_for, numbered, present_roles
-from graph.features import features
-from graph.sampler import edges, neighbours
+from graph.backend import DAY_US
 from graph.state import GraphState
-from graph.store import DAY_US
 
 STEPS = 60  # of an epoch, at least, where the history allows
 Report = Callable[[str, float], None]  # what is being done, and how far it is (0 to 1)
@@ -131,16 +129,16 @@ def make_targets(state: GraphState, config: TrainConfig) -> Targets:
     labels say "legitimate", a payment without a label is unknown and teaches nothing.
     """
     store, n = state.store, state.store.rows
-    labels, time = store.labels, store.column("time")
-    if n == 0 or not labels["fraud"].any():
+    labels, time = store.label_events(), store.column("time")
+    if n == 0 or not labels.fraud.any():
         raise ModelError("training needs at least one payment that is labelled as fraud")
-    frauds = labels["fraud"] == 1
+    frauds = labels.fraud == 1
     if config.label_delay_days is not None:
         delay = int(config.label_delay_days * DAY_US)
     else:
         # The first payment after a label was journalled tells when that was.
-        at = np.minimum(labels["seen_from"][frauds], n - 1)
-        delay = int(np.quantile(time[at] - time[labels["row"][frauds]], 0.9))
+        at = np.minimum(labels.seen_from[frauds], n - 1)
+        delay = int(np.quantile(time[at] - time[labels.row[frauds]], 0.9))
     begin, end = int(time[0]), store.clock
     test_start = int(begin + (end - begin) * (1 - config.test)) if config.test else end + 1
     settled = test_start - delay
@@ -170,12 +168,8 @@ def make_targets(state: GraphState, config: TrainConfig) -> Targets:
 
 def _believed(state: GraphState, reader: int) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
     """What was known of every row when row `reader` arrived; at the end, if it is yet to come."""
-    labels, n = state.store.labels, state.store.rows
-    fraud, known = np.zeros(n, np.float32), np.zeros(n, bool)
-    seen = labels[: int(np.searchsorted(labels["seen_from"], reader, "right"))]
-    fraud[seen["row"]] = seen["fraud"]  # NumPy keeps the last of repeated indices: the newest label
-    known[seen["row"]] = True
-    return fraud, known
+    belief = state.store.believed(np.arange(state.store.rows), reader)
+    return (belief == 1).astype(np.float32), belief >= 0
 
 
 class _Learner:
@@ -188,11 +182,11 @@ class _Learner:
         self.history: list[dict[str, float]] = []
         self._rng = np.random.default_rng(config.seed)
         self._device = torch.device(config.device)
-        self._view, roles, n = state.store.view, net.config.roles, state.store.rows
+        self._store, n = state.store, state.store.rows
         self._x = np.empty((n, net.config.inputs), np.float32)
         for i in range(0, n, 1 << 16):
             rows = np.arange(i, min(n, i + (1 << 16)))
-            self._x[rows] = features(self._view, roles, rows)
+            self._x[rows] = self._store.features(rows)
             report("computing features", i / n)
         self._category = state.store.column("category").astype(np.int64)
         mean, std = self._x[targets.train].mean(0), self._x[targets.train].std(0)
@@ -211,8 +205,8 @@ class _Learner:
 
     def _forward(self, layer: int, rows: NDArray[np.int64], *, cached: bool = False) -> tuple[Tensor, Tensor]:
         """Layer `layer` of rows: embeddings, and the log-odds up to it; `cached` as the service will read them."""
-        near = neighbours(self._view, rows, self.net.config.neighbours)
-        edge = torch.from_numpy(edges(self._view, rows, near)).to(self._device)
+        near = self._store.neighbours(rows, self.net.config.neighbours)
+        edge = torch.from_numpy(self._store.edges(rows, near)).to(self._device)
         valid = torch.from_numpy(near >= 0).to(self._device)
         # Rows that share a merchant share neighbours: each is embedded once.
         unique, inverse = np.unique(np.maximum(near, 0), return_inverse=True)

@@ -10,9 +10,8 @@ from data.journal import Events, Kind
 from gnn.artifact import Artifact, untrained
 from gnn.model import LARGEST, _recurse, uncached
 from gnn.scorer import Scorer
-from graph.sampler import neighbours
+from graph.backend import DAY_US, Window
 from graph.state import GraphState
-from graph.store import DAY_US, Window
 from tests.graph.history import HOUR_US, sharing
 
 ROLES = ("account", "merchant", "device", "card")
@@ -79,19 +78,19 @@ def test_int8_equals_uncached_but_for_roundings_that_flip():
     artifact = untrained(ROLES, neighbours=6, cache="int8")
     scorer = Scorer(artifact, new_state(1 << 14))
     scored([scorer], sharing(0, n, most=100, gap_us=HOUR_US // 2))
-    view, rows = scorer.state.store.view, np.arange(n)
+    store, rows = scorer.state.store, np.arange(n)
     flipped = np.zeros(n, bool)
     for number in range(2):
         layer = artifact.net.layer(number)
-        below = torch.cat([_recurse(artifact.net, view, some, number)[0] for some in np.array_split(rows, 6)])
+        below = torch.cat([_recurse(artifact.net, store, some, number)[0] for some in np.array_split(rows, 6)])
         expected = torch.clamp(torch.round(layer.keys_values(below) / layer.kv_scale), -LARGEST, LARGEST).numpy()
         steps = np.abs(scorer.cache.layer(number)[rows] - expected)
         assert 0 < (steps > 0).mean() < 1e-4
         assert steps.max() == 1
         flipped |= (steps > 0).any(1)
-    near = neighbours(view, rows, 6)
+    near = store.neighbours(rows, 6)
     touched = (flipped[np.maximum(near, 0)] & (near >= 0)).any((1, 2))
-    logit = np.concatenate([uncached(artifact.net, view, some)[1] for some in np.array_split(rows, 6)])
+    logit = np.concatenate([uncached(artifact.net, store, some)[1] for some in np.array_split(rows, 6)])
     difference = np.abs(scorer.logits(rows) - logit)
     assert difference[~touched].max() < 1e-5
     assert np.quantile(difference, 0.999) < 2e-3
