@@ -18,11 +18,13 @@ from benchmarks.report import Figure
 from gnn.artifact import untrained
 from gnn.device_net import Bucket, DeviceNet
 from gnn.model import RingwatchNet
+from graph.backend import Batch, Window
 from graph.cuda_device import CudaDevice
 from graph.device import BULK, DeviceStore, columns_of
 from graph.ids import USED
 from graph.launch import filled, structure
-from graph.store import Batch, GraphStore, Window, row_dtype
+from graph.rows import row_dtype
+from graph.store import GraphStore
 
 ROLES = ("account", "merchant", "device")
 K = 16

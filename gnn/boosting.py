@@ -25,8 +25,8 @@ from sklearn.preprocessing import StandardScaler
 
 from gnn.calibrate import PlattScaling
 from gnn.train import Targets
-from graph.features import feature_names, features
-from graph.sampler import EDGE_FEATURES, edges, neighbours
+from graph.features import feature_names
+from graph.sampler import EDGE_FEATURES
 from graph.state import GraphState
 
 INPUTS: Final = ("columns", "features", "history")
@@ -134,14 +134,14 @@ def rival_inputs(state: GraphState, rows: NDArray[np.int64], inputs: str, k: int
     Returns:
         float32 [n, C] in the order of `input_names`; NaN for a past payment that is not there.
     """
-    view, roles = state.store.view, state.store.roles
-    x = features(view, roles, rows)
+    store = state.store
+    x = store.features(rows)
     if inputs == "columns":
-        x = x[:, [i for i, name in enumerate(feature_names(roles)) if name.startswith("payment.")]]
-    parts = [x, state.store.column("category", rows).astype(np.float32)]
+        x = x[:, [i for i, name in enumerate(feature_names(store.roles)) if name.startswith("payment.")]]
+    parts = [x, store.column("category", rows).astype(np.float32)]
     if inputs == "history":
-        near = neighbours(view, rows, k)
-        ties = edges(view, rows, near)[..., [EDGE_FEATURES.index(tie) for tie in TIES]]
+        near = store.neighbours(rows, k)
+        ties = store.edges(rows, near)[..., [EDGE_FEATURES.index(tie) for tie in TIES]]
         ties[near < 0] = np.nan
         parts.append(ties.reshape(len(rows), -1))
     return np.concatenate(parts, 1)

@@ -19,7 +19,8 @@ from gnn.scorer import Scorer
 from graph.device import DeviceStore, columns_of
 from graph.jumps import velocity_dtype
 from graph.launch import Device
-from graph.store import row_dtype
+from graph.rows import row_dtype
+from graph.store import GraphStore
 
 BUCKETS = (1, 8, 64, 512, 4096)  # sizes of micro-batch that are recorded
 BULK = 1 << 14  # past payments scored at once
@@ -42,6 +43,9 @@ class CudaScorer:
         self.device_name = device.name
         self.lost = False  # the device failed: it must not be asked again
         store = self.state.store
+        if not isinstance(store, GraphStore):
+            raise ModelError("a device is kept beside the CPU's store, and this graph's store is another")
+        self._host = store
         self._device, self._sizes = device, [n for n in buckets if n <= store.capacity]
         needed, free = device_bytes(self.artifact.config, store.capacity, self._sizes), device.free_bytes()
         if needed > free:
@@ -66,7 +70,7 @@ class CudaScorer:
 
     def warm(self) -> None:
         """Take the graph and the cache over, compile every kernel and record the micro-batches."""
-        store = self.state.store
+        store = self._host
         nodes = max(1 << 16, store.ids.numbered)
         self.store = DeviceStore(self._device, store.roles, store.role_type, store.capacity, store.window, nodes=nodes)
         self.net = DeviceNet(self.store, self.artifact.net)
@@ -118,7 +122,7 @@ class CudaScorer:
         return left
 
     def _score(self, first: int, last: int) -> NDArray[np.float64]:
-        store, cache = self.state.store, self.cpu.cache
+        store, cache = self._host, self.cpu.cache
         self._follow(first)
         out = np.empty(last - first, np.float64)
         if (known := min(self.store.rows, last)) > first:  # rows that the device has, but not their scores
@@ -137,7 +141,7 @@ class CudaScorer:
 
     def _follow(self, upto: int) -> None:
         """Take up labels, and rows before `upto` that the CPU has scored meanwhile."""
-        behind, store = self.store.rows, self.state.store
+        behind, store = self.store.rows, self._host
         if store.rows - behind >= store.capacity:
             self.store.adopt(store)
             self._take_cache(store.oldest, store.rows)
@@ -150,7 +154,7 @@ class CudaScorer:
         """Copy the keys and values of rows [first, last) from the CPU's cache."""
         cache = self.cpu.cache
         for start in range(first, last, BULK):
-            slots = np.arange(start, min(last, start + BULK)) % cache.capacity
+            slots = self._host.slots(np.arange(start, min(last, start + BULK)))
             with self._device.on():
                 xp = self._device.xp
                 self.net.cache[:, xp.asarray(slots)] = xp.asarray(cache.data[:, slots])

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from data.jit import jit, prefetch
 from gnn.groups import CONTEXT, LABELS, OWN_GROUPS
 from gnn.model import EDGE_SCALE, Weights
+from graph.rows import View
 from graph.sampler import edge, walk
-from graph.store import View
 
 ROLE_GROUPS = len(OWN_GROUPS)
 

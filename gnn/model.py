@@ -11,7 +11,6 @@ cost of training grows with the number of layers and not with the size of the ne
 Matrices are kept as [in, out] (`x @ W`), the layout that both engines read.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
@@ -22,10 +21,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from data.schema import CATEGORIES
-from graph.features import feature_names, features
-from graph.sampler import EDGE_FEATURES, edges, neighbours
+from graph.backend import DAY_US, Store, Window
+from graph.features import feature_names
+from graph.sampler import EDGE_FEATURES
 from graph.state import CATEGORY_BUCKETS
-from graph.store import DAY_US, View, Window
 
 BIAS_HIDDEN = 16
 HEAD_HIDDEN = 32
@@ -168,12 +167,12 @@ class AttentionLayer(nn.Module):
         some = valid[..., None]
         weight = torch.softmax(score.masked_fill(~some, -1e9), 2) * some
         read = [
-            torch.einsum("brkh,brkhs->brhs", weight, value).reshape(batch, roles, -1),
-            torch.einsum("brkh,brke->brhe", weight, edge).reshape(batch, roles, -1),
+            torch.einsum("brkh,brkhs->brhs", weight, value).flatten(2),
+            torch.einsum("brkh,brke->brhe", weight, edge).flatten(2),
             edge.sum(2) * EDGE_SCALE,
             valid.sum(2, keepdim=True).to(h.dtype) / k,
         ]
-        mixed = torch.relu(torch.cat([h, torch.cat(read, -1).reshape(batch, -1)], -1) @ self.mix_w + self.mix_b)
+        mixed = torch.relu(torch.cat([h, torch.cat(read, -1).flatten(1)], -1) @ self.mix_w + self.mix_b)
         mixed = torch.dropout(mixed, DROPOUT, self.training)
         logit = torch.relu(mixed @ self.head_w1 + self.head_b1) @ self.head_w2 + self.head_b2
         return h + mixed @ self.out_w + self.out_b, logit
@@ -255,37 +254,37 @@ def _zeros(*shape: int) -> nn.Parameter:
 
 
 @torch.no_grad()
-def uncached(net: RingwatchNet, view: View, rows: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
+def uncached(net: RingwatchNet, store: Store, rows: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
     """Embeddings and log-odds of any rows by recursion over their neighbourhood, without a cache: the slow reference.
 
     Args:
         net: On the CPU.
-        view: The graph.
+        store: The graph.
         rows: int64 [B].
 
     Returns:
         float32 [B, D] and [B].
     """
-    h, logit = _recurse(net, view, rows, net.config.layers)
+    h, logit = _recurse(net, store, rows, net.config.layers)
     return h, logit
 
 
-def _recurse(net: RingwatchNet, view: View, rows: NDArray[np.int64], depth: int) -> tuple[Tensor, Tensor]:
+def _recurse(net: RingwatchNet, store: Store, rows: NDArray[np.int64], depth: int) -> tuple[Tensor, Tensor]:
     if depth == 0:
-        return net.encode(*raw_inputs(net.config.roles, view, rows)), torch.zeros(len(rows))
-    h, logit = _recurse(net, view, rows, depth - 1)
-    near = neighbours(view, rows, net.config.neighbours)
+        return net.encode(*raw_inputs(store, rows)), torch.zeros(len(rows))
+    h, logit = _recurse(net, store, rows, depth - 1)
+    near = store.neighbours(rows, net.config.neighbours)
     unique, inverse = np.unique(np.maximum(near, 0), return_inverse=True)
-    below, _ = _recurse(net, view, unique, depth - 1)
+    below, _ = _recurse(net, store, unique, depth - 1)
     layer = net.layer(depth - 1)
     kv = layer.rounded(layer.keys_values(below))[torch.from_numpy(inverse.reshape(near.shape))]
-    h, part = layer.attend(h, kv, torch.from_numpy(near >= 0), torch.from_numpy(edges(view, rows, near)))
+    h, part = layer.attend(h, kv, torch.from_numpy(near >= 0), torch.from_numpy(store.edges(rows, near)))
     return h, logit + part
 
 
-def raw_inputs(roles: Sequence[str], view: View, rows: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
+def raw_inputs(store: Store, rows: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
     """A payment's features [B, F] and hashed categories, int64 [B, 4]."""
     return (
-        torch.from_numpy(features(view, roles, rows)),
-        torch.from_numpy(view.rows["category"][rows % len(view.rows)].astype(np.int64)),
+        torch.from_numpy(store.features(rows)),
+        torch.from_numpy(store.column("category", rows).astype(np.int64)),
     )

@@ -21,12 +21,11 @@ from data.sources import Run
 from gnn.artifact import Artifact
 from gnn.calibrate import PlattScaling
 from gnn.errors import ModelError
+from gnn.feed import Feed, state_for
 from gnn.model import LARGEST, ModelConfig, RingwatchNet
 from gnn.replay import capacity_for, numbered, present_roles
-from graph.features import features
-from graph.sampler import edges, neighbours
+from graph.backend import DAY_US
 from graph.state import GraphState
-from graph.store import DAY_US
 
 STEPS = 60  # of an epoch, at least, where the history allows
 Report = Callable[[str, float], None]  # what is being done, and how far it is (0 to 1)
@@ -48,7 +47,9 @@ class TrainConfig:
         label_delay_days: Age at which a payment without a label counts as legitimate; by default the 90 % quantile of
             the delays seen.
         seed: Of weights and draws.
-        device: Where the network learns, `cpu` or `cuda`.
+        device: Where the network learns, `cpu` or `cuda`; on the latter the graph is read from the device's store.
+        precision: Of the steps, `float32` or `bf16` (matrices and gradients; weights stay float32). Validation and what
+            the next layer is built on are always float32.
     """
 
     epochs: int = 10
@@ -62,6 +63,7 @@ class TrainConfig:
     label_delay_days: float | None = None
     seed: int = 0
     device: str = "cpu"
+    precision: str = "float32"
 
 
 @dataclass(frozen=True)
@@ -105,9 +107,8 @@ def train(
     """
     config = config or TrainConfig()
     net_config = ModelConfig(present_roles(runs), **(shape or {}))
-    state = GraphState(
-        net_config.roles, capacity_for(sum(len(b) for _, b in runs), net_config.window), net_config.window
-    )
+    capacity = capacity_for(sum(len(b) for _, b in runs), net_config.window)
+    state = state_for(config.device, net_config.roles, capacity, net_config.window)
     for i, events in enumerate(numbered(runs)):
         state.apply(events)
         if i % 64 == 0:
@@ -131,16 +132,16 @@ def make_targets(state: GraphState, config: TrainConfig) -> Targets:
     labels say "legitimate", a payment without a label is unknown and teaches nothing.
     """
     store, n = state.store, state.store.rows
-    labels, time = store.labels, store.column("time")
-    if n == 0 or not labels["fraud"].any():
+    labels, time = store.label_events(), store.column("time")
+    if n == 0 or not labels.fraud.any():
         raise ModelError("training needs at least one payment that is labelled as fraud")
-    frauds = labels["fraud"] == 1
+    frauds = labels.fraud == 1
     if config.label_delay_days is not None:
         delay = int(config.label_delay_days * DAY_US)
     else:
         # The first payment after a label was journalled tells when that was.
-        at = np.minimum(labels["seen_from"][frauds], n - 1)
-        delay = int(np.quantile(time[at] - time[labels["row"][frauds]], 0.9))
+        at = np.minimum(labels.seen_from[frauds], n - 1)
+        delay = int(np.quantile(time[at] - time[labels.row[frauds]], 0.9))
     begin, end = int(time[0]), store.clock
     test_start = int(begin + (end - begin) * (1 - config.test)) if config.test else end + 1
     settled = test_start - delay
@@ -170,12 +171,8 @@ def make_targets(state: GraphState, config: TrainConfig) -> Targets:
 
 def _believed(state: GraphState, reader: int) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
     """What was known of every row when row `reader` arrived; at the end, if it is yet to come."""
-    labels, n = state.store.labels, state.store.rows
-    fraud, known = np.zeros(n, np.float32), np.zeros(n, bool)
-    seen = labels[: int(np.searchsorted(labels["seen_from"], reader, "right"))]
-    fraud[seen["row"]] = seen["fraud"]  # NumPy keeps the last of repeated indices: the newest label
-    known[seen["row"]] = True
-    return fraud, known
+    belief = state.store.believed(np.arange(state.store.rows), reader)
+    return (belief == 1).astype(np.float32), belief >= 0
 
 
 class _Learner:
@@ -188,18 +185,18 @@ class _Learner:
         self.history: list[dict[str, float]] = []
         self._rng = np.random.default_rng(config.seed)
         self._device = torch.device(config.device)
-        self._view, roles, n = state.store.view, net.config.roles, state.store.rows
-        self._x = np.empty((n, net.config.inputs), np.float32)
+        self._feed, n = Feed(state.store, self._device), state.store.rows
+        self._x = torch.empty((n, net.config.inputs), device=self._device)
         for i in range(0, n, 1 << 16):
             rows = np.arange(i, min(n, i + (1 << 16)))
-            self._x[rows] = features(self._view, roles, rows)
+            self._x[i : i + len(rows)] = self._feed.features(rows)
             report("computing features", i / n)
-        self._category = state.store.column("category").astype(np.int64)
-        mean, std = self._x[targets.train].mean(0), self._x[targets.train].std(0)
-        net.mean.copy_(torch.from_numpy(mean))
-        net.scale.copy_(torch.from_numpy(1 / np.maximum(std, 1e-3).astype(np.float32)))
-        self._logit = np.zeros(n, np.float32)  # of the finished layers
-        self._h = np.empty((0, 0), np.float32)  # embeddings by the newest finished layer
+        self._category = torch.from_numpy(state.store.column("category").astype(np.int64)).to(self._device)
+        x = self._x[self._feed.rows(targets.train)].cpu().numpy()
+        net.mean.copy_(torch.from_numpy(x.mean(0)))
+        net.scale.copy_(torch.from_numpy(1 / np.maximum(x.std(0), 1e-3).astype(np.float32)))
+        self._logit = torch.zeros(n, device=self._device)  # of the finished layers
+        self._h = torch.empty((0, 0), device=self._device)  # embeddings by the newest finished layer
 
     def run(self) -> NDArray[np.float32]:
         """Train every layer; returns the log-odds of all rows, float32 [N]."""
@@ -207,27 +204,23 @@ class _Learner:
             self._fit(layer)
             self._choose_steps(layer)
             self._finish(layer)
-        return self._logit
+        logit: NDArray[np.float32] = self._logit.cpu().numpy()
+        return logit
 
     def _forward(self, layer: int, rows: NDArray[np.int64], *, cached: bool = False) -> tuple[Tensor, Tensor]:
         """Layer `layer` of rows: embeddings, and the log-odds up to it; `cached` as the service will read them."""
-        near = neighbours(self._view, rows, self.net.config.neighbours)
-        edge = torch.from_numpy(edges(self._view, rows, near)).to(self._device)
-        valid = torch.from_numpy(near >= 0).to(self._device)
-        # Rows that share a merchant share neighbours: each is embedded once.
-        unique, inverse = np.unique(np.maximum(near, 0), return_inverse=True)
-        kv = self.net.layer(layer).keys_values(self._below(layer, unique))
+        unique, place, valid, edge = self._feed.read(rows, self.net.config.neighbours)
+        here, kv = self._feed.rows(rows), self.net.layer(layer).keys_values(self._below(layer, unique))
         if cached:
             kv = self.net.layer(layer).rounded(kv)
-        gathered = nn.functional.embedding(torch.from_numpy(inverse.reshape(near.shape)).to(self._device), kv)
-        h, step = self.net.layer(layer).attend(self._below(layer, rows), gathered, valid, edge)
-        return h, step + torch.from_numpy(self._logit[rows]).to(self._device)
+        gathered = nn.functional.embedding(place, kv)
+        h, step = self.net.layer(layer).attend(self._below(layer, here), gathered, valid, edge)
+        return h, step.float() + self._logit[here]
 
-    def _below(self, layer: int, rows: NDArray[np.int64]) -> Tensor:
+    def _below(self, layer: int, rows: Tensor) -> Tensor:
         if layer > 0:
-            return torch.from_numpy(self._h[rows]).to(self._device)
-        x, category = torch.from_numpy(self._x[rows]), torch.from_numpy(self._category[rows])
-        return self.net.encode(x.to(self._device), category.to(self._device))
+            return self._h[rows]
+        return self.net.encode(self._x[rows], self._category[rows])
 
     def _fit(self, layer: int) -> None:
         config, fraud = self.config, self.targets.fraud
@@ -251,7 +244,8 @@ class _Learner:
             losses = []
             for i in range(0, max(1, len(rows) - batch + 1), batch):
                 chosen = np.sort(rows[i : i + batch])
-                _, logit = self._forward(layer, chosen)
+                with torch.autocast(self._device.type, torch.bfloat16, enabled=config.precision == "bf16"):
+                    _, logit = self._forward(layer, chosen)
                 target = torch.from_numpy(fraud[chosen]).to(self._device)
                 loss = nn.functional.binary_cross_entropy_with_logits(logit, target)
                 optimiser.zero_grad()
@@ -283,7 +277,7 @@ class _Learner:
             return
         rows = self.targets.train
         rows = np.sort(self._rng.choice(rows, min(most, len(rows)), replace=False))
-        seen = self.net.layer(layer).keys_values(self._below(layer, rows)).abs().cpu().numpy()
+        seen = self.net.layer(layer).keys_values(self._below(layer, self._feed.rows(rows))).abs().cpu().numpy()
         steps = np.maximum(np.quantile(seen, 0.9999, axis=0), 1e-6) / LARGEST
         self.net.layer(layer).kv_scale.copy_(torch.from_numpy(steps.astype(np.float32)))
 
@@ -306,11 +300,11 @@ class _Learner:
         """Embed and score every row with the finished layer, for the next to build on."""
         self.net.eval()
         n = self.state.store.rows
-        h, logit = np.empty((n, self.net.config.width), np.float32), np.empty(n, np.float32)
+        h = torch.empty((n, self.net.config.width), device=self._device)
+        logit = torch.empty(n, device=self._device)
         for i in range(0, n, 4096):
             rows = np.arange(i, min(n, i + 4096))
-            embedded, total = self._forward(layer, rows, cached=True)
-            h[rows], logit[rows] = embedded.cpu().numpy(), total.cpu().numpy()
+            h[i : i + len(rows)], logit[i : i + len(rows)] = self._forward(layer, rows, cached=True)
             self.report(f"embedding all payments, layer {layer + 1}", i / n)
         self._h, self._logit = h, logit
 

@@ -11,17 +11,15 @@ import networkx as nx
 import numpy as np
 from numpy.typing import NDArray
 
+from graph.backend import Store
 from graph.errors import GraphError
-from graph.features import features
-from graph.sampler import edges, neighbours
 from graph.state import GraphState
-from graph.store import GraphStore
 
 if TYPE_CHECKING:
     from torch_geometric.data import HeteroData
 
 
-def to_hetero_data(store: GraphStore, seeds: NDArray[np.int64], k: int = 16, hops: int = 2) -> "HeteroData":
+def to_hetero_data(store: Store, seeds: NDArray[np.int64], k: int = 16, hops: int = 2) -> "HeteroData":
     """The causal neighbourhoods of payments, a tree for each seed.
 
     Trees share no node, entities included, so no message passes between seeds, whatever edges a model adds; one payment
@@ -53,14 +51,14 @@ def to_hetero_data(store: GraphStore, seeds: NDArray[np.int64], k: int = 16, hop
         raise GraphError(f"seeds must be rows from {store.oldest} to {store.rows - 1}, at least one")
     if k < 1 or hops < 1:
         raise GraphError(f"k ({k}) and hops ({hops}) must be at least 1")
-    view, roles = store.view, store.roles
+    roles = store.roles
     rows, hop, seed = [seeds], [np.zeros(len(seeds), np.int64)], [np.arange(len(seeds))]
     label = [np.full(len(seeds), -1)]
     ties: list[list[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]]] = [[] for _ in roles]
     first, readers = 0, seeds
     for h in range(1, hops + 1):
-        near = neighbours(view, readers, k)
-        tie = edges(view, readers, near)
+        near = store.neighbours(readers, k)
+        tie = store.edges(readers, near)
         after = first + len(readers)
         number = np.where(near >= 0, after + np.cumsum(near.reshape(-1) >= 0).reshape(near.shape) - 1, -1)
         for r in range(len(roles)):
@@ -75,7 +73,7 @@ def to_hetero_data(store: GraphStore, seeds: NDArray[np.int64], k: int = 16, hop
     all_rows = np.concatenate(rows)
     data = HeteroData()
     payment = data["payment"]
-    payment.x = torch.from_numpy(features(view, roles, all_rows))
+    payment.x = torch.from_numpy(store.features(all_rows))
     payment.row, payment.hop = torch.from_numpy(all_rows), torch.from_numpy(np.concatenate(hop))
     payment.seed = torch.from_numpy(np.concatenate(seed))
     payment.time = torch.from_numpy(store.column("time", all_rows))
@@ -130,7 +128,7 @@ def to_networkx(state: GraphState, entities: Sequence[tuple[str, str]], hops: in
     rows: dict[int, None] = {}
     ring = list(nodes)
     for _ in range(hops):
-        fresh = [row for node in ring for row in _payments_of(store, node, most - len(rows)) if row not in rows]
+        fresh = [row for node in ring for row in store.history(node, most - len(rows)).tolist() if row not in rows]
         rows.update(dict.fromkeys(sorted(fresh, reverse=True)[: most - len(rows)]))
         touched = store.column("entity", np.array(list(rows), np.int64)) if rows else np.empty((0, 1), np.int32)
         ring = [int(node) for node in np.unique(touched) if node >= 0 and int(node) not in nodes]
@@ -143,27 +141,13 @@ def to_networkx(state: GraphState, entities: Sequence[tuple[str, str]], hops: in
         key[node] = f"{kind}:{name}"
         graph.add_node(key[node], kind=kind, name=name, frauds=0)
     taken = np.array(list(rows), np.int64)
-    columns: list[list[Any]] = [store.column(c, taken).tolist() for c in ("time", "amount", "label", "entity")]
-    for row, name, time, amount, label, entity in zip(rows, state.transaction_ids(taken), *columns, strict=True):
-        fraud = None if label < 0 else bool(store.labels["fraud"][label])
+    columns: list[list[Any]] = [store.column(c, taken).tolist() for c in ("time", "amount", "entity")]
+    columns += [state.transaction_ids(taken), store.believed(taken).tolist()]
+    for row, time, amount, entity, name, known in zip(rows, *columns, strict=True):
+        fraud = None if known < 0 else bool(known)
         graph.add_node(row, kind="payment", transaction_id=name, time=time, amount=amount, fraud=fraud)
         for role, node in zip(store.roles, entity, strict=True):
             if node in key:
                 graph.add_edge(key[node], row, role=role)
                 graph.nodes[key[node]]["frauds"] += int(fraud is True)
     return graph
-
-
-def _payments_of(store: GraphStore, node: int, most: int) -> list[int]:
-    """Rows of an entity, newest first, as far as the newest of them sees."""
-    row = store.newest(node)
-    found: list[int] = []
-    while row >= 0 and len(found) < most:
-        found.append(row)
-        role = int(np.flatnonzero(store.column("entity", np.array([row]))[0] == node)[0])
-        near = neighbours(store.view, np.array([row]), 64)[0, role]
-        found += near[near >= 0].tolist()
-        row = int(near[-1])  # -1 where the chain has ended
-        if row >= 0:
-            found.pop()
-    return found[:most]

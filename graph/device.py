@@ -13,14 +13,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from graph.backend import Batch, Window
 from graph.device_labels import DeviceLabels
 from graph.device_room import FRAME, THREADS, Room, blocks, set_frame, to_host
 from graph.errors import GraphError
 from graph.features import counterparts, feature_names
 from graph.jumps import Sums, velocity_dtype
 from graph.launch import CUDA, Device, filled
+from graph.rows import LABEL, LATE_MS, row_dtype
 from graph.sampler import EDGE_FEATURES
-from graph.store import LABEL, LATE_MS, Batch, GraphStore, Window, row_dtype
+from graph.store import GraphStore
 
 BULK = 1 << 20  # payments appended at once
 SEARCHED = 4096  # payments up to which a batch's chains are found by looking, not by sorting

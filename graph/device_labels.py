@@ -7,7 +7,8 @@ from numpy.typing import NDArray
 
 from graph.device_room import LABELS, THREADS, LabelRoom, blocks, set_frame, to_host
 from graph.launch import CUDA
-from graph.store import LABEL, GraphStore
+from graph.rows import LABEL
+from graph.store import GraphStore
 
 if TYPE_CHECKING:
     from graph.device import DeviceStore

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from graph.jumps import velocity_dtype
 from graph.launch import CUDA, Device, Mark, filled, structure
-from graph.store import LABEL, row_dtype
+from graph.rows import LABEL, row_dtype
 
 CONTROL = structure(CUDA / "layout.cuh", "Control")
 FRAME = structure(CUDA / "layout.cuh", "Frame")

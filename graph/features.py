@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from data.jit import chunked, jit, signed
 from graph.jumps import LARGE, added, jump_sum, role_in
+from graph.rows import RING_COLUMNS, View, believed
 from graph.sampler import visible, walk
-from graph.store import RING_COLUMNS, View, believed
 
 WINDOWS_US = np.array([3_600_000_000, 86_400_000_000, 7 * 86_400_000_000, 30 * 86_400_000_000], np.int64)
 WINDOW_NAMES = ("1h", "24h", "7d", "30d")

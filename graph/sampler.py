@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from data.jit import chunked, jit, prefetch, signed
 from graph.jumps import role_in
-from graph.store import View, believed
+from graph.rows import View, believed
 
 EDGE_FEATURES = ("age", "labelled", "fraud", "amount_gap", "recent_day", "recent_week", "shared_roles")
 DAY_S = 86_400.0

@@ -1,13 +1,52 @@
 """The memory that a deployment needs, as a table for people."""
 
+import math
 import os
+from collections.abc import Mapping
 
 from rich.table import Table
 
 from gnn.model import ModelConfig
+from gnn.replay import late_capacity
 from graph.capacity import Deployment, Line, estimate, row_bytes
+from graph.errors import GraphError
 
 GIB = 2**30
+
+
+def planned(
+    roles: tuple[str, ...],
+    entities: Mapping[str, float],
+    transactions: float | None,
+    labels: float,
+    ties: float | None,
+    window_rows: float,
+    layers: int,
+) -> Deployment:
+    """A deployment from what is known of it.
+
+    Args:
+        roles: Roles kept.
+        entities: Distinct entities in the buffer, by entity type.
+        transactions: Payments in the buffer; by default as many as make a late model exact.
+        labels: Label events held.
+        ties: Pairs of an account and a device or card; by default one for each account or device, whichever are more.
+        window_rows: Rows back that a payment sees.
+        layers: Of the model.
+
+    Raises:
+        GraphError: A number is not finite.
+    """
+    numbers = [*entities.values(), labels, window_rows, transactions or 0, ties or 0]
+    if not all(math.isfinite(number) for number in numbers):
+        raise GraphError("every number must be finite")
+    return Deployment(
+        late_capacity(int(window_rows), layers) if transactions is None else int(transactions),
+        {name: int(many) for name, many in entities.items()},
+        roles,
+        labels=int(labels),
+        ties=int(max(entities["account"], entities["device"]) if ties is None else ties),
+    )
 
 
 def model_lines(d: Deployment, config: ModelConfig, models: int) -> list[Line]:
@@ -46,6 +85,10 @@ def capacity_table(d: Deployment, config: ModelConfig, models: int) -> Table:
     ties = sum(line.size for line in graph if line.what.startswith("rings:") and line.per == "entity")
     table.add_row("an entity besides its id, in the store", f"{entity:.3g}", "entity", "", "")
     table.add_row("and in the rings", f"{ties:.3g}", "entity", "", "")
+    exact = late_capacity(config.window_rows, config.layers)
+    what = f"a model of {config.layers} layer(s) that joins late is exact from"
+    enough = "held" if d.transactions >= exact else "[red]more than held[/red]"
+    table.add_row(what, f"{exact:,}", "transactions", enough, "")
     table.add_row("all", "", "", "", f"{total / GIB:.2f}", style="bold")
     here = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     table.caption = f"this machine has {here / GIB:.1f} GiB" + ("" if total < here else ": not enough")

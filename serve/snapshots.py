@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from data.digests import digest
 from data.errors import JournalError
 from data.journal import SqliteJournal
 from gnn.artifact import Artifact
@@ -62,9 +61,9 @@ def _misfit(state: GraphState, artifact: Artifact, capacity: int, journal: Sqlit
     if state.applied > journal.end:
         return f"it is of offset {state.applied:,}, the journal ends at {journal.end:,}"
     if store.rows:
-        last = np.array([store.rows - 1])
-        name = journal.take(store.offsets.of(last))["transaction_id"].combine_chunks()
-        if (digest(state.payments.key, name)[0] != state.payments.digests[last[0] % capacity]).any():
+        last = store.rows - 1
+        name = journal.take(store.offsets.of(np.array([last])))["transaction_id"].combine_chunks()
+        if state.transaction_rows(name)[0] != last:
             return "its newest payment is not the journal's: it is of another journal"
     return None
 

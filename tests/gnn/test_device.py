@@ -9,11 +9,11 @@ from gnn.device_net import Bucket, DeviceNet
 from gnn.groups import group_names
 from gnn.model import uncached
 from gnn.scorer import Scorer
+from graph.backend import DAY_US, Window
 from graph.device import DeviceStore, columns_of
 from graph.device_room import to_host
 from graph.launch import Device
 from graph.state import GraphState
-from graph.store import DAY_US, Window
 from tests.devices import DEVICES, opened
 from tests.world import label_batch, payment_batch
 

@@ -8,8 +8,8 @@ from gnn.artifact import untrained
 from gnn.cuda import CudaScorer
 from gnn.errors import ModelError
 from gnn.scorer import Scorer
+from graph.backend import DAY_US, Window
 from graph.state import GraphState
-from graph.store import DAY_US, Window
 from tests.cuda_host.host import GXX, HostDevice
 from tests.graph.history import sharing
 

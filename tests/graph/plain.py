@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from graph.backend import Window
 from graph.features import DEPTH, NEVER_S, WINDOWS_US, counterparts
-from graph.store import Window
 
 
 @dataclass

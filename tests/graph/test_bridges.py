@@ -8,11 +8,11 @@ import torch
 from torch_geometric.nn import HeteroConv, SAGEConv
 
 from data.journal import Events, KeptEvents, Kind
+from graph.backend import DAY_US, Window
 from graph.bridges import to_hetero_data, to_networkx
 from graph.errors import GraphError
 from graph.sampler import neighbours
 from graph.state import GraphState
-from graph.store import DAY_US, Window
 from tests.world import label_batch, payment_batch
 
 ROLES = ("account", "merchant", "device", "payee")

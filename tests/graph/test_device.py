@@ -7,16 +7,18 @@ import pytest
 
 from data.journal import Events, Kind
 from graph import device as device_module
+from graph.backend import DAY_US, Batch, Window
 from graph.device import DeviceStore
 from graph.device_room import FRAME, to_host
 from graph.errors import GraphError
 from graph.features import features
 from graph.jumps import LARGE, velocity_dtype
 from graph.launch import CUDA, Device, filled
+from graph.rows import LABEL, row_dtype
 from graph.sampler import edges, neighbours
 from graph.snapshot import restore, save
 from graph.state import GraphState
-from graph.store import DAY_US, LABEL, Batch, GraphStore, Window, row_dtype
+from graph.store import GraphStore
 from tests.devices import DEVICES, opened
 from tests.graph.history import sharing
 from tests.world import label_batch, payment_batch

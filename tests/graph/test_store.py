@@ -5,11 +5,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from graph.backend import DAY_US, Batch, Window
 from graph.errors import GraphError
 from graph.features import feature_names, features
 from graph.ids import USED
 from graph.sampler import EDGE_FEATURES, edges, neighbours
-from graph.store import DAY_US, Batch, GraphStore, Window
+from graph.store import GraphStore
 from tests.graph.plain import PlainGraph
 
 ROLES = ("account", "merchant", "device", "payee")
