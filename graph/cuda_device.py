@@ -45,8 +45,8 @@ class CudaDevice:
 
     def __init__(self, limit: int | None = None) -> None:
         self.xp = import_cupy()
-        self._stream = self.xp.cuda.Stream(non_blocking=True)
-        self._copies = self.xp.cuda.Stream(non_blocking=True)
+        # Streams that wait for the default one, and it for them: what PyTorch or a test does there is in order with ours.
+        self._stream, self._copies = self.xp.cuda.Stream(), self.xp.cuda.Stream()
         self._pinned: list[Any] = []  # what the host arrays rest on
         self._limit = limit
         if limit is not None:

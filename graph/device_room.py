@@ -145,6 +145,9 @@ def blocks(n: int) -> int:
 
 
 def to_host(array: Any) -> NDArray[Any]:
-    """A copy of an array of a device, when it is there."""
-    found: NDArray[Any] = array.get() if hasattr(array, "get") else np.array(array)
-    return found
+    """A copy of an array of a device, once all work given to it is done."""
+    if hasattr(array, "get"):
+        array.device.synchronize()
+        found: NDArray[Any] = array.get()
+        return found
+    return np.array(array)
