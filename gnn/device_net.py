@@ -22,6 +22,7 @@ from graph.state import CATEGORY_BUCKETS
 CUDA = Path(__file__).parent / "cuda"
 NET = structure(CUDA / "network.cuh", "Net")
 BLOCK = 128  # threads, as in network.cuh
+BULK = 1 << 16  # past payments scored at once
 LONE = 256  # payments up to which a block takes one; above, several share what is read of the weights
 
 
@@ -73,10 +74,14 @@ class DeviceNet:
         if size != NET.itemsize:
             raise ModelError(f"network.cuh lays Net out in {size} bytes, NumPy in {NET.itemsize}")
 
+    def net(self, layer: int, **members: Any) -> Any:
+        """What the kernels are handed for a layer."""
+        shared = {**self._weights, "groups": self._groups, "cache": self.cache, "variants": 1}
+        return filled(self.device, NET, {**shared, **members, "layer": layer})
+
     def nets(self, **members: Any) -> list[Any]:
         """What the kernels are handed for each layer."""
-        shared = {**self._weights, "groups": self._groups, "cache": self.cache, "variants": 1, **members}
-        return [filled(self.device, NET, {**shared, "layer": layer}) for layer in range(self.config.layers)]
+        return [self.net(layer, **members) for layer in range(self.config.layers)]
 
     def run(self, nets: list[Any], readers: int) -> None:
         """Start the network over up to so many readers, whose graph side is described."""
@@ -115,6 +120,34 @@ class DeviceNet:
         self.store.describe(b, frame)
         self.run(self.nets(graph=frame, h=h, logit=logit, masks=kept, variants=g), b * g)
         return logit, h
+
+    def bulk(self, first: int, last: int) -> NDArray[np.float32]:
+        """Score rows [first, last) of the store from nothing, layer by layer, and write their keys and values.
+
+        Rows before `first` must have theirs. Each layer is one pass over all rows, so that rows see each other as if
+        they had been scored one by one.
+
+        Returns:
+            Log-odds, float32, on the host.
+        """
+        xp, c, n = self.device.xp, self.config, last - first
+        with self.device.on():
+            h, logit = xp.empty((n, c.width), np.float32), xp.zeros(n, np.float32)
+        for layer in range(-1, c.layers):
+            for at in range(0, n, BULK):
+                rows = np.arange(first + at, min(last, first + at + BULK))
+                part = {"h": h[at : at + len(rows)], "logit": logit[at : at + len(rows)], "write": 1}
+                if layer < 0:
+                    with self.device.on():
+                        x = xp.empty((len(rows), c.inputs), np.float32)
+                    frame = self.store.reading(rows, x=x)
+                    self.store.describe(len(rows), frame)
+                    self._start("encode", len(rows), self.net(0, graph=frame, **part))
+                else:
+                    near = self.store.neighbours(rows, c.neighbours)
+                    frame = self.store.reading(rows, near=near, edge=self.store.edges(rows, near), depth=c.neighbours)
+                    self.attend(self.net(layer, graph=frame, **part), len(rows))
+        return to_host(logit)
 
     def fetched(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """`outcome` without masks, on the host."""

@@ -10,8 +10,10 @@ from data.journal import Events, Kind
 from data.schema import ROLES
 from data.sources import Run
 from gnn.artifact import Artifact
+from gnn.cuda import CudaScorer
 from gnn.scorer import BATCH, Scorer
 from graph.backend import STEP, Window
+from graph.cuda_device import CudaDevice
 from graph.state import GraphState, Payments
 
 
@@ -64,7 +66,7 @@ class Scored:
     probability: NDArray[np.float64]
 
 
-def score_events(state: GraphState, scorer: Scorer, events: Iterable[Events]) -> Iterator[Scored]:
+def score_events(state: GraphState, scorer: Scorer | CudaScorer, events: Iterable[Events]) -> Iterator[Scored]:
     """Apply events and score their payments in batches, labels between them in their place.
 
     A batch may be scored after later events were applied: a row reads only its own past, and labels by their offset.
@@ -81,7 +83,7 @@ def score_events(state: GraphState, scorer: Scorer, events: Iterable[Events]) ->
 
 def open_model(
     artifact: Artifact, device: str = "cpu", rows: int = 0, source: Payments | None = None
-) -> tuple[GraphState, Scorer]:
+) -> tuple[GraphState, Scorer | CudaScorer]:
     """An empty graph for a model, and its scorer.
 
     Args:
@@ -89,7 +91,16 @@ def open_model(
         device: `cpu` or `cuda`.
         rows: Payments expected, if all of them must stay in the buffer.
         source: Where names are looked up for people.
+
+    Raises:
+        GraphError: `cuda` is asked for and CuPy or a GPU is missing.
+        ModelError: The graph and the model's cache do not fit into its memory.
     """
     window = artifact.config.window
     state = GraphState(artifact.roles, capacity_for(rows, window), window, source)
-    return state, Scorer(artifact, state, device)
+    scorer = Scorer(artifact, state)
+    if device != "cuda":
+        return state, scorer
+    there = CudaScorer(scorer, CudaDevice())
+    there.warm()
+    return state, there

@@ -1,5 +1,7 @@
 """Scores rows of the graph with one model, keeps its key-value cache, and says why."""
 
+from importlib.util import find_spec
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -18,7 +20,7 @@ BATCH = 4096  # rows of intermediate results held at once
 
 
 def choose_device(device: str) -> str:
-    """`auto` to what there is; `cuda` only where there is one.
+    """`auto` to what there is; `cuda` only where there is one, and CuPy to use it with.
 
     Raises:
         ModelError: `cuda` was asked for and there is none, or the name is not known.
@@ -27,7 +29,9 @@ def choose_device(device: str) -> str:
         raise ModelError(f"--device must be auto, cpu or cuda, not {device!r}")
     if device == "cuda" and not torch.cuda.is_available():
         raise ModelError("--device cuda: no CUDA device is available to PyTorch here; use --device auto or cpu")
-    return "cuda" if device != "cpu" and torch.cuda.is_available() else "cpu"
+    if device == "cuda" and find_spec("cupy") is None:
+        raise ModelError("--device cuda: CuPy is missing; install ringwatch[cuda], or use --device auto or cpu")
+    return "cuda" if device != "cpu" and torch.cuda.is_available() and find_spec("cupy") is not None else "cpu"
 
 
 class Scorer:

@@ -45,7 +45,7 @@ class CudaDevice:
 
     def __init__(self, limit: int | None = None) -> None:
         self.xp = import_cupy()
-        # Streams that wait for the default one, and it for them: what PyTorch or a test does there is in order with ours.
+        # They wait for the default stream, and it for them: what PyTorch does there is in order with what is done here.
         self._stream, self._copies = self.xp.cuda.Stream(), self.xp.cuda.Stream()
         self._pinned: list[Any] = []  # what the host arrays rest on
         self._limit = limit

@@ -20,11 +20,15 @@ from numpy.typing import NDArray
 
 from data.journal import Events, Kind
 from gnn.artifact import Artifact, load
+from gnn.device_net import DeviceNet
 from gnn.engines import make_engine
 from gnn.kernels import Work
 from gnn.replay import capacity_for
 from gnn.scorer import BATCH, new_work
 from graph.backend import Window
+from graph.cuda_device import CudaDevice
+from graph.device import DeviceStore
+from graph.launch import Device
 from graph.state import GraphState
 from graph.store import GraphStore
 
@@ -110,17 +114,20 @@ def _spread(
     cluster = ray.cluster_resources()
     gpus, cpus = int(cluster.get("GPU", 0)), int(cluster.get("CPU", 1))
     on_gpu = device != "cpu" and gpus > 0
-    count = max(1, min(actors or (gpus if on_gpu else cpus), -(-n // BATCH)))
-    # A fraction of a CPU each, so that they start beside a service that holds some.
-    options: dict[str, Any] = {"num_gpus": 1, "num_cpus": 0.5} if on_gpu else {"num_cpus": 0.9 * cpus / count}
-    threads = max(1, cpus // count)
     arrays = {name: p.array[: p.used] for name, p in state.store.parts().items()}
     graph, facts = ray.put(arrays), state.store.facts()
+    if on_gpu:  # one is enough: it holds the whole history, and reading it costs more than scoring it
+        report("scoring", 0.0)
+        whole = ray.remote(_whole).options(num_gpus=1, num_cpus=0.5)
+        return np.asarray(ray.get(whole.remote(str(model), graph, facts)), np.float64), "1 x cuda"
+    count = max(1, min(actors or cpus, -(-n // BATCH)))
+    # A fraction of a CPU each, so that they start beside a service that holds some.
+    options: dict[str, Any] = {"num_cpus": 0.9 * cpus / count}
+    threads = max(1, cpus // count)
     bounds = np.linspace(0, n, count + 1).astype(int)
     worker = ray.remote(_Slice)
     slices: list[Any] = [
-        worker.options(**options).remote(str(model), graph, facts, int(i), int(j), "cuda" if on_gpu else "cpu", threads)
-        for i, j in pairwise(bounds)
+        worker.options(**options).remote(str(model), graph, facts, int(i), int(j), threads) for i, j in pairwise(bounds)
     ]
     layers = artifact.config.layers
     logit = np.empty(0, np.float32)
@@ -133,11 +140,27 @@ def _spread(
             kv = _gathered(parts)
         else:
             logit = _gathered(parts)
-    return logit.astype(np.float64), f"{count} x {'cuda' if on_gpu else f'cpu ({threads} threads)'}"
+    return logit.astype(np.float64), f"{count} x cpu ({threads} threads)"
 
 
 def _gathered(parts: Sequence[Any]) -> NDArray[np.float32]:
     return np.concatenate(ray.get(list(parts)))
+
+
+def _store(arrays: Mapping[str, NDArray[Any]], facts: Mapping[str, Any]) -> GraphStore:
+    store = GraphStore(facts["roles"], facts["capacity"], Window(*facts["window"]))
+    store.adopt(arrays, facts)
+    return store
+
+
+def _whole(
+    model: str, arrays: Mapping[str, NDArray[Any]], facts: Mapping[str, Any], device: Device | None = None
+) -> NDArray[np.float32]:
+    """Score a whole history on a device, by default the GPU that this process is given."""
+    store, device = _store(arrays, facts), device or CudaDevice()
+    twin = DeviceStore(device, store.roles, store.role_type, store.capacity, store.window)
+    twin.adopt(store)
+    return DeviceNet(twin, load(model).net).bulk(store.oldest, store.rows)
 
 
 class _Slice:
@@ -150,12 +173,10 @@ class _Slice:
         facts: Mapping[str, Any],
         first: int,
         last: int,
-        device: str,
         threads: int,
     ) -> None:
-        net, store = load(model).net, GraphStore(facts["roles"], facts["capacity"], Window(*facts["window"]))
-        store.adopt(arrays, facts)
-        self._engine, self._config = make_engine(net, store, device, threads), net.config
+        net = load(model).net
+        self._engine, self._config = make_engine(net, _store(arrays, facts), "cpu", threads), net.config
         self._rows = np.arange(first, last)
         self._h = np.empty((last - first, net.config.width), np.float32)
         self._logit = np.zeros(last - first, np.float32)

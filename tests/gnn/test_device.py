@@ -99,7 +99,7 @@ def test_past_payments_and_embeddings_against_the_plain_network(scored):
     artifact, scorer, net, _, _ = scored
     rows = np.random.default_rng(1).permutation(N)[:300]
     logit, h = net.fetched(rows)
-    plain_h, plain = uncached(artifact.net, scorer.state.store.view, rows)
+    plain_h, plain = uncached(artifact.net, scorer.state.store, rows)
     within = 1e-5 if artifact.config.cache == "float32" else 0.05
     np.testing.assert_allclose(logit[:, 0], plain.numpy(), atol=within)
     np.testing.assert_allclose(h[:, 0], plain_h.numpy(), atol=10 * within)
@@ -118,6 +118,16 @@ def test_evidence_left_out(scored):
     rows = np.arange(0, N, 97)
     masks = np.concatenate([[0], 1 << np.arange(len(group_names(ROLES)))])
     work = scorer._prepare(rows)
-    expected = scorer._engine.without(scorer.state.store.view, scorer.cache.data, rows, work, masks)
+    expected = scorer._engine.without(scorer.cache.data, rows, work, masks)
     within = 1e-5 if artifact.config.cache == "float32" else 0.05
     np.testing.assert_allclose(to_host(net.outcome(rows, masks)[0]), expected, atol=within)
+
+
+def test_a_whole_history_layer_by_layer(scored):
+    """From an empty cache: what the micro-batches gave, since a row reads only its past."""
+    artifact, scorer, net, _, _ = scored
+    other = DeviceNet(net.store, artifact.net)
+    logit = other.bulk(0, N)
+    within = 1e-5 if artifact.config.cache == "float32" else 0.05
+    np.testing.assert_allclose(logit, scorer.logits(np.arange(N)), atol=within)
+    np.testing.assert_array_equal(to_host(other.cache), to_host(net.cache))

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from starlette.testclient import TestClient
 
+from data.journal import Events, Kind
 from gnn.artifact import Artifact, untrained
 from gnn.cuda import CudaScorer, device_bytes
 from gnn.errors import ModelError
@@ -16,6 +17,7 @@ from serve.app import build_app
 from serve.deployment import share
 from serve.errors import ServeError
 from serve.house import House
+from serve.rescore import _whole
 from serve.settings import Settings
 from tests.cuda_host.host import GXX, HostDevice
 from tests.world import payment_batch
@@ -76,6 +78,18 @@ def test_a_fault_of_the_device_loses_no_request(artifact, tmp_path, fault):
     assert len(host.launched) == launched
     assert json.dumps(answers[25]["reasons"])
     replacement.close()
+
+
+@pytest.mark.skipif(GXX is None, reason="no g++ here to compile the CUDA sources for the CPU")
+def test_a_history_is_scored_again_by_one_device(artifact, tmp_path):
+    state = GraphState(ROLES, 1 << 12, artifact.config.window)
+    state.apply(Events(Kind.TRANSACTION, 0, payment_batch(300, 4, 20, 4, 9)))
+    artifact.save(tmp_path)
+    arrays = {name: part.array[: part.used] for name, part in state.store.parts().items()}
+    logit = _whole(str(tmp_path), arrays, state.store.facts(), HostDevice())
+    scorer = Scorer(artifact, state)
+    scorer.score(0, 300)
+    np.testing.assert_allclose(logit, scorer.logits(np.arange(300)), atol=1e-5)
 
 
 def test_memory_that_does_not_suffice_is_named_at_the_start(artifact):
