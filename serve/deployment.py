@@ -4,13 +4,17 @@ import os
 import signal
 import socket
 import threading
-from typing import Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 from data.journal import SqliteJournal
 from gnn.artifact import load
 from serve.console import out
 from serve.errors import ServeError
 from serve.settings import Settings
+
+if TYPE_CHECKING:
+    from serve.house import House
 
 CPUS = 0.5  # of a replica: a fraction, so that replicas start on small machines
 
@@ -30,15 +34,7 @@ def run_service(settings: Settings) -> None:
         ServeError: The address cannot be listened on.
     """
     _check(settings)
-    # Read by Ray when it is imported, here and in its workers, which inherit the environment.
-    os.environ.update(
-        RAY_SERVE_ENABLE_DIRECT_INGRESS="1",
-        RAY_SERVE_THROUGHPUT_OPTIMIZED="1",
-        RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT=str(settings.port),
-        RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT=str(settings.port + max(8, 2 * settings.replicas)),
-        RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S="0",
-        RAY_DEDUP_LOGS="0",
-    )
+    os.environ.update(environment(settings))
     import ray
     from ray import serve as ray_serve
 
@@ -57,6 +53,18 @@ def run_service(settings: Settings) -> None:
     finally:
         ray_serve.shutdown()
         ray.shutdown()
+
+
+def environment(settings: Settings) -> dict[str, str]:
+    """What Ray reads when it is imported, here and in its workers, which inherit the environment."""
+    return {
+        "RAY_SERVE_ENABLE_DIRECT_INGRESS": "1",
+        "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
+        "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(settings.port),
+        "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(settings.port + max(8, 2 * settings.replicas)),
+        "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "0",
+        "RAY_DEDUP_LOGS": "0",
+    }
 
 
 def _check(settings: Settings) -> None:
@@ -97,19 +105,20 @@ def share(settings: Settings, cards: int) -> float:
     return int(10_000 / together) / 10_000  # Ray counts to four places
 
 
-def deployment(settings: Settings, gpus: float = 0.0) -> Any:
+def deployment(settings: Settings, gpus: float = 0.0, house: "Callable[[Settings], House] | None" = None) -> Any:
     """The Ray Serve application: the scoring replica is the ingress.
 
     Args:
         settings: How it runs.
         gpus: GPUs of each replica, a share of one included; 0 where the cluster has none, or it would wait for ever.
+        house: Makes what a replica holds; by default from the settings.
     """
     from ray import serve as ray_serve
 
     def build() -> Any:  # runs in the replica: nothing of it is pickled but the settings
         from serve.app import build_app
 
-        return build_app(settings)
+        return build_app(settings, house(settings) if house is not None else None)
 
     @ray_serve.deployment(
         num_replicas=settings.replicas,
@@ -125,8 +134,8 @@ def deployment(settings: Settings, gpus: float = 0.0) -> Any:
 
         def check_health(self) -> None:
             """Ray replaces a replica that fails this, once it has answered what it has taken on."""
-            house = getattr(self.app.state, "house", None)  # type: ignore[attr-defined]
-            if house is not None and (reason := house.ailment):
+            held = getattr(self.app.state, "house", None)  # type: ignore[attr-defined]
+            if held is not None and (reason := held.ailment):
                 raise RuntimeError(reason)
 
     application: Any = ScoringReplica
