@@ -262,13 +262,13 @@ def training() -> dict[str, Figure]:
     from gnn.train import TrainConfig, train
     from tests.world import label_batch, payment_batch
 
-    payments, rng = payment_batch(60_000, 3, 4000, 300, 2000), np.random.default_rng(3)
-    chosen = np.sort(rng.choice(50_000, 6000, replace=False))
+    payments, rng = payment_batch(40_000, 3, 4000, 300, 2000), np.random.default_rng(3)
+    chosen = np.sort(rng.choice(35_000, 6000, replace=False))
     runs = [(Kind.TRANSACTION, payments), (Kind.LABEL, label_batch(payments, chosen, rng.random(6000) < 0.2))]
     rates = {}
     for name in ("cpu", "cuda"):
         begin = time.perf_counter()
-        train(runs, TrainConfig(epochs=2, label_delay_days=2, device=name))
+        train(runs, TrainConfig(epochs=1, label_delay_days=2, device=name))
         rates[name] = len(payments) / (time.perf_counter() - begin)
     return {"training": figure("training", rates["cuda"], {"this machine's CPU": rates["cpu"]})}
 

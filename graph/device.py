@@ -62,6 +62,7 @@ class DeviceStore:
         self._keeps_velocity = velocity
         defines = {"ROLES": r, "EDGE": EDGE}
         self._append = device.load(CUDA / "append.cu", defines)
+        self._bulk = device.load(CUDA / "bulk.cu", defines)
         self._walk = device.load(CUDA / "walk.cu", defines)
         self._features = device.load(CUDA / "features.cu", defines)
         with device.on():
@@ -167,27 +168,36 @@ class DeviceStore:
 
     def launch_append(self, room: Room, n: int) -> None:
         """Start the kernels that append what was put; for a recording, n is the room's size."""
-        xp, launch, frame, items = self.device.xp, self._append, room.frame, n * len(self.roles)
+        launch, frame, items = self._append, room.frame, n * len(self.roles)
         if not n:
             return
         launch("stage", blocks(n), THREADS, frame)
-        if searched := n <= SEARCHED:
-            launch("link_searched", blocks(items), THREADS, frame)
+        if n <= SEARCHED:
+            for kernel in ("link_searched", "chain", *(["number_counted"] if self._keeps_velocity else [])):
+                launch(kernel, blocks(items), THREADS, frame)
         else:
-            launch("keys", blocks(items), THREADS, frame)
-            with self.device.on():
-                room.scratch["order"][:items].sort()  # by node, then by place: a stable sort by node
-            launch("link_sorted", blocks(items), THREADS, frame)
-        launch("chain", blocks(items), THREADS, frame)
-        if self._keeps_velocity and searched:
-            launch("number_counted", blocks(items), THREADS, frame)
-        elif self._keeps_velocity:
-            with self.device.on():
-                large = room.scratch["large"]
-                large[:items] = xp.cumsum(large[:items])
-            launch("number_summed", blocks(items), THREADS, frame)
+            self._launch_sorted(room, items)
         words = (self._row.itemsize + (self._velocity.itemsize if self._keeps_velocity else 0)) // 4
         launch("commit", blocks(n * words), THREADS, frame)
+
+    def _launch_sorted(self, room: Room, items: int) -> None:
+        xp, launch, frame, scratch = self.device.xp, self._bulk, room.frame, room.scratch
+
+        def running(*names: str) -> None:
+            with self.device.on():
+                for name in names:
+                    scratch[name][:items] = xp.cumsum(scratch[name][:items])
+
+        launch("keys", blocks(items), THREADS, frame)
+        with self.device.on():
+            scratch["order"][:items].sort()  # by node, then by number: a stable sort by node
+        launch("chain_sorted", blocks(items), THREADS, frame)
+        if self._keeps_velocity:
+            launch("amounts", blocks(items), THREADS, frame)
+            running("low", "high")
+            launch("sums_sorted", blocks(items), THREADS, frame)
+            running("large")
+            launch("number_summed", blocks(items), THREADS, frame)
 
     def forget(self, nodes: NDArray[np.int32]) -> None:
         """Nodes whose numbers were given back (`GraphStore.expire`) have no newest row any more."""

@@ -97,6 +97,10 @@ class Room:
         with device.on():
             self.scratch = {
                 "order": xp.zeros(items, np.uint64),
+                "target": xp.zeros(items, np.int32),
+                "start": xp.zeros(items, np.int32),
+                "low": xp.zeros(items, np.int64),
+                "high": xp.zeros(items, np.int64),
                 "before": xp.zeros(items, np.int32),
                 "after": xp.zeros(items, np.int32),
                 "sum64": xp.zeros(items, np.int64),

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from rich.table import Table
 
+from gnn.cuda import device_bytes
 from gnn.model import ModelConfig
 from gnn.replay import late_capacity
 from graph.capacity import Deployment, Line, estimate, row_bytes
@@ -90,6 +91,8 @@ def capacity_table(d: Deployment, config: ModelConfig, models: int) -> Table:
     enough = "held" if d.transactions >= exact else "[red]more than held[/red]"
     table.add_row(what, f"{exact:,}", "transactions", enough, "")
     table.add_row("all", "", "", "", f"{total / GIB:.2f}", style="bold")
+    there = device_bytes(config, d.transactions)
+    table.add_row("beside it on a GPU, where one scores", "", "", "", f"{there / GIB:.2f}")
     here = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     table.caption = f"this machine has {here / GIB:.1f} GiB" + ("" if total < here else ": not enough")
     return table

@@ -1,10 +1,10 @@
 // Append a batch of payments: the bytes that graph/store.py's `_append` writes one by one, by all threads at once.
 //
-// An *item* is a payment's role, number b * ROLES + r. Items of one node form a chain in their order; it is found by
-// sorting (node, item), or, in a micro-batch, by looking through it. One thread follows each chain, since a jump rests
-// on the jumps before it. New rows are written beside the buffer and copied into it last: until then every row that
-// they overwrite can be read, exactly as when payments are appended one by one.
-#include "jumps.cuh"
+// An *item* is a payment's role, number b * ROLES + r. Items of one node form a chain in their order; one thread follows
+// each, since a jump rests on the jumps before it. Here a micro-batch's chains are found by looking; bulk.cu sorts. New
+// rows are written beside the buffer and copied into it last: until then every row that they overwrite can be read,
+// exactly as when payments are appended one by one.
+#include "append.cuh"
 
 // The rows without their pointers, and which amounts above 32 bits the overwritten rows give back.
 extern "C" __global__ void stage(const Frame* frame) {
@@ -34,28 +34,7 @@ extern "C" __global__ void stage(const Frame* frame) {
     if (used) atomicMax(&f.span[2], f.span[0] + used);
 }
 
-// The keys of a sort: (node + 1, item), so that missing roles come first.
-extern "C" __global__ void keys(const Frame* frame) {
-    const Frame f = *frame;
-    i64 i = thread_number();
-    if (i < f.control->n * ROLES) f.order[i] = ((u64)(u32)(f.entity[i] + 1) << 32) | (u64)i;
-}
-
-// Neighbours in the sorted order that have the same node.
-extern "C" __global__ void link_sorted(const Frame* frame) {
-    const Frame f = *frame;
-    i64 j = thread_number(), items = f.control->n * ROLES;
-    if (j >= items) return;
-    u64 here = f.order[j];
-    i64 i = (i64)(here & 0xFFFFFFFFULL);
-    bool there = (here >> 32) != 0;
-    bool follows = there && j > 0 && (f.order[j - 1] >> 32) == (here >> 32);
-    bool leads = there && j + 1 < items && (f.order[j + 1] >> 32) == (here >> 32);
-    f.before[i] = follows ? (i32)(f.order[j - 1] & 0xFFFFFFFFULL) : -1;
-    f.after[i] = leads ? (i32)(f.order[j + 1] & 0xFFFFFFFFULL) : -1;
-}
-
-// The same for a micro-batch, by looking: no sort, so nothing that allocates or waits.
+// The chains of a micro-batch, by looking through it: no sort, so nothing that allocates or waits.
 extern "C" __global__ void link_searched(const Frame* frame) {
     const Frame f = *frame;
     i64 i = thread_number(), items = f.control->n * ROLES;
@@ -136,12 +115,6 @@ __device__ inline void alias(const Frame& f, i64 b, i32 role, i32 same) {
     f.large[b * ROLES + role] = 0;
 }
 
-__device__ inline bool holds(const Row* x, i32 node) {
-    for (int r = 0; r < ROLES; r++)
-        if (x->entity[r] == node) return true;
-    return false;
-}
-
 // One thread for each chain: pointers, jumps, and the node's new head.
 extern "C" __global__ void chain(const Frame* frame) {
     const Frame f = *frame;
@@ -153,12 +126,7 @@ extern "C" __global__ void chain(const Frame* frame) {
         if (f.velocity) jump_from(f, b, role, node, 0);
         return;
     }
-    i64 now = (first + b) % HEAD_SPAN + 1, back = 0;
-    u32 head = f.head[node];
-    if (head) back = (now - (i64)head + HEAD_SPAN) % HEAD_SPAN;
-    // Already overwritten; or the head of a number's last bearer, from 2^32 rows ago.
-    if (back >= f.capacity || (back && !holds(row_at(f.rows, slot_of(first + b - back, f.capacity)), node))) back = 0;
-    i64 last = -1;
+    i64 back = back_to_head(f, first + b, node), last = -1;
     i32 same = 0;
     while (true) {
         if (b == last)
@@ -177,26 +145,7 @@ extern "C" __global__ void chain(const Frame* frame) {
     f.head[node] = (u32)((first + b) % HEAD_SPAN + 1);
 }
 
-// Which number each amount above 32 bits has, in the order of items. A bulk append sums `large` beforehand; a
-// micro-batch, where few are as large, counts.
-__device__ inline void keep_large(const Frame& f, i64 item, i64 rank) {
-    i64 number = f.span[1] + rank, b = item / ROLES;
-    i32 role = (i32)(item - b * ROLES);
-    f.sums[number & (f.sums_size - 1)] = f.sum64[item];
-    Velocity* v = velocity_at(f.new_velocity, b);
-    v->sum[role] = (u32)number;
-    i32 node = f.entity[item];
-    for (i32 r = role + 1; r < ROLES; r++)  // of a self-transfer
-        if (f.entity[b * ROLES + r] == node && f.before[b * ROLES + r] >= b * ROLES) v->sum[r] = (u32)number;
-}
-
-extern "C" __global__ void number_summed(const Frame* frame) {
-    const Frame f = *frame;
-    i64 item = thread_number();
-    if (item >= f.control->n * ROLES || f.span[3] == 0) return;
-    if (f.large[item] != (item ? f.large[item - 1] : 0)) keep_large(f, item, f.large[item] - 1);
-}
-
+// In a micro-batch few amounts are as large: each counts those before it.
 extern "C" __global__ void number_counted(const Frame* frame) {
     const Frame f = *frame;
     i64 item = thread_number();

@@ -64,7 +64,11 @@ struct Frame {  // graph.device.FRAME: pointers and sizes, fixed until a buffer 
     const u16* ring;      // [N, 4]
     const u8* category;   // [N, 4]
     // What an append works on.
-    u64* order;         // [N * R] items by node, then by place, for batches too large to search; see append.cu
+    u64* order;         // [N * R] items by node, then by number, of a batch too large to search; see bulk.cu
+    i32* target;        // [N * R] place that each place's jump leads to
+    i32* start;         // [N * R] place where its chain begins
+    i64* low;           // [N * R] running totals of the amounts' lower and upper 32 bits, by place
+    i64* high;          // [N * R]
     i32* before;        // [N * R] the item before with the same node, -1 where there is none
     i32* after;         // [N * R] the one after
     i64* sum64;         // [N * R] amount that the item's jump covers

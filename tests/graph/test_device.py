@@ -100,6 +100,46 @@ def test_the_same_bytes_as_the_store_on_the_host(host, monkeypatch, seed, search
     assert state.store.compactions > 0
 
 
+@pytest.mark.parametrize("searched", [True, False])
+@pytest.mark.parametrize("seed", range(6))
+def test_batches_of_any_size_and_few_entities(host, monkeypatch, seed, searched):
+    """Larger than the buffer too: long chains, jumps that lead out of it, and the rows that a batch overwrites."""
+    if not searched:
+        monkeypatch.setattr(device_module, "SEARCHED", 0)
+    rng = np.random.default_rng(seed)
+    capacity = int(rng.choice([17, 32, 64, 100, 400]))
+    store = GraphStore(("account", "merchant", "payee"), capacity, Window(capacity // 2))
+    twin, time = beside(host, store), 0
+    store.ids.meta[0] = 22
+    for i in range(15):
+        n = int(rng.integers(1, 2 * capacity))
+        entity = rng.integers(-1, int(rng.integers(1, 12)), (n, 3)).astype(np.int32)
+        entity[:, 1] = 20 + rng.integers(0, 2, n)
+        times = time + np.cumsum(rng.integers(-5, 50, n))
+        amount = rng.integers(0, 1 << 50, n) >> rng.integers(0, 50, n)
+        store.append(Batch(entity, times, amount, np.zeros((n, 4), np.uint8)), 5000 * i)
+        time = int(times[-1])
+        assert_same(twin, store)
+
+
+@pytest.mark.parametrize("searched", [True, False])
+def test_a_store_without_time_windows(host, monkeypatch, searched):
+    if not searched:
+        monkeypatch.setattr(device_module, "SEARCHED", 0)
+    rng, store = np.random.default_rng(1), GraphStore(("account", "payee"), 256, Window(100), velocity=False)
+    twin = DeviceStore(host, store.roles, store.role_type, 256, store.window, velocity=False)
+    store.ids.meta[0] = 9
+    for i in range(20):
+        entity = rng.integers(-1, 9, (40, 2)).astype(np.int32)
+        times = np.arange(40, dtype=np.int64) + 40 * i
+        batch = Batch(entity, times, times, np.zeros((40, 4), np.uint8))
+        store.append(batch, 40 * i)
+        twin.append(batch)
+    np.testing.assert_array_equal(twin.parts()["rows"], store.row_data)
+    rows = np.arange(twin.oldest, twin.rows)
+    np.testing.assert_array_equal(to_host(twin.neighbours(rows, 6)), store.neighbours(rows, 6))
+
+
 def test_amounts_above_32_bits_and_self_transfers(host, monkeypatch):
     rng, store = np.random.default_rng(0), GraphStore(("account", "merchant", "payee"), 128, Window(100))
     twin = beside(host, store)
