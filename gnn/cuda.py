@@ -75,8 +75,8 @@ class CudaScorer:
         self.store = DeviceStore(self._device, store.roles, store.role_type, store.capacity, store.window, nodes=nodes)
         self.net = DeviceNet(self.store, self.artifact.net)
         self.store.adopt(store)
-        self._buckets = [Bucket(self.net, n) for n in self._sizes]
         self._take_cache(store.oldest, store.rows)
+        self._buckets = [Bucket(self.net, n) for n in self._sizes]  # last: from here on it is ready
 
     def score(self, first: int, last: int) -> NDArray[np.float64]:
         """Score new rows and write their keys and values, here and on the CPU; see `Scorer.score`.

@@ -115,8 +115,7 @@ class House:
             if restored is not None:
                 snapshots.take_up(self, restored)
             begun, end = self.state.applied, max(1, self.journal.end)
-            for scorer in self.scorers:
-                scorer.warm()
+            self._warm()
             for events in self.journal.replay(begun, chunk=REPLAY):
                 self.state.apply(events)
                 self._score()
@@ -127,6 +126,16 @@ class House:
             raise
         self.ready = True
         return begun
+
+    def _warm(self) -> None:
+        """Make the scorers ready. A GPU that was not asked for by name, and cannot be used, leaves the CPU."""
+        for scorer in self.scorers:
+            try:
+                scorer.warm()
+            except Exception:
+                if scorer is self.scorers[-1] or self.settings.device == "cuda":
+                    raise
+                log.exception("the GPU cannot be used; the CPU scores")
 
     @property
     def _cpu(self) -> Scorer:

@@ -81,6 +81,33 @@ def test_a_fault_of_the_device_loses_no_request(artifact, tmp_path, fault):
 
 
 @pytest.mark.skipif(GXX is None, reason="no g++ here to compile the CUDA sources for the CPU")
+@pytest.mark.parametrize("device", ["auto", "cuda"])
+def test_a_gpu_that_fails_at_the_start(artifact, tmp_path, device):
+    """Found by itself, it leaves the CPU and a replica in good health; asked for by name, it is an error."""
+    host = HostDevice()
+
+    def fails(name: str) -> None:
+        raise RuntimeError("cudaErrorNoKernelImageForDevice")
+
+    def scorers(model: Artifact, state: GraphState) -> list[Scorer | CudaScorer]:
+        cpu = Scorer(model, state)
+        return [CudaScorer(cpu, host, buckets=(1,)), cpu]
+
+    host.fails = fails
+    config = settings(tmp_path, device=device)
+    house = House(artifact, config, scorers=scorers)
+    if device == "cuda":
+        with pytest.raises(RuntimeError, match="NoKernelImage"):
+            house.open()
+        return
+    house.open()
+    with TestClient(build_app(config, house)) as client:
+        answer = client.post("/v1/score", json=bodies(1)[0]).json()
+        assert (answer["scored_by"], answer["degraded"]) == ("cpu", True)
+        assert client.get("/livez").status_code == 200
+
+
+@pytest.mark.skipif(GXX is None, reason="no g++ here to compile the CUDA sources for the CPU")
 def test_a_history_is_scored_again_by_one_device(artifact, tmp_path):
     state = GraphState(ROLES, 1 << 12, artifact.config.window)
     state.apply(Events(Kind.TRANSACTION, 0, payment_batch(300, 4, 20, 4, 9)))
