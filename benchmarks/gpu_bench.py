@@ -178,7 +178,7 @@ def _plain(net: DeviceNet, near: Any, edge: Any, h: Any, plain: RingwatchNet) ->
     return len(near) / float(np.median(times[2:]))
 
 
-def serving(device: CudaDevice, twin: DeviceStore, store: GraphStore, rest: Stream) -> dict[str, Figure]:
+def serving(device: CudaDevice, twin: DeviceStore, rest: Stream) -> dict[str, Figure]:
     """Micro-batches that go on from the history, past payments once more, and what the allocators see of it."""
     net, entity = DeviceNet(twin, untrained(ROLES, cache="int8").net), nodes(rest)[0]
     buckets, out, at = {n: Bucket(net, n) for n in (1, 64)}, {}, 0
@@ -193,7 +193,7 @@ def serving(device: CudaDevice, twin: DeviceStore, store: GraphStore, rest: Stre
         times, taken = [], _Taken(device)
         for i in range(1200):
             part = slice(at, at + n)
-            columns = {"time": store.clock + rest.time[part], "amount": rest.amount[part], "entity": entity[part]}
+            columns = {"time": rest.time[part], "amount": rest.amount[part], "entity": entity[part]}
             if i == 200:
                 taken.begin()
             begin = time.perf_counter()
@@ -295,7 +295,7 @@ def measure(device: CudaDevice) -> dict[str, Figure]:
     found |= walking(device, twin, gather)
     for cache in ("int8", "float32"):
         found |= attending(device, twin, cache, gather)
-    found |= serving(device, twin, store, rest)
+    found |= serving(device, twin, rest)
     rivals = {f"PyG, batches of {batch}": pyg(rest, batch) for batch in (64, 4096)}
     found["rescore"] = figure("rescore", found["rescore"].value, rivals)
     return {**found, **training()}

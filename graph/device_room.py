@@ -42,8 +42,8 @@ class Packed:
         }
         start = device.address(self._there)
         self.addresses = {"control": start, **{name: start + place for name, place in places.items()}}
-        self._sent: Mark | None = None  # the last copy has left the host
-        self._used: Mark | None = None  # the kernels that read it are done
+        self._sent: Mark | None = None  # the last copy has left the host, and been read
+        self._used = device.mark()  # what was given to the stream so far is done with it
 
     def ready(self) -> None:
         """Wait until the columns may be written again."""

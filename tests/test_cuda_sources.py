@@ -3,6 +3,7 @@
 import json
 import shutil
 import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -11,6 +12,8 @@ import pytest
 from benchmarks.gpu_bench import unmeasured
 from gnn.device_net import defines
 from gnn.model import ModelConfig
+from graph.cuda_device import CudaDevice
+from graph.errors import GraphError
 from graph.launch import source
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -65,3 +68,11 @@ def test_without_a_gpu_every_figure_is_unmeasured():
     kept = json.loads((ROOT / "benchmarks" / "results" / "cuda.json").read_text())
     assert {name: f["goal"] for name, f in kept["figures"].items()} == {n: f.goal for n, f in figures.items()}
     assert all(f["value"] is None for f in kept["figures"].values())
+
+
+def test_cupy_is_imported_only_when_asked_for(monkeypatch):
+    monkeypatch.setitem(sys.modules, "cupy", None)  # as if it were not installed
+    with pytest.raises(GraphError, match=r"ringwatch\[cuda\]"):
+        CudaDevice()
+    code = "import sys, serve.house, gnn.train; sys.exit('cupy' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
