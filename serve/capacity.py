@@ -64,14 +64,22 @@ def model_lines(d: Deployment, config: ModelConfig, models: int) -> list[Line]:
     ]
 
 
+def capacity_lines(d: Deployment, config: ModelConfig, models: int) -> list[Line]:
+    """Every part of a replica's memory.
+
+    Raises:
+        GraphError: The deployment is incomplete.
+    """
+    return [*estimate(d), *model_lines(d, config, models)]
+
+
 def capacity_table(d: Deployment, config: ModelConfig, models: int) -> Table:
     """Every part, and the sums that matter.
 
     Raises:
         GraphError: The deployment is incomplete.
     """
-    graph, model = estimate(d), model_lines(d, config, models)
-    lines = [*graph, *model]
+    lines = capacity_lines(d, config, models)
     table = Table(title=f"{d.transactions:,} transactions, {len(d.roles)} roles")
     for name in ("part", "bytes", "per", "count", "GiB"):
         table.add_column(name, justify="left" if name in ("part", "per") else "right")
@@ -79,11 +87,11 @@ def capacity_table(d: Deployment, config: ModelConfig, models: int) -> Table:
         table.add_row(line.what, f"{line.size:.3g}", line.per, f"{line.count:,}", f"{line.total / GIB:.2f}")
     table.add_section()
     total = sum(line.total for line in lines)
-    rows = sum(line.total for line in graph if line.what.startswith(("row:", "jumps")))
-    entity = sum(line.size for line in graph if line.what in ("id index: heads", "id index: buckets"))
+    rows = sum(line.total for line in lines if line.what.startswith(("row:", "jumps")))
+    entity = sum(line.size for line in lines if line.what in ("id index: heads", "id index: buckets"))
     table.add_row("a transaction's row", str(row_bytes(d.roles, velocity=False)), "transaction", "", "")
     table.add_row("with exact windows", str(row_bytes(d.roles, velocity=True)), "transaction", "", f"{rows / GIB:.2f}")
-    ties = sum(line.size for line in graph if line.what.startswith("rings:") and line.per == "entity")
+    ties = sum(line.size for line in lines if line.what.startswith("rings:") and line.per == "entity")
     table.add_row("an entity besides its id, in the store", f"{entity:.3g}", "entity", "", "")
     table.add_row("and in the rings", f"{ties:.3g}", "entity", "", "")
     exact = late_capacity(config.window_rows, config.layers)
