@@ -30,7 +30,14 @@ from graph.sampler import EDGE_FEATURES
 from graph.state import GraphState
 
 INPUTS: Final = ("columns", "features", "history")
-TIES: Final = ("age", "labelled", "fraud", "amount_gap", "shared_roles")  # the other ties only restate the age
+TIES: Final = (
+    "age",
+    "labelled",
+    "fraud",
+    "settled",
+    "amount_gap",
+    "shared_roles",
+)  # others restate the age
 JUDGED: Final = 60_000  # validation payments that a choice rests on, as many as the network's
 BLOCK: Final = 1 << 16  # rows whose inputs are made at once
 

@@ -173,7 +173,7 @@ class TorchEngine:
                     valid[:, r] = False
             ties = edge * valid[..., None]
             if mask >> LABELS & 1:
-                ties[..., 1:3] = 0
+                ties[..., 1:4] = 0
             logit = torch.zeros(len(rows), device=self._device)
             for layer in range(net.config.layers):
                 h, step = net.layer(layer).attend(h, self._gathered(layer, cache[layer], work), valid, ties)

@@ -117,7 +117,8 @@ class _Words:
         for name in self._roles:
             frauds, labelled = self._value(f"{name}.fraud.30d"), self._value(f"{name}.labelled.30d")
             if frauds >= 0.5:
-                said.append(f"{_count(frauds, 'payment')} of this {name} confirmed fraud in 30 days")
+                known = f"{_count(frauds, 'payment')} of this {name} confirmed fraud in 30 days"
+                said.append(f"{known}, the newest made {_span(self._value(f'{name}.fraud_newest'))} ago")
             elif labelled >= 0.5:
                 said.append(f"none of {_count(labelled, 'reported payment')} of this {name} was fraud in 30 days")
         return "; ".join(said) or "no earlier payment of its account, merchant or other entities is known as fraud"

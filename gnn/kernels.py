@@ -113,8 +113,7 @@ def _attend(
         while n < k and near[r, n] >= 0:
             tie[n] = edges[r, n]
             if no_labels:
-                tie[n, 1] = 0
-                tie[n, 2] = 0
+                tie[n, 1:4] = 0
             _dense(tie[n], w.bias_w1[layer, r], w.bias_b1[layer, r], hidden)
             _relu(hidden)
             slot = near[r, n] % slots

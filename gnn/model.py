@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from data.schema import CATEGORIES
-from graph.backend import DAY_US, Store, Window
+from graph.backend import DAY_US, NEVER_US, Store, Window
 from graph.features import feature_names
 from graph.sampler import EDGE_FEATURES
 from graph.state import CATEGORY_BUCKETS
@@ -48,6 +48,8 @@ class ModelConfig:
         hidden: Hidden units after attention.
         window_rows: Rows back that a payment sees.
         window_days: Days back that a payment sees.
+        settle_days: Age at which a payment without a label counts as legitimate, learnt from the delays of the labels
+            that trained the model; None where labels also say "legitimate" and nothing else does.
         cache: How keys and values are kept, `float32` or `int8`. Rounded in the uncached network too: it is part of
             the model.
     """
@@ -60,12 +62,14 @@ class ModelConfig:
     hidden: int = 64
     window_rows: int = Window.rows
     window_days: int = 90
+    settle_days: float | None = None
     cache: str = "float32"
 
     @property
     def window(self) -> Window:
         """How far back a payment sees: part of the model, or a replay would score otherwise."""
-        return Window(self.window_rows, self.window_days * DAY_US)
+        settle = NEVER_US if self.settle_days is None else round(self.settle_days * DAY_US)
+        return Window(self.window_rows, self.window_days * DAY_US, settle)
 
     @cached_property
     def inputs(self) -> int:

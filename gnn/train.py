@@ -7,7 +7,7 @@ Platt scaling on a later window brings the probabilities back to the true base r
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -71,7 +71,8 @@ class Targets:
         validation: Rows, int64, later than those of `train`.
         test: Rows, int64, later than every label the model has seen.
         fraud: float32 for every row of the graph, as known when its part was used.
-        label_delay_us: Age at which no label means legitimate.
+        label_delay_us: Age at which labels have nearly all come.
+        settled: Whether no label means legitimate by then.
     """
 
     train: NDArray[np.int64]
@@ -79,6 +80,12 @@ class Targets:
     test: NDArray[np.int64]
     fraud: NDArray[np.float32]
     label_delay_us: int
+    settled: bool = True
+
+    @property
+    def settle_days(self) -> float | None:
+        """As `ModelConfig` has it."""
+        return self.label_delay_us / DAY_US if self.settled else None
 
 
 def train(
@@ -111,6 +118,8 @@ def train(
         if i % 64 == 0:
             report("building the graph", i / len(runs))
     targets = make_targets(state, config)
+    net_config = replace(net_config, settle_days=targets.settle_days)
+    state.store.window = net_config.window
     torch.manual_seed(config.seed)
     net = RingwatchNet(net_config, config.seed).to(config.device)
     learner = _Learner(net, state, targets, config, report)
@@ -147,7 +156,8 @@ def make_targets(state: GraphState, config: TrainConfig) -> Targets:
     fraud, known = _believed(state, test_row)
     fraud_end, known_end = _believed(state, n)
     fraud[test_row:], known[test_row:] = fraud_end[test_row:], known_end[test_row:]
-    usable = known if (~frauds).sum() > frauds.sum() else np.ones(n, bool)
+    explicit = bool((~frauds).sum() > frauds.sum())
+    usable = known if explicit else np.ones(n, bool)
     rows = np.arange(n)
     targets = Targets(
         train=rows[usable & (time < start)],
@@ -155,6 +165,7 @@ def make_targets(state: GraphState, config: TrainConfig) -> Targets:
         test=rows[usable & (time >= test_start) & (time <= end - delay)],
         fraud=fraud,
         label_delay_us=delay,
+        settled=not explicit,
     )
     for part in ("train", "validation"):
         chosen = fraud[getattr(targets, part)]

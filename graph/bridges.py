@@ -38,7 +38,7 @@ def to_hetero_data(store: Store, seeds: NDArray[np.int64], k: int = 16, hops: in
         `seed` int64 (which seed's tree), `seed_mask` bool, `y` int64 (1 known as fraud by its reader, 0 known as
         legitimate, -1 nothing known; -1 for seeds) and `known` bool. Nodes `<entity type>`, one for each tree that has
         it: `node` int64, the number in the graph, and `seed` int64. Edges (payment, before_by_<role>, payment) from a
-        past payment to its reader, with `edge_attr` float32 [E, 7] of `graph.sampler.EDGE_FEATURES`, and
+        past payment to its reader, with `edge_attr` float32 [E, 8] of `graph.sampler.EDGE_FEATURES`, and
         (<entity type>, <role>_of, payment).
 
     Raises:
