@@ -171,12 +171,12 @@ class AttentionLayer(nn.Module):
         some = valid[..., None]
         weight = torch.softmax(score.masked_fill(~some, -1e9), 2) * some
         read = [
-            torch.einsum("brkh,brkhs->brhs", weight, value).reshape(batch, roles, -1),
-            torch.einsum("brkh,brke->brhe", weight, edge).reshape(batch, roles, -1),
+            torch.einsum("brkh,brkhs->brhs", weight, value).flatten(2),
+            torch.einsum("brkh,brke->brhe", weight, edge).flatten(2),
             edge.sum(2) * EDGE_SCALE,
             valid.sum(2, keepdim=True).to(h.dtype) / k,
         ]
-        mixed = torch.relu(torch.cat([h, torch.cat(read, -1).reshape(batch, -1)], -1) @ self.mix_w + self.mix_b)
+        mixed = torch.relu(torch.cat([h, torch.cat(read, -1).flatten(1)], -1) @ self.mix_w + self.mix_b)
         mixed = torch.dropout(mixed, DROPOUT, self.training)
         logit = torch.relu(mixed @ self.head_w1 + self.head_b1) @ self.head_w2 + self.head_b2
         return h + mixed @ self.out_w + self.out_b, logit

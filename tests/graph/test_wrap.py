@@ -127,6 +127,15 @@ class Pair:
             newest = self.newest[name]
             node = np.array([store.ids.get(0, name)])
             assert store.newest(node).tolist() == [newest if newest >= store.oldest else -1]
+            first, of = max(store.oldest, newest - 60), int(name[1:])
+            chain = [row for row in range(first, store.rows) if of in (plain.rows[row].entity[r] for r in (0, 3))]
+            assert store.history(int(node[0]), 7, newest - 60).tolist() == chain[::-1][:7]
+        labels = [plain.believed(row, plain.rows[asked[0]].offset) for row in held.tolist()]
+        assert store.believed(held, int(asked[0])).tolist() == labels
+        assert store.believed(held).tolist() == [plain.believed(row, plain.offset) for row in held.tolist()]
+        times = np.sort(np.append(store.column("time", held), self.time)) + int(self.rng.integers(-1, 2))
+        every = [plain.rows[row].time for row in range(store.oldest, store.rows)]
+        assert store.since(times).tolist() == (store.oldest + np.searchsorted(every, times)).tolist()
         self.done["look up"] += 45
 
     @property
