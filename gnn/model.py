@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from data.schema import CATEGORIES
+from gnn.trees import apply, no_trees
 from graph.backend import DAY_US, NEVER_US, Store, Window
 from graph.features import feature_names
 from graph.sampler import EDGE_FEATURES
@@ -202,6 +203,7 @@ class RingwatchNet(nn.Module):
         self.enc_w2 = _normal(generator, config.hidden, config.width)
         self.enc_b2 = _zeros(config.width)
         self.layers = nn.ModuleList(AttentionLayer(config, generator) for _ in range(config.layers))
+        self.trees = no_trees()  # the head: not learnt by gradient, so no part of `state_dict`
 
     def layer(self, number: int) -> AttentionLayer:
         """A layer, from 0."""
@@ -270,7 +272,7 @@ def uncached(net: RingwatchNet, store: Store, rows: NDArray[np.int64]) -> tuple[
         float32 [B, D] and [B].
     """
     h, logit = _recurse(net, store, rows, net.config.layers)
-    return h, logit
+    return h, torch.from_numpy(apply(net.trees, store.features(rows), logit.numpy()))
 
 
 def _recurse(net: RingwatchNet, store: Store, rows: NDArray[np.int64], depth: int) -> tuple[Tensor, Tensor]:

@@ -155,6 +155,7 @@ class Scorer:
                 cache.put(layer, rows, engine.keys_values(layer, work))
             self._fill(cache.missing(work.near, layer), layer)
             engine.attend(layer, cache.layer(layer), work)
+        engine.finish(work)
         return work
 
     def _fill(self, rows: NDArray[np.int64], top: int) -> None:

@@ -81,7 +81,7 @@ def train(
     start: From = None,
     until: Until = None,
     test: Annotated[float, typer.Option(min=0, max=0.9, help="Share of time held out at the end for a test.")] = 0.15,
-    epochs: Annotated[int, typer.Option(min=1, help="Epochs for each layer, at most.")] = 10,
+    epochs: Annotated[int, typer.Option(min=1, help="Epochs for each layer, at most.")] = 6,
     neighbours: Annotated[int, typer.Option(min=1, max=64, help="Past payments read for each entity.")] = 16,
     seed: Annotated[int, typer.Option(help="Of weights and draws.")] = 0,
     device: Device = "auto",
@@ -90,7 +90,7 @@ def train(
     """Train a model on what was known at the time."""
     from gnn.jobs import train_files
     from gnn.scorer import choose_device
-    from gnn.train import TrainConfig
+    from gnn.targets import TrainConfig
 
     with plain_errors(), progress() as report:
         refusals = Refusals()

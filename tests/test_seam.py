@@ -9,7 +9,8 @@ from data.journal import SqliteJournal
 from gnn.artifact import untrained
 from gnn.model import uncached
 from gnn.scorer import Scorer
-from gnn.train import TrainConfig, train
+from gnn.targets import TrainConfig
+from gnn.train import train
 from graph.backend import DAY_US, Nodes, Store, Window
 from graph.bridges import to_hetero_data, to_networkx
 from graph.snapshot import restore, save
