@@ -39,6 +39,18 @@ def capacity_for(rows: int, window: Window) -> int:
     return max(rows, window.rows) + 2 * STEP
 
 
+def late_capacity(window_rows: int, layers: int) -> int:
+    """A buffer on which a model that joins late scores as if it had always been there.
+
+    Each of its layers reads a window back from what the layer above reads, and the features of the last one more.
+
+    Args:
+        window_rows: Rows back that a payment sees.
+        layers: Of the model.
+    """
+    return (layers + 1) * window_rows + 2 * STEP
+
+
 @dataclass(frozen=True)
 class Scored:
     """Payments and their scores, in order.

@@ -25,7 +25,8 @@ def to_hetero_data(store: Store, seeds: NDArray[np.int64], k: int = 16, hops: in
     Trees share no node, entities included, so no message passes between seeds, whatever edges a model adds; one payment
     can be seen by two seeds at two times, with other labels known. A payment of hop h is sampled, and its label judged,
     from the payment of hop h - 1 that reads it, as the scorer's cache does. In a buffer that has wrapped, features of
-    payments near its old end count only what it still holds.
+    payments near its old end count only what it still holds: `whole` tells these apart. None of h hops are among them
+    for seeds in the newest rows of a buffer that holds h + 1 windows.
 
     Args:
         store: The graph.
@@ -34,9 +35,11 @@ def to_hetero_data(store: Store, seeds: NDArray[np.int64], k: int = 16, hops: in
         hops: How often.
 
     Returns:
-        Nodes `payment`, seeds first: `x` float32 [N, F] features, `row` int64, `time` int64 (us), `hop` int64,
+        Nodes `payment`, seeds first: `x` float32 [N, F] features, `row` int64, `time` int64 (us), `amount` int64 (minor
+        units), `category` int64 [N, 4] (hashed codes of `data.schema.CATEGORIES`, 0 where missing), `hop` int64,
         `seed` int64 (which seed's tree), `seed_mask` bool, `y` int64 (1 known as fraud by its reader, 0 known as
-        legitimate, -1 nothing known; -1 for seeds) and `known` bool. Nodes `<entity type>`, one for each tree that has
+        legitimate, -1 nothing known; -1 for seeds), `known` bool and `whole` bool (the buffer holds all of the
+        payment's window). Nodes `<entity type>`, one for each tree that has
         it: `node` int64, the number in the graph, and `seed` int64. Edges (payment, before_by_<role>, payment) from a
         past payment to its reader, with `edge_attr` float32 [E, 8] of `graph.sampler.EDGE_FEATURES`, and
         (<entity type>, <role>_of, payment).
@@ -76,7 +79,12 @@ def to_hetero_data(store: Store, seeds: NDArray[np.int64], k: int = 16, hops: in
     payment.x = torch.from_numpy(store.features(all_rows))
     payment.row, payment.hop = torch.from_numpy(all_rows), torch.from_numpy(np.concatenate(hop))
     payment.seed = torch.from_numpy(np.concatenate(seed))
-    payment.time = torch.from_numpy(store.column("time", all_rows))
+    time = store.column("time", all_rows)
+    payment.time, payment.amount = torch.from_numpy(time), torch.from_numpy(store.column("amount", all_rows))
+    payment.category = torch.from_numpy(store.column("category", all_rows).astype(np.int64))
+    first_held = store.column("time", np.array([store.oldest]))[0]
+    seen = (all_rows - store.window.rows >= store.oldest) | (time - first_held > store.window.span_us)
+    payment.whole = torch.from_numpy(seen | (store.oldest == 0))
     payment.y = torch.from_numpy(np.concatenate(label))
     payment.known, payment.seed_mask = payment.y >= 0, payment.hop == 0
     for r, name in enumerate(roles):
@@ -106,12 +114,13 @@ def to_networkx(state: GraphState, entities: Sequence[tuple[str, str]], hops: in
         state: The graph.
         entities: (entity type, name) of those to begin with, such as ("account", "a17").
         hops: Payments away from them.
-        most: Payments taken in, newest first.
+        most: Payments taken in, newest first: nearer ones before farther ones.
 
     Returns:
         A bipartite graph of entities, "<type>:<name>" with `kind`, `name` and `frauds` (known among the payments taken
         in), and payments, the row number with `kind` "payment", `transaction_id`, `time` (us), `amount` (minor units)
-        and `fraud` (True, False, or None where nothing is known). An edge has the `role`.
+        and `fraud` (True, False, or None where nothing is known). An edge has the `role`, both roles joined by "+"
+        where an entity pays itself. `graph.graph["cut"]` tells whether `most` left payments out.
 
     Raises:
         GraphError: An entity is not known, or its type.
@@ -126,14 +135,15 @@ def to_networkx(state: GraphState, entities: Sequence[tuple[str, str]], hops: in
             raise GraphError(f"no {kind} {name!r} is in the graph")
         nodes[node] = None
     rows: dict[int, None] = {}
-    ring = list(nodes)
+    ring, cut = list(nodes), False
     for _ in range(hops):
-        fresh = [row for node in ring for row in store.history(node, most - len(rows)).tolist() if row not in rows]
+        fresh = {row for node in ring for row in store.history(node, most + 1).tolist()} - rows.keys()
+        cut |= len(fresh) > most - len(rows)
         rows.update(dict.fromkeys(sorted(fresh, reverse=True)[: most - len(rows)]))
         touched = store.column("entity", np.array(list(rows), np.int64)) if rows else np.empty((0, 1), np.int32)
         ring = [int(node) for node in np.unique(touched) if node >= 0 and int(node) not in nodes]
         nodes.update(dict.fromkeys(ring))
-    graph = nx.Graph()
+    graph = nx.Graph(cut=cut)
     numbers = np.array(list(nodes), np.int64)
     key = {}
     for node, name in zip(numbers.tolist(), state.names(numbers), strict=True):
@@ -146,8 +156,9 @@ def to_networkx(state: GraphState, entities: Sequence[tuple[str, str]], hops: in
     for row, time, amount, entity, name, known in zip(rows, *columns, strict=True):
         fraud = None if known < 0 else bool(known)
         graph.add_node(row, kind="payment", transaction_id=name, time=time, amount=amount, fraud=fraud)
-        for role, node in zip(store.roles, entity, strict=True):
+        for node in dict.fromkeys(entity):
             if node in key:
-                graph.add_edge(key[node], row, role=role)
+                held = [role for role, other in zip(store.roles, entity, strict=True) if other == node]
+                graph.add_edge(key[node], row, role="+".join(held))
                 graph.nodes[key[node]]["frauds"] += int(fraud is True)
     return graph

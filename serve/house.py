@@ -14,7 +14,7 @@ from data.errors import JournalError
 from data.journal import SqliteJournal
 from gnn.artifact import Artifact
 from gnn.explain import Reason
-from gnn.replay import capacity_for
+from gnn.replay import capacity_for, late_capacity
 from gnn.scorer import Scorer, choose_device
 from graph.memory import reserve
 from graph.rings import Ring
@@ -52,7 +52,14 @@ class House:
         self.artifact, self.settings = artifact, settings
         self.journal = SqliteJournal(settings.journal)
         window = artifact.config.window
-        self._capacity = max(settings.capacity, capacity_for(0, window))
+        enough = late_capacity(window.rows, artifact.config.layers)
+        self._capacity = max(settings.capacity or enough, capacity_for(0, window))
+        if self._capacity < enough:
+            log.warning(
+                "a buffer of %s rows: a model that joins late needs %s to be exact at once",
+                f"{self._capacity:,}",
+                f"{enough:,}",
+            )
         self._make_scorers = scorers or self._default_scorers
         self.build(GraphState(artifact.roles, self._capacity, window, source=self.journal))
         self.ready = False

@@ -9,6 +9,7 @@ import torch
 from data.journal import Events, Kind
 from gnn.artifact import Artifact, untrained
 from gnn.model import LARGEST, _recurse, uncached
+from gnn.replay import late_capacity
 from gnn.scorer import Scorer
 from graph.backend import DAY_US, Window
 from graph.state import GraphState
@@ -123,6 +124,22 @@ def test_a_model_that_joins_late_scores_as_if_it_had_always_been_there(artifact,
     assert late.cache.complete_from > 0
     if capacity > N:
         assert 0 < (late.cache.depth[:joined] > 0).sum() < joined  # only what was asked for
+
+
+@pytest.mark.parametrize("layers", [1, 3])
+def test_a_late_model_is_exact_at_the_capacity_the_service_takes(monkeypatch, layers):
+    monkeypatch.setattr("gnn.replay.STEP", 32)  # so that the buffer wraps in a test
+    capacity, joined = late_capacity(WINDOW.rows, layers), 1000
+    artifact = untrained(ROLES, neighbours=6, layers=layers)
+    (expected,) = scored([Scorer(artifact, new_state())], parts(7))
+    for held, exact in ((capacity, True), (capacity - WINDOW.rows, False)):
+        state = new_state(held)
+        for part in parts(32, 0, joined):
+            state.apply(part)
+        assert state.store.oldest > 0
+        late, first = Scorer(artifact, state), state.store.rows
+        (found,) = scored([late], parts(32, first, first + 100))
+        assert (found == expected[first : first + len(found)]).all() == exact
 
 
 def test_a_late_model_on_a_short_buffer_is_exact_once_it_has_scored_two_windows(artifact, from_the_start):
