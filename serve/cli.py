@@ -7,7 +7,9 @@ from typing import Annotated, Any
 import typer
 from rich.markup import escape
 
+from serve import cli_quality
 from serve.console import Refusals, fail, out, plain_errors, progress, when
+from serve.options import Device, From, Labels, Model, Strict, Transactions, Until, example
 
 app = typer.Typer(
     name="ringwatch",
@@ -17,20 +19,6 @@ app = typer.Typer(
     add_completion=False,
     rich_markup_mode=None,  # an error is a line that can be searched for, not a box
 )
-
-Transactions = Annotated[Path, typer.Option(help="Transactions: Parquet, Arrow IPC or CSV.", show_default=False)]
-Labels = Annotated[Path | None, typer.Option(help="Labels: transaction_id, is_fraud, reported_at.", show_default=False)]
-Model = Annotated[Path, typer.Option(help="Folder of a trained model.", show_default=False)]
-From = Annotated[str | None, typer.Option("--from", help="Begin at this moment (ISO 8601, UTC).", show_default=False)]
-Until = Annotated[str | None, typer.Option(help="Stop before this moment (ISO 8601, UTC).", show_default=False)]
-Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
-Strict = Annotated[bool, typer.Option("--strict", help="Stop at the first refused row.")]
-Out = Annotated[Path, typer.Option(help="Folder to write to.", show_default=False)]
-
-
-def example(command: str) -> str:
-    """The example at the end of a command's help."""
-    return f"Example: ringwatch {command}"
 
 
 @app.command(epilog=example("simulate --transactions 150000 --seed 7 --out var/world"))
@@ -401,6 +389,9 @@ def demo(
                 **options,
             )
         )
+
+
+cli_quality.register(app)
 
 
 def main() -> None:
