@@ -35,26 +35,25 @@ class Inputs:
 
 def _whole_history(state: GraphState, rows: NDArray[np.int64]) -> NDArray[np.float32]:
     """Payments and mean amount of each entity over all that the graph holds, later payments included."""
-    entity, amount = state.store.column("entity"), state.store.column("amount").astype(np.float64)
-    at, columns = rows - state.store.oldest, []
+    amount, columns = state.store.column("amount").astype(np.float64), []
+    entity = state.store.column("entity")
     for r in range(len(state.store.roles)):
-        node = entity[:, r]
-        there = node >= 0
-        count = np.bincount(node[there], minlength=1)
-        total = np.bincount(node[there], amount[there], minlength=1)
-        mine = node[at]
-        some = mine >= 0
-        columns += [
-            np.where(some, np.log1p(count[np.maximum(mine, 0)]), np.nan),
-            np.where(some, np.log1p(total[np.maximum(mine, 0)] / np.maximum(count[np.maximum(mine, 0)], 1)), np.nan),
-        ]
+        mine = entity[rows - state.store.oldest, r]
+        nodes = np.unique(mine)
+        theirs = np.flatnonzero(np.isin(entity[:, r], nodes))  # a probe asks for one row: not all are worth sorting
+        code = np.searchsorted(nodes, entity[theirs, r])
+        count, total = np.bincount(code), np.bincount(code, amount[theirs])
+        at = np.searchsorted(nodes, mine)
+        for value in (count[at], total[at] / count[at]):
+            columns.append(np.where(mine >= 0, np.log1p(value), np.nan))
     return np.stack(columns, 1).astype(np.float32)
 
 
 def _next_gap(state: GraphState, rows: NDArray[np.int64]) -> NDArray[np.float32]:
     """log1p of the seconds until the account's next payment; NaN where none has come."""
     account, time = state.store.column("entity")[:, 0], state.store.column("time")
-    order = np.argsort(account, kind="stable")
+    theirs = np.flatnonzero(np.isin(account, np.unique(account[rows - state.store.oldest])))
+    order = theirs[np.argsort(account[theirs], kind="stable")]
     gap = np.full(len(account), np.nan, np.float32)
     follows = account[order][1:] == account[order][:-1]
     first, second = order[:-1][follows], order[1:][follows]
