@@ -102,8 +102,8 @@ class WorldConfig:
 
         Most frauds keep to their payers' habits in amount, merchant, device and address (`camouflage`), so that what is
         left is who shares what with whom, and when. One fraud in eight is alone: no ring gives it away, and nearly all
-        of those stay hidden from everything. Boosted trees on point-in-time features, trained on one world and tested on
-        another, reach an average precision of 0.56 and 0.58 (measured, two pairs of seeds; 0.62 at the default).
+        of those stay hidden from everything. Boosted trees on point-in-time features, trained on one world and tested
+        on another, reach an average precision of 0.56 and 0.58 (measured, two pairs of seeds; 0.62 at the default).
         """
         return cls(
             transactions=150_000,
