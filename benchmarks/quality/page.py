@@ -19,9 +19,9 @@ def rebuild(results: Path = RESULTS, page: Path = PAGE) -> None:
         "# Quality",
         "",
         "Made by `python -m benchmarks.quality` from benchmarks/results/quality_*.json. Every test payment comes later",
-        "than those that trained, and every label is used only from its report on, unless a variant says otherwise. Rivals",
-        "were trained on the same payments, labels and validation in the same run. Means over seeds; in brackets half",
-        "the width of the 95 % interval where there is more than one seed.",
+        "than those that trained, and every label is used only from its report on, unless a variant says otherwise.",
+        "Rivals were trained on the same payments, labels and validation in the same run. Means over seeds; in",
+        "brackets half the width of the 95 % interval where there is more than one seed.",
     ]
     for name in ORDER:
         path = results / f"quality_{name}.json"

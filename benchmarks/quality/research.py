@@ -17,12 +17,14 @@ from torch_geometric.nn import HeteroConv, SAGEConv
 
 from gnn.train import Targets
 from graph.bridges import to_hetero_data
+from graph.features import features
 from graph.sampler import EDGE_FEATURES
 from graph.state import GraphState
 
 WIDTH = 32
-NEAR = 4  # past payments of each entity, in each of two hops
+READ = 8  # past payments of all entities of a payment together, in each of two hops; at least two of each
 BATCH = 512
+BLOCK = 1 << 16
 NEGATIVES = 5  # for each fraud, redrawn every epoch
 MOST = 24_000  # payments an epoch
 JUDGED = 6_000  # validation payments that choose the epoch
@@ -82,11 +84,10 @@ def score_research(
         known = validation[fraud[validation] > 0]
         rest = rng.choice(validation, JUDGED, replace=False)
         validation = np.unique(np.concatenate([known, rest]))
-    sample = to_hetero_data(past.store, np.sort(rng.choice(train, min(len(train), 5_000), replace=False)), 1, 1)
-    inputs = sample["payment"].x.shape[1]
-    net = ResearchNet(inputs, past.store.roles)
-    net.mean.copy_(sample["payment"].x.mean(0))
-    net.scale.copy_(1 / sample["payment"].x.std(0).clamp(min=1e-3))
+    reader, later = _Reader(past), _Reader(graph)
+    net = ResearchNet(reader.x.shape[1], past.store.roles)
+    net.mean.copy_(torch.from_numpy(reader.x[train].mean(0)))
+    net.scale.copy_(torch.from_numpy(1 / np.maximum(reader.x[train].std(0), 1e-3)))
     optimiser = torch.optim.AdamW(net.parameters(), 2e-3, weight_decay=1e-3)
     best, best_ap, history = net.state_dict(), -1.0, []
     for _ in range(epochs):
@@ -98,21 +99,35 @@ def score_research(
         for i in range(0, len(chosen), BATCH):
             seeds = chosen[i : i + BATCH]
             loss = nn.functional.binary_cross_entropy_with_logits(
-                net(to_hetero_data(past.store, seeds, NEAR)), torch.from_numpy(fraud[seeds])
+                net(reader.read(seeds)), torch.from_numpy(fraud[seeds])
             )
             optimiser.zero_grad()
             loss.backward()
             optimiser.step()
-        ap = float(average_precision_score(fraud[validation] > 0, _score(net, past, validation)))
+        ap = float(average_precision_score(fraud[validation] > 0, _score(net, reader, validation)))
         history.append(ap)
         if ap > best_ap:
             best, best_ap = {name: value.clone() for name, value in net.state_dict().items()}, ap
     net.load_state_dict(best)
-    return _score(net, graph, rows), {"validation_ap": history, "near": NEAR, "width": WIDTH, "negatives": NEGATIVES}
+    return _score(net, later, rows), {"validation_ap": history, "near": reader.near, "width": WIDTH}
+
+
+class _Reader:
+    """Sampled histories of a graph whose features are worked out once."""
+
+    def __init__(self, state: GraphState) -> None:
+        self.store, n = state.store, state.store.rows
+        self.near = max(2, READ // len(self.store.roles))
+        self.x = np.concatenate(
+            [features(self.store.view, self.store.roles, np.arange(i, min(n, i + BLOCK))) for i in range(0, n, BLOCK)]
+        )
+
+    def read(self, seeds: NDArray[np.int64]) -> HeteroData:
+        return to_hetero_data(self.store, seeds, self.near, 2, self.x)
 
 
 @torch.no_grad()
-def _score(net: ResearchNet, graph: GraphState, rows: NDArray[np.int64]) -> NDArray[np.float64]:
+def _score(net: ResearchNet, reader: _Reader, rows: NDArray[np.int64]) -> NDArray[np.float64]:
     net.eval()
-    parts = [net(to_hetero_data(graph.store, rows[i : i + 2048], NEAR)) for i in range(0, len(rows), 2048)]
+    parts = [net(reader.read(rows[i : i + 1024])) for i in range(0, len(rows), 1024)]
     return torch.cat(parts).numpy().astype(np.float64)
