@@ -130,7 +130,7 @@ def evaluate(
     """Score a history as the service would have and judge the scores by the labels that came later."""
     import json
 
-    from gnn.evaluate import as_table, to_dict
+    from gnn.evaluate import as_table, reliability_table, to_dict
     from gnn.jobs import evaluate_files
 
     with plain_errors(), progress() as report:
@@ -152,12 +152,13 @@ def evaluate(
             beside = evaluate_against(
                 model, transactions, labels, rules={"rules": lambda state, rows: rules_score(state, rows)[0]}, **options
             )
-            content, table = against_dict(beside), against_table(beside)
+            content, tables = against_dict(beside), [against_table(beside)]
         else:
             metrics = evaluate_files(model, transactions, labels, **options)
-            content, table = to_dict(metrics), as_table(metrics)
+            content, tables = to_dict(metrics), [as_table(metrics), reliability_table(metrics)]
     refusals.summary()
-    out.print(table)
+    for table in tables:
+        out.print(table)
     if json_file:
         json_file.parent.mkdir(parents=True, exist_ok=True)
         json_file.write_text(json.dumps(content, indent=2) + "\n")
