@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from serve.console import Refusals, fail, out, plain_errors, progress, when
-from serve.options import From, Labels, Strict, Until, example
+from serve.options import Device, From, Labels, Model, Strict, Transactions, Until, example
 
 LEAKS = 1  # exit status of an audit that found what must not be there
 
@@ -22,6 +22,11 @@ def register(app: typer.Typer) -> None:
             "--published handbook"
         )
     )(audit)
+    app.command(
+        epilog=example(
+            "card --model var/model --transactions t.parquet --labels l.parquet --from 2018-08-08 --out CARD.md"
+        )
+    )(card)
 
 
 def audit(
@@ -79,3 +84,41 @@ def audit(
     out.print("nothing from the future reaches the scores" if found.sound else "LEAKS: see above", markup=False)
     if not found.sound:
         sys.exit(LEAKS)
+
+
+def card(
+    model: Model,
+    transactions: Transactions,
+    labels: Annotated[Path, typer.Option(help="Labels: transaction_id, is_fraud, reported_at.", show_default=False)],
+    out_file: Annotated[Path, typer.Option("--out", help="Markdown file to write.", show_default=False)],
+    start: From = None,
+    until: Until = None,
+    protocol: Annotated[
+        str, typer.Option(help="plain, or handbook: leaves out cards already known as fraud.")
+    ] = "plain",
+    truth: Annotated[Path | None, typer.Option(help="Truth of a simulated world, for ring kinds.")] = None,
+    device: Device = "auto",
+    strict: Strict = False,
+) -> None:
+    """Write a model card: data, what the model is worth on later payments and for whom, calibration, limits."""
+    from gnn.card import make_card, markdown
+
+    with plain_errors(), progress() as report:
+        refusals = Refusals()
+        made = make_card(
+            model,
+            transactions,
+            labels,
+            start=when(start, "--from"),
+            stop=when(until, "--until"),
+            protocol=protocol,
+            truth=truth,
+            device=device,
+            strict=strict,
+            on_refusal=refusals,
+            report=report,
+        )
+    refusals.summary()
+    out_file.parent.mkdir(parents=True, exist_ok=True)
+    out_file.write_text(markdown(made))
+    out.print(f"card of {made.artifact.version} in {out_file}", markup=False)
