@@ -118,7 +118,7 @@ def commit() -> str:
     if head.returncode:
         return "unknown"
     status = subprocess.run(
-        [*git, "status", "--porcelain", "--untracked-files=no", "--", ":!benchmarks/results", ":!docs/benchmarks.md"],
+        [*git, "status", "--porcelain", "--untracked-files=no", "--", ":!benchmarks/results", ":!docs"],
         capture_output=True,
         text=True,
         check=False,
@@ -135,6 +135,8 @@ def rebuild() -> None:
         "named; what stands beside a figure was measured in turn with it, in the same run.",
     ]
     for path in sorted(RESULTS.glob("*.json")):
+        if path.name.startswith("quality_"):
+            continue  # those have a page of their own: docs/quality.md
         content = json.loads(path.read_text())
         made = content["machine"]
         lines += [

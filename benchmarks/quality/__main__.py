@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from benchmarks.quality import amlsim, histories, tolokers
+from benchmarks.quality import amlsim, histories, prequential, tolokers
 from benchmarks.quality.contest import OURS, Contest, entrants, table
 from benchmarks.quality.kept import kept
 from benchmarks.quality.page import rebuild
@@ -168,6 +168,22 @@ def static_amlsim(options: argparse.Namespace) -> None:
     put("amlsim", about, figures_of(found, {"average_precision": 0.85}), {"": found})
 
 
+def weekly(options: argparse.Namespace) -> None:
+    found = prequential.run(options.every or None, options.weeks)
+    prequential.draw(found)
+    figures = {
+        f"{name}, mean of {len(weeks)} weeks": Figure(float(np.mean(list(weeks.values()))), "1")
+        for name, weeks in found.items()
+    }
+    about = (
+        f"{options.weeks} weeks of the Handbook one after another from {prequential.FIRST.date()} on; each is judged by "
+        f"models that know the labels reported before its first moment. The network is trained anew every "
+        f"{options.every or 'no'} weeks, trees every week or once. {DELAYED}"
+    )
+    tables = {"": {name: {week: [ap] for week, ap in weeks.items()} for name, weeks in found.items()}}
+    put("prequential", about, figures, tables, {"picture": prequential.PICTURE.name})
+
+
 BENCHES: dict[str, Callable[[argparse.Namespace], None]] = {
     "amlsim": static_amlsim,
     "s_ffsd": s_ffsd,
@@ -176,6 +192,7 @@ BENCHES: dict[str, Callable[[argparse.Namespace], None]] = {
     "handbook_week": handbook_week,
     "handbook": handbook,
     "other_weeks": other_weeks,
+    "prequential": weekly,
 }
 
 
@@ -184,6 +201,8 @@ def main() -> None:
     parser.add_argument("--only", help=f"some of {', '.join(BENCHES)}, separated by commas")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--rivals", action="store_true", help="train the rivals as well")
+    parser.add_argument("--weeks", type=int, default=prequential.WEEKS, help="of the prequential evaluation")
+    parser.add_argument("--every", type=int, default=4, help="weeks between trainings of its network; 0: none")
     parser.add_argument("--threads", type=int, default=2, help="of PyTorch; 1 where others use the machine too")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)

@@ -42,7 +42,7 @@ def handbook(name: str, test_start: datetime, days: int | None = None) -> Contes
         test_start: First test day.
         days: Teach with the last so many days of settled payments only; the history before them stays context.
     """
-    paths = _written("handbook", lambda: read_handbook(DATASETS / "handbook" / "transactions_raw_to_08-31.parquet"))
+    paths = handbook_files()
     stop = test_start + WEEK
     runs = list(merged(*paths, stop=stop, chunk=1 << 16))
     judged = with_labels(runs, paths[1])
@@ -50,6 +50,11 @@ def handbook(name: str, test_start: datetime, days: int | None = None) -> Contes
     config = TrainConfig(test=0, label_delay_days=7)
     contest = _contest(name, list(merged(*paths, stop=test_start, chunk=1 << 16)), runs, judged, rows, config)
     return contest if days is None else replace(contest, taught=_LastDays(days))
+
+
+def handbook_files() -> tuple[Path, Path]:
+    """Its payments and labels in our schema."""
+    return _written("handbook", lambda: read_handbook(DATASETS / "handbook" / "transactions_raw_to_08-31.parquet"))
 
 
 class _LastDays:
@@ -62,8 +67,7 @@ class _LastDays:
         time = state.store.column("time")
         rows = np.concatenate([targets.train, targets.validation])
         end = int(time[rows[-1]])
-        first = (end + 1 - self.days * DAY_US) // DAY_US * DAY_US if end % DAY_US else end - self.days * DAY_US
-        first = -(-first // DAY_US) * DAY_US
+        first = (end // DAY_US + 1 - self.days) * DAY_US  # whole days
         rows = rows[time[rows] >= first]
         cut = first + int(0.8 * (end - first))
         return replace(targets, train=rows[time[rows] < cut], validation=rows[time[rows] >= cut])
