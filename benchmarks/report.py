@@ -159,7 +159,7 @@ def rebuild() -> None:
 
 def _module() -> str:
     spec = getattr(sys.modules["__main__"], "__spec__", None)
-    return f"-m {spec.name}" if spec is not None else sys.argv[0]
+    return f"-m {spec.name.removesuffix('.__main__')}" if spec is not None else sys.argv[0]
 
 
 if __name__ == "__main__":

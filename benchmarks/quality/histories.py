@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -123,6 +124,17 @@ def world(seed: int, context_days: int = 30) -> Contest:
     contest = _contest(f"world_{seed}", runs, later, judged, rows, TrainConfig(test=0))
     kind = np.array([k or "" for k in pq.read_table(truth, columns=["ring_kind"])["ring_kind"].to_pylist()], object)
     return replace(contest, kind=kind[rows])
+
+
+def audited() -> dict[str, tuple[tuple[Path, Path], dict[str, Any]]]:
+    """Histories for the leakage audit, by name: files, and options of `gnn.audit.audit_files`."""
+    made = _world(0)
+    ffsd = _written("s_ffsd_7", lambda: read_s_ffsd(DATASETS / "s_ffsd" / "S-FFSD.zip", WEEK))
+    return {
+        "seeded world": ((made / "transactions.parquet", made / "labels.parquet"), {}),
+        "S-FFSD": (ffsd, {}),
+        "Handbook": (handbook_files(), {}),
+    }
 
 
 def _world(seed: int) -> Path:
