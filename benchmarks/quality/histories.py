@@ -50,7 +50,7 @@ def handbook(name: str, test_start: datetime, days: int | None = None) -> Contes
     rows = np.flatnonzero(selection(judged, test_start, stop, "handbook"))
     config = TrainConfig(test=0, label_delay_days=7)
     contest = _contest(name, list(merged(*paths, stop=test_start, chunk=1 << 16)), runs, judged, rows, config)
-    return contest if days is None else replace(contest, taught=_LastDays(days))
+    return replace(contest, cards=True, taught=None if days is None else _LastDays(days))
 
 
 def handbook_files() -> tuple[Path, Path]:
