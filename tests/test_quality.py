@@ -9,7 +9,7 @@ import pytest
 from scipy import stats
 
 from benchmarks import report
-from benchmarks.quality import contest, histories, kept, page, summary, tolokers
+from benchmarks.quality import contest, histories, kept, page, prequential, summary, tolokers
 from benchmarks.quality.amlsim import DAY_US, Accounts, folds, pooled, reading, transfers
 from benchmarks.quality.contest import OURS, RESEARCH, Contest, entrants, measures, table
 from benchmarks.quality.tolokers import Graph, drawn, shuffled
@@ -199,3 +199,9 @@ def test_a_worker_reads_its_own_neighbours_each_once() -> None:
             assert len(set(kept_ones)) == len(kept_ones) == min(most, len(near[worker]))
             assert set(kept_ones) <= set(near[worker])
     assert (tolokers.SPLITS, tolokers.NETS) == (10, 3)
+
+
+def test_the_weekly_curve_is_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(prequential, "PICTURE", tmp_path / "weeks.png")
+    prequential.draw({OURS: {"2018-06-06": 0.6, "2018-06-13": 0.7}, "trees": {"2018-06-06": 0.5, "2018-06-13": 0.6}})
+    assert (tmp_path / "weeks.png").read_bytes()[:4] == b"\x89PNG"
