@@ -105,9 +105,25 @@ def reading(data: Accounts) -> NDArray[np.float32]:
     x = features(state.store.view, ROLES, np.arange(len(data.step)))[:, useful]
     n = len(data.fraud)
     own = np.concatenate([pooled(data.source, x, n), pooled(data.target, x, n)], 1)
-    core = np.nan_to_num(basic(data))
-    ends = [pooled(data.source, core[data.target], n), pooled(data.target, core[data.source], n)]
+    # What an account looks like to those it deals with: its sums, and the busiest moment of each of its windows.
+    busy = x[:, [i for i, name in enumerate(names_of(useful)) if "distinct" in name or ".count." in name]]
+    looks = np.concatenate(
+        [np.nan_to_num(basic(data)), _largest(data.source, busy, n), _largest(data.target, busy, n)], 1
+    )
+    ends = [pooled(data.source, looks[data.target], n), pooled(data.target, looks[data.source], n)]
     return np.concatenate([basic(data), own, *ends], 1)
+
+
+def names_of(columns: list[int]) -> list[str]:
+    """Names of some features of a transfer."""
+    names = feature_names(ROLES)
+    return [names[i] for i in columns]
+
+
+def _largest(index: NDArray[np.int64], x: NDArray[np.floating], n: int) -> NDArray[np.float64]:
+    out = np.zeros((n, x.shape[1]))
+    np.maximum.at(out, index, x)
+    return out
 
 
 def basic(data: Accounts) -> NDArray[np.float32]:
