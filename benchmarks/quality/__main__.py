@@ -15,11 +15,12 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 
 from benchmarks.quality import amlsim, histories, prequential, tolokers
 from benchmarks.quality.contest import OURS, Contest, entrants, table
-from benchmarks.quality.kept import kept
+from benchmarks.quality.kept import folder, kept
 from benchmarks.quality.page import rebuild
 from benchmarks.quality.summary import Table, figures_of, put
-from benchmarks.report import Figure
+from benchmarks.report import ROOT, Figure
 from gnn.audit import audit_files
+from gnn.card import make_card, markdown
 
 BOOK = datetime(2018, 8, 8, tzinfo=UTC)
 OTHER = datetime(2018, 7, 11, tzinfo=UTC)
@@ -44,6 +45,15 @@ def handbook(options: argparse.Namespace) -> None:
         f"payments before 2018-08-01 with the labels known when the test begins. {DELAYED}"
     )
     put("handbook", about, figures_of(found, goals), {"": found})
+    card = make_card(
+        folder("handbook") / "model-0",
+        *histories.handbook_files(),
+        start=BOOK,
+        stop=BOOK + histories.WEEK,
+        protocol="handbook",
+        device="cpu",
+    )
+    (ROOT / "docs" / "model_card.md").write_text(markdown(card))
 
 
 def handbook_week(options: argparse.Namespace) -> None:

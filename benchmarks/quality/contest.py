@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from sklearn.metrics import average_precision_score, roc_auc_score
 from threadpoolctl import threadpool_limits
 
-from benchmarks.quality.kept import Scores, kept
+from benchmarks.quality.kept import Scores, folder, kept
 from benchmarks.quality.research import score_research
 from data.journal import Kind
 from data.sources import Run
@@ -109,6 +109,7 @@ def ours(contest: Contest, seed: int) -> tuple[Scores, dict[str, Any]]:
     with narrowed(contest.taught):
         artifact = train(list(contest.train), replace(contest.config, seed=seed), contest.shape, _progress())
     seconds = time.perf_counter() - begin
+    artifact.save(folder(contest.name) / f"model-{seed}")
     probability = score_runs(artifact, contest.test)[contest.rows]
     return {OURS: probability}, {"training_s": seconds, "training": artifact.facts["training"]}
 

@@ -36,6 +36,11 @@ def sources() -> str:
     return digest.hexdigest()[:12]
 
 
+def folder(bench: str) -> Path:
+    """Where a benchmark's runs by these sources are kept, and the models that made them."""
+    return ROOT / "var" / "quality" / bench / sources()
+
+
 def kept(bench: str, run: str, make: Callable[[], tuple[Scores, dict[str, Any]]]) -> tuple[Scores, dict[str, Any]]:
     """The scores and facts of a run, made only where they are not there yet.
 
@@ -44,8 +49,8 @@ def kept(bench: str, run: str, make: Callable[[], tuple[Scores, dict[str, Any]]]
         run: Name of the run in it, such as `ours-0`.
         make: Makes them.
     """
-    folder = ROOT / "var" / "quality" / bench / sources()
-    path = folder / f"{run}.npz"
+    home = folder(bench)
+    path = home / f"{run}.npz"
     if path.exists():
         with np.load(path, allow_pickle=False) as held:
             found = {name: held[name] for name in held.files}
@@ -54,8 +59,8 @@ def kept(bench: str, run: str, make: Callable[[], tuple[Scores, dict[str, Any]]]
         return found, facts
     print(f"{bench}: {run} ...", flush=True)
     scores, facts = make()
-    folder.mkdir(parents=True, exist_ok=True)
-    partial: Path = folder / f".{run}.npz"
+    home.mkdir(parents=True, exist_ok=True)
+    partial = home / f".{run}.npz"
     np.savez_compressed(partial, facts=np.array(json.dumps(facts)), **scores)
     partial.rename(path)  # whole or not at all
     return scores, facts
