@@ -5,6 +5,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from scipy import stats
 
@@ -205,3 +207,28 @@ def test_the_weekly_curve_is_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(prequential, "PICTURE", tmp_path / "weeks.png")
     prequential.draw({OURS: {"2018-06-06": 0.6, "2018-06-13": 0.7}, "trees": {"2018-06-06": 0.5, "2018-06-13": 0.6}})
     assert (tmp_path / "weeks.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_each_week_knows_only_labels_reported_before_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    runs, _ = history()
+    files = tmp_path / "transactions.parquet", tmp_path / "labels.parquet"
+    for kind, path in zip((Kind.TRANSACTION, Kind.LABEL), files, strict=True):
+        pq.write_table(pa.Table.from_batches([batch for k, batch in runs if k is kind]), path)
+    monkeypatch.setattr(kept, "ROOT", tmp_path)
+    monkeypatch.setattr(prequential, "handbook_files", lambda: files)
+    monkeypatch.setattr(prequential, "FIRST", datetime(2026, 2, 10, tzinfo=UTC))
+    labels = pq.read_table(files[1])
+    for moment in (prequential.FIRST, prequential.FIRST + histories.WEEK):
+        targets = prequential.targets_at(moment)
+        taught = np.concatenate([targets.train, targets.validation])
+        known = sum(reported < moment for reported in labels["reported_at"].to_pylist())
+        assert 0 < targets.fraud.sum() <= known < len(labels)
+        assert len(targets.test) == 0
+        payments = pq.read_table(files[0])["timestamp"].to_pylist()
+        assert payments[taught[-1]] <= moment - histories.WEEK
+    found = prequential.run(every=None, weeks=2)
+    assert set(found) == {"trees: features, every week", "trees: features, once"}
+    for weeks in found.values():
+        assert list(weeks) == ["2026-02-10", "2026-02-17"]
+    # The first week's trees are the same in both.
+    assert len({weeks["2026-02-10"] for weeks in found.values()}) == 1
