@@ -37,6 +37,7 @@ def train(
     config: TrainConfig | None = None,
     shape: dict[str, Any] | None = None,
     report: Report = lambda what, share: None,
+    choose: Callable[[GraphState, TrainConfig], Targets] = make_targets,
 ) -> Artifact:
     """Train a model on events in journal order.
 
@@ -45,6 +46,7 @@ def train(
         config: How to train.
         shape: Fields of `ModelConfig` that differ from its defaults.
         report: Called with progress.
+        choose: Says which payments teach and choose.
 
     Returns:
         The model, calibrated; its facts hold windows and metrics.
@@ -61,7 +63,7 @@ def train(
         state.apply(events)
         if i % 64 == 0:
             report("building the graph", i / len(runs))
-    targets = make_targets(state, config)
+    targets = choose(state, config)
     net_config = replace(net_config, settle_days=targets.settle_days)
     state.store.window = net_config.window
     torch.manual_seed(config.seed)
