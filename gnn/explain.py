@@ -168,10 +168,8 @@ class _Words:
 
     def _listed(self, payments: dict[str, float]) -> str:
         some = [(n, name) for name, n in payments.items() if n >= 0.5]
-        first, *others = [
-            f"{_count(n, 'payment') if i == 0 else round(n)} of this {m}" for i, (n, m) in enumerate(some)
-        ]
-        return ", ".join([first, *others])
+        said = [f"{_count(n, 'payment') if i == 0 else round(n)} of this {name}" for i, (n, name) in enumerate(some)]
+        return ", ".join(said)
 
     def _present(self, name: str) -> bool:
         return self._value(f"{name}.present") >= 0.5

@@ -1,10 +1,10 @@
 """Whether reasons are true to the score: does what they name move it, and how far is the fast method from exact values?
 
-Named evidence are the weightiest groups that pull the score to where it went from the baseline, at most the four that a
-score names. The deletion test leaves them out together and takes how far the log-odds fall back; the insertion test lets
-only them in, and takes how far the log-odds leave the baseline (Samek et al. 2017; Petsiuk et al. 2018). Beside each
-stands the mean over all sets of as many groups of evidence that the payment has. Every set of groups is evaluated, so
-neither side is sampled, and the exact Shapley values come with it.
+Named evidence are the weightiest groups that pull the score to where it went from the baseline, at most the four that
+a score names. The deletion test leaves them out together and takes how far the log-odds fall back; the insertion test
+lets only them in, and takes how far the log-odds leave the baseline (Samek et al. 2017; Petsiuk et al. 2018). Beside
+each stands the mean over all sets of as many groups of evidence that the payment has. Every set of groups is evaluated,
+so neither side is sampled, and the exact Shapley values come with it.
 """
 
 from dataclasses import asdict, dataclass
