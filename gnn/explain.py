@@ -220,6 +220,7 @@ def _count(number: float, noun: str, plural: str | None = None) -> str:
 
 
 def _span(seconds: float) -> str:
+    seconds = round(seconds * (1 + 4e-6))  # a float32 logarithm took some of it: three minutes are not two
     for size, noun in ((86_400, "day"), (3_600, "hour"), (60, "minute")):
         if seconds >= size:
             return _count(seconds // size, noun)

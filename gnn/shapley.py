@@ -8,9 +8,9 @@ baseline, which knows no group.
 The fast method averages one fixed order and its reverse: 2 G evaluations for G groups. Sampling orders is due to
 Castro, Gomez and Tejada (2009), taking each with its reverse to antithetic sampling (Mitchell, Cooper, Frank and
 Holmes, JMLR 2022). The pair is exact where at most two groups act together: each of two is the last to join in one of
-the two orders, and so gets half of what they add together, which is its Shapley value. Of three that act together it gives
-the two outer ones half each and the middle one nothing, instead of a third to each; its error comes from those alone,
-and `gnn.fidelity` measures it. In any order, and so here always, the values add up exactly.
+the two orders, and so gets half of what they add together, which is its Shapley value. Of three that act together it
+gives the two outer ones half each and the middle one nothing, in place of a third each; what it is off by comes from
+three and more alone, and `gnn.fidelity` measures it. The values add up exactly for any order, and so here always.
 
 A set of groups is a bit mask; what is asked of an engine is the mask of those *left out*.
 """

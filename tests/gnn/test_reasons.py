@@ -11,7 +11,7 @@ from gnn.artifact import Artifact, untrained
 from gnn.explain import OTHER, Reason, in_words, put_together
 from gnn.fidelity import fidelity
 from gnn.groups import group_names
-from gnn.pyg import HeteroRingwatch, hetero_inputs
+from gnn.pyg import HeteroRingwatch, agreement, hetero_inputs
 from gnn.scorer import Scorer
 from gnn.shapley import all_masks, exact_values, pair_masks, pair_values
 from gnn.train import TrainConfig, train
@@ -118,6 +118,14 @@ def test_the_pyg_model_is_the_network(learnt):
     net = learnt.artifact.net
     logit = HeteroRingwatch(net)(**hetero_inputs(learnt.state.store, net, rows))
     np.testing.assert_allclose(logit[: len(rows)].detach().numpy(), learnt.logits(rows), atol=1e-4)
+
+
+def test_gnn_explainer_finds_the_same_roles(learnt):
+    rows = np.random.default_rng(1).choice(np.arange(N - 1000, N), 8, replace=False)
+    found = agreement(learnt, rows)
+    assert found.payments == len(rows)
+    assert found.by_payment > 0.3
+    assert found.overall > 0.5
 
 
 def one_device() -> tuple[GraphState, Artifact]:
