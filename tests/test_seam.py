@@ -31,13 +31,20 @@ class Narrow:
     """What a protocol names of something, and nothing else."""
 
     def __init__(self, held: Any, names: type) -> None:
-        self._held, self._names = held, {n for n in dir(names) if not n.startswith("_")} | {"__len__"}
+        declared = {*dir(names), *getattr(names, "__annotations__", {})}
+        self._held, self._names = held, {n for n in declared if not n.startswith("_")} | {"__len__"}
 
     def __getattr__(self, name: str) -> Any:
         if name not in self._names:
             raise AttributeError(f"the seam has no {name}")
         found = getattr(self._held, name)
         return Narrow(found, Nodes) if name == "ids" else found
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name.startswith("_"):
+            object.__setattr__(self, name, value)
+        else:
+            setattr(self._held, name, value)
 
 
 def elsewhere(roles: tuple[str, ...], capacity: int, window: Window | None, *, entities: int = 0) -> Any:
