@@ -102,7 +102,7 @@ def test_reasons_are_true_to_the_score(learnt):
     for moved in (*found.deletion, *found.insertion):
         assert moved.low > 0
         assert moved.named > 1.5 * moved.random
-        assert moved.rank > 0.8
+        assert moved.rank > 0.7
     assert found.off_sum < 1e-4
     assert found.error_share < 0.2
     assert found.same_first > 0.9
