@@ -3,7 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || echo python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo test lint format bench bench-graph gpu-check lock clean
+.PHONY: help demo test lint format bench quality bench-graph gpu-check lock clean
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "%-12s %s\n", $$1, $$2}'
 
@@ -33,6 +33,9 @@ bench: $(VENV)/.ready ## Measure speed; results in benchmarks/results, tables in
 	$(BIN)/python -m benchmarks.bench_graph
 	$(BIN)/python -m benchmarks.bench_serve
 	$(BIN)/python -m benchmarks.report
+
+quality: $(VENV)/.ready ## Measure detection beside its rivals (hours on two cores, goes on where it stopped): docs/quality.md
+	$(BIN)/python -m benchmarks.quality --rivals
 
 bench-graph: $(VENV)/.ready ## The transaction store beside the machine's limits and its rivals (.[bench] brings them)
 	$(BIN)/python -m benchmarks.bench_graph

@@ -123,7 +123,7 @@ def commit() -> str:
     if head.returncode:
         return "unknown"
     status = subprocess.run(
-        [*git, "status", "--porcelain", "--untracked-files=no", "--", ":!benchmarks/results", ":!docs/benchmarks.md"],
+        [*git, "status", "--porcelain", "--untracked-files=no", "--", ":!benchmarks/results", ":!docs"],
         capture_output=True,
         text=True,
         check=False,
@@ -140,6 +140,8 @@ def rebuild() -> None:
         "named; what stands beside a figure was measured in turn with it, in the same run.",
     ]
     for path in sorted(RESULTS.glob("*.json")):
+        if path.name.startswith("quality_"):
+            continue  # those have a page of their own: docs/quality.md
         content = json.loads(path.read_text())
         made = content["machine"]
         lines += [
@@ -162,7 +164,7 @@ def rebuild() -> None:
 
 def _module() -> str:
     spec = getattr(sys.modules["__main__"], "__spec__", None)
-    return f"-m {spec.name}" if spec is not None else sys.argv[0]
+    return f"-m {spec.name.removesuffix('.__main__')}" if spec is not None else sys.argv[0]
 
 
 if __name__ == "__main__":

@@ -48,7 +48,7 @@ MEMBER_SCHEMA = pa.schema(
 
 @dataclass(frozen=True)
 class WorldConfig:
-    """What world to simulate; the defaults are the frozen difficulty that quality is measured on.
+    """What world to simulate; `hard` is the frozen difficulty that quality is measured on.
 
     Attributes:
         transactions: Payments in all, at least 2000.
@@ -95,6 +95,26 @@ class WorldConfig:
         ):
             if not good:
                 raise DataError(f"world: {name} = {getattr(self, name)}, must be {need}")
+
+    @classmethod
+    def hard(cls, seed: int) -> "WorldConfig":
+        """The world that models are compared on, frozen before any of them was tuned on it; only the seed varies.
+
+        Most frauds keep to their payers' habits in amount, merchant, device and address (`camouflage`), so that what is
+        left is who shares what with whom, and when. One fraud in eight is alone: no ring gives it away, and nearly all
+        of those stay hidden from everything. Boosted trees on point-in-time features, trained on one world and tested
+        on another, reach an average precision of 0.56 and 0.58 (measured, two pairs of seeds; 0.62 at the default).
+        """
+        return cls(
+            transactions=150_000,
+            seed=seed,
+            days=90,
+            camouflage=1.0,
+            missing_label_rate=0.05,
+            wrong_label_rate=0.02,
+            overturned_label_rate=0.02,
+            label_delay_days=4.0,
+        )
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from gnn.cache import KeyValueCache
 from gnn.device_net import Bucket, DeviceNet
 from gnn.errors import ModelError
-from gnn.explain import Reason
+from gnn.explain import Explanation
 from gnn.model import EDGE, ModelConfig
 from gnn.scorer import Scorer
 from graph.device import DeviceStore, columns_of
@@ -109,7 +109,7 @@ class CudaScorer:
         parts = [self.net.fetched(rows[i : i + BULK])[1][:, 0] for i in range(0, len(rows), BULK)]
         return np.concatenate([np.empty((0, self.artifact.config.width), np.float32), *parts])
 
-    def reasons(self, rows: NDArray[np.int64]) -> list[list[Reason]]:
+    def reasons(self, rows: NDArray[np.int64]) -> list[Explanation]:
         """Why rows got their scores: from the CPU, whose graph and cache are the same."""
         return self.cpu.reasons(rows)
 

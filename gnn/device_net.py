@@ -15,7 +15,7 @@ from gnn.errors import ModelError
 from gnn.groups import feature_groups
 from gnn.model import BIAS_HIDDEN, CATEGORY_WIDTH, EDGE, HEAD_HIDDEN, ModelConfig, RingwatchNet
 from graph.device import DeviceStore
-from graph.device_room import Packed, to_host
+from graph.device_room import THREADS, Packed, blocks, to_host
 from graph.launch import filled, structure
 from graph.state import CATEGORY_BUCKETS
 
@@ -66,6 +66,7 @@ class DeviceNet:
         with self.device.on():
             self._weights = {name: xp.asarray(array) for name, array in net.weights()._asdict().items()}
             self._groups = xp.asarray(feature_groups(config.roles))
+            self._trees = {f"tree_{name}": xp.asarray(array) for name, array in net.trees._asdict().items()}
             self.cache = xp.zeros((config.layers, store.capacity, 2 * config.width), config.cache)
             facts = xp.zeros(2, np.float32)
         self._launch("tile", 1, 1, filled(self.device, NET, {"logit": facts}))
@@ -76,7 +77,8 @@ class DeviceNet:
 
     def net(self, layer: int, **members: Any) -> Any:
         """What the kernels are handed for a layer."""
-        shared = {**self._weights, "groups": self._groups, "cache": self.cache, "variants": 1}
+        shared = {**self._weights, **self._trees, "groups": self._groups, "cache": self.cache, "variants": 1}
+        shared["trees"] = len(self._trees["tree_root"])
         return filled(self.device, NET, {**shared, **members, "layer": layer})
 
     def nets(self, **members: Any) -> list[Any]:
@@ -88,6 +90,12 @@ class DeviceNet:
         self._start("encode", readers, nets[0])
         for net in nets:
             self.attend(net, readers)
+        self.finish(nets[0], readers)
+
+    def finish(self, net: Any, readers: int) -> None:
+        """Start the head, if the model has one."""
+        if len(self._trees["tree_root"]):
+            self._launch("finish", blocks(readers), THREADS, net)
 
     def attend(self, net: Any, readers: int) -> None:
         """Start one layer alone."""
@@ -147,6 +155,14 @@ class DeviceNet:
                     near = self.store.neighbours(rows, c.neighbours)
                     frame = self.store.reading(rows, near=near, edge=self.store.edges(rows, near), depth=c.neighbours)
                     self.attend(self.net(layer, graph=frame, **part), len(rows))
+        for at in range(0, n if len(self._trees["tree_root"]) else 0, BULK):
+            # Features are not kept for so many rows: the head has them computed once more.
+            rows = np.arange(first + at, min(last, first + at + BULK))
+            with self.device.on():
+                x = xp.empty((len(rows), c.inputs), np.float32)
+            frame = self.store.reading(rows, x=x)
+            self.store.describe(len(rows), frame)
+            self.finish(self.net(0, graph=frame, logit=logit[at : at + len(rows)]), len(rows))
         return to_host(logit)
 
     def fetched(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

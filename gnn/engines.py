@@ -17,6 +17,7 @@ from gnn.cache import KeysValues
 from gnn.groups import CONTEXT, LABELS, OWN_GROUPS, feature_groups
 from gnn.kernels import Plan, Work
 from gnn.model import RingwatchNet
+from gnn.trees import apply
 from graph.backend import Store
 from graph.features import counterparts, describe
 from graph.store import GraphStore
@@ -42,6 +43,9 @@ class Engine(Protocol):
     def attend(self, layer: int, kv: KeysValues, work: Work) -> None:
         """Update `work.h` and add to `work.logit`, reading the layer's keys and values `kv` [C, 2D]."""
 
+    def finish(self, work: Work) -> None:
+        """Turn the network's log-odds in `work.logit` into the model's."""
+
     def without(
         self, cache: KeysValues, rows: NDArray[np.int64], work: Work, masks: NDArray[np.int64]
     ) -> NDArray[np.float32]:
@@ -58,7 +62,7 @@ def make_engine(net: RingwatchNet, store: Store, device: str, threads: int | Non
 def make_plan(net: RingwatchNet) -> Plan:
     """The constants of a network's kernels."""
     roles = net.config.roles
-    return Plan(counterparts(roles), feature_groups(roles), net.config.heads)
+    return Plan(counterparts(roles), feature_groups(roles), net.config.heads, net.trees)
 
 
 class CpuEngine:
@@ -98,6 +102,12 @@ class CpuEngine:
         w, plan = self._weights, self._plan
         self._each(len(work.h), lambda i, j: kernels.attend(w, plan, layer, kv, part(work, i, j)))
 
+    def finish(self, work: Work) -> None:
+        """See `Engine`."""
+        w, plan = self._weights, self._plan
+        if len(plan.trees.root):
+            self._each(len(work.h), lambda i, j: kernels.finish(w, plan, part(work, i, j)))
+
     def without(
         self, cache: KeysValues, rows: NDArray[np.int64], work: Work, masks: NDArray[np.int64]
     ) -> NDArray[np.float32]:
@@ -123,6 +133,7 @@ class TorchEngine:
         self._device = torch.device(device)
         self._net = RingwatchNet(net.config)
         self._net.load_state_dict(net.state_dict())
+        self._net.trees = net.trees
         self._net.to(self._device).eval().requires_grad_(False)
         self._groups = torch.from_numpy(feature_groups(net.config.roles)).to(self._device)
 
@@ -155,6 +166,10 @@ class TorchEngine:
         work.h[:] = h.cpu().numpy()
         work.logit[:] += step.cpu().numpy()
 
+    def finish(self, work: Work) -> None:
+        """See `Engine`."""
+        work.logit[:] = apply(self._net.trees, work.x, work.logit)
+
     @torch.inference_mode()
     def without(
         self, cache: KeysValues, rows: NDArray[np.int64], work: Work, masks: NDArray[np.int64]
@@ -173,13 +188,18 @@ class TorchEngine:
                     valid[:, r] = False
             ties = edge * valid[..., None]
             if mask >> LABELS & 1:
-                ties[..., 1:3] = 0
+                ties[..., 1:4] = 0
             logit = torch.zeros(len(rows), device=self._device)
             for layer in range(net.config.layers):
                 h, step = net.layer(layer).attend(h, self._gathered(layer, cache[layer], work), valid, ties)
                 logit += step
             out[:, g] = logit
-        return out.cpu().numpy()
+        network, mean = out.cpu().numpy(), net.mean.cpu().numpy()
+        groups = self._groups.cpu().numpy()
+        for g, mask in enumerate(int(m) for m in masks):
+            kept = ((mask >> groups) & 1) == 0
+            network[:, g] = apply(net.trees, np.where(kept, work.x, mean), network[:, g])
+        return network
 
     def _to(self, array: NDArray[np.generic]) -> torch.Tensor:
         return torch.from_numpy(array).to(self._device)

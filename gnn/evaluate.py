@@ -9,6 +9,7 @@ from rich.table import Table
 from sklearn.metrics import average_precision_score, brier_score_loss, roc_auc_score
 
 from gnn.errors import ModelError
+from gnn.shift import Bin, PriorShift, calibration_error, prior_shift, reliability
 
 DAY_US = 86_400_000_000
 CARDS = 100  # cards that the Handbook's investigators check a day
@@ -31,6 +32,8 @@ class Metrics:
         expected_calibration_error: Over 20 bins of equal mass.
         brier: Mean squared error of the probabilities.
         recall_by_kind: Share of each ring kind's frauds among the reviewed.
+        reliability: The reliability curve, bins of equal mass.
+        prior_shift: What a correction for a moved base rate does, if the base rate of the calibration is known.
     """
 
     payments: int
@@ -44,6 +47,8 @@ class Metrics:
     expected_calibration_error: float
     brier: float
     recall_by_kind: dict[str, float] = field(default_factory=dict)
+    reliability: list[Bin] = field(default_factory=list)
+    prior_shift: PriorShift | None = field(default=None, compare=False)
 
 
 def evaluate(
@@ -54,6 +59,7 @@ def evaluate(
     time_us: NDArray[np.int64],
     kind: NDArray[np.object_] | None = None,
     budget: float = 0.01,
+    base_rate: float | None = None,
 ) -> Metrics:
     """Judge scores.
 
@@ -65,6 +71,7 @@ def evaluate(
         time_us: UTC microseconds, int64 [n].
         kind: Ring kind of each fraud, if known, [n].
         budget: Share of payments that can be reviewed.
+        base_rate: Share of frauds among the payments that calibrated the scores.
 
     Raises:
         ModelError: There is no fraud, or nothing else, to judge by.
@@ -93,6 +100,8 @@ def evaluate(
         expected_calibration_error=calibration_error(probability, is_fraud),
         brier=float(brier_score_loss(is_fraud, probability)),
         recall_by_kind=kinds,
+        reliability=reliability(probability, is_fraud),
+        prior_shift=prior_shift(probability, is_fraud, base_rate) if base_rate else None,
     )
 
 
@@ -118,12 +127,6 @@ def card_precision(
     return float(np.mean(precision))
 
 
-def calibration_error(probability: NDArray[np.float64], is_fraud: NDArray[np.bool_], bins: int = 20) -> float:
-    """Expected calibration error over bins of equal mass."""
-    parts = np.array_split(np.argsort(probability, kind="stable"), bins)
-    return float(sum(abs(probability[p].sum() - is_fraud[p].sum()) for p in parts if len(p)) / len(probability))
-
-
 def to_dict(metrics: Metrics) -> dict[str, Any]:
     """For JSON."""
     return asdict(metrics)
@@ -147,6 +150,24 @@ def as_table(metrics: Metrics, title: str = "detection") -> Table:
     ]
     for row in rows:
         table.add_row(*row)
+    return table
+
+
+def reliability_table(metrics: Metrics) -> Table:
+    """For people: the reliability curve, and what the base rate has to do with its error."""
+    m, caption = metrics, ""
+    if shift := m.prior_shift:
+        caption = (
+            f"calibrated for {shift.calibrated_for:.2%} frauds; the scores alone point to {shift.estimated:.2%}, "
+            f"true were {shift.observed:.2%}; corrected for that the error is {shift.error_corrected:.4f}"
+        )
+    table = Table(title=f"reliability, expected calibration error {m.expected_calibration_error:.4f}", caption=caption)
+    for column in ("probability", "payments", "predicted", "observed"):
+        table.add_column(column, justify="right")
+    for b in m.reliability:
+        table.add_row(
+            f"{b.lowest:.4f} to {b.highest:.4f}", f"{b.payments:,}", f"{b.predicted:.2%}", f"{b.observed:.2%}"
+        )
     return table
 
 

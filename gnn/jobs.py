@@ -22,7 +22,8 @@ from gnn.errors import ModelError
 from gnn.evaluate import Metrics, evaluate
 from gnn.replay import numbered, open_model, score_events
 from gnn.scorer import choose_device
-from gnn.train import TrainConfig, train
+from gnn.targets import TrainConfig
+from gnn.train import train
 
 Report = Callable[[str, float], None]
 PROTOCOLS = ("plain", "handbook")
@@ -95,7 +96,7 @@ def evaluate_files(
     runs = list(merged(transactions, labels, strict=strict, on_refusal=on_refusal, stop=stop))
     probability = score_runs(artifact, runs, choose_device(device), report)
     judged = with_labels(runs, labels, truth)
-    return judge(judged, probability, start, stop, protocol, truth)
+    return judge(judged, probability, start, stop, protocol, truth, base_rate(artifact))
 
 
 def score_runs(
@@ -136,6 +137,7 @@ def judge(
     stop: datetime | None = None,
     protocol: str = "plain",
     truth: Path | str | None = None,
+    base_rate: float | None = None,
 ) -> Metrics:
     """Metrics of the payments in [start, stop).
 
@@ -146,6 +148,7 @@ def judge(
         stop: Judge up to here.
         protocol: See `selection`.
         truth: Truth of a simulated world, for recall by ring kind.
+        base_rate: Share of frauds that the scores are calibrated for.
 
     Raises:
         ModelError: An unknown protocol, or nothing to judge.
@@ -166,7 +169,14 @@ def judge(
         account[chosen],
         time[chosen],
         kind=kind,
+        base_rate=base_rate,
     )
+
+
+def base_rate(artifact: Artifact) -> float | None:
+    """Share of frauds among the payments that calibrated a model, if it says."""
+    window = artifact.facts.get("training", {}).get("validation")
+    return window["frauds"] / window["payments"] if window else None
 
 
 def selection(

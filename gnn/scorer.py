@@ -1,5 +1,6 @@
 """Scores rows of the graph with one model, keeps its key-value cache, and says why."""
 
+from collections.abc import Iterator
 from importlib.util import find_spec
 
 import numpy as np
@@ -10,10 +11,11 @@ from gnn.artifact import Artifact
 from gnn.cache import KeyValueCache
 from gnn.engines import make_engine
 from gnn.errors import ModelError
-from gnn.explain import Reason, reasons
+from gnn.explain import Explanation, in_words
 from gnn.groups import group_names
 from gnn.kernels import Work
 from gnn.model import EDGE, ModelConfig
+from gnn.shapley import all_masks, exact_values, pair_masks, pair_values
 from graph.state import GraphState
 
 BATCH = 4096  # rows of intermediate results held at once
@@ -122,22 +124,43 @@ class Scorer:
         width = self.artifact.config.width
         return np.concatenate([np.empty((0, width), np.float32), *(self._run(b, write=False).h for b in batches)])
 
-    def reasons(self, rows: NDArray[np.int64]) -> list[list[Reason]]:
-        """Why rows got their scores: at most five reasons each, from leaving parts of the evidence out of the score.
+    def reasons(self, rows: NDArray[np.int64], exact: bool = False) -> list[Explanation]:
+        """Why rows got their scores: a baseline and at most five reasons each, which add up to the score's log-odds.
 
         Args:
             rows: Rows already scored, int64 [n].
+            exact: Exact Shapley values, for an investigation: 2^G evaluations of the score for G groups, and not 2 G.
         """
+        groups = len(group_names(self.artifact.roles))
+        masks, values = (all_masks(groups), exact_values) if exact else (pair_masks(groups), pair_values)
         found = []
-        top = self.artifact.config.layers - 1
-        masks = np.concatenate([[0], 1 << np.arange(len(group_names(self.artifact.roles)))])
+        for batch, work, worth in self._left_out(rows, masks):
+            found += in_words(self.state, batch, work.x, worth[:, 0], values(worth))
+        return found
+
+    def without(self, rows: NDArray[np.int64], masks: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Log-odds of past rows, as their probabilities have them, with parts of their evidence left out.
+
+        Args:
+            rows: Rows already scored, int64 [n].
+            masks: Bit masks over `gnn.groups.group_names` of what to leave out, int64 [M].
+
+        Returns:
+            float64 [n, M].
+        """
+        return np.concatenate([np.empty((0, len(masks))), *(worth for _, _, worth in self._left_out(rows, masks))])
+
+    def _left_out(
+        self, rows: NDArray[np.int64], masks: NDArray[np.int64]
+    ) -> Iterator[tuple[NDArray[np.int64], Work, NDArray[np.float64]]]:
+        """For each batch of rows: the rows, what was read, and the log-odds [B, M] without each mask's evidence."""
+        top, calibration = self.artifact.config.layers - 1, self.artifact.calibration
         for i in range(0, len(rows), BATCH):
             batch = rows[i : i + BATCH]
             work = self._prepare(batch)
             self._fill(self.cache.missing(work.near, top), top)
-            logits = self._engine.without(self.cache.data, batch, work, masks) * self.artifact.calibration.slope
-            found += reasons(self.state, batch, work.x, logits[:, :1] - logits[:, 1:])
-        return found
+            logits = self._engine.without(self.cache.data, batch, work, masks).astype(np.float64)
+            yield batch, work, logits * calibration.slope + calibration.intercept
 
     def warm(self) -> None:
         """Compile every kernel on an empty batch, so that the first payment does not wait."""
@@ -161,6 +184,7 @@ class Scorer:
                 cache.put(layer, rows, engine.keys_values(layer, work))
             self._fill(cache.missing(work.near, layer), layer)
             engine.attend(layer, cache.layer(layer), work)
+        engine.finish(work)
         return work
 
     def _fill(self, rows: NDArray[np.int64], top: int) -> None:

@@ -7,7 +7,7 @@ Platt scaling on a later window brings the probabilities back to the true base r
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -20,10 +20,12 @@ from torch import Tensor, nn
 from data.sources import Run
 from gnn.artifact import Artifact
 from gnn.calibrate import PlattScaling
-from gnn.errors import ModelError
 from gnn.feed import Feed, state_for
+from gnn.head import fit_head
 from gnn.model import LARGEST, ModelConfig, RingwatchNet
 from gnn.replay import capacity_for, numbered, present_roles
+from gnn.targets import Targets, TrainConfig, make_targets
+from gnn.trees import apply
 from graph.backend import DAY_US
 from graph.state import GraphState
 
@@ -31,65 +33,12 @@ STEPS = 60  # of an epoch, at least, where the history allows
 Report = Callable[[str, float], None]  # what is being done, and how far it is (0 to 1)
 
 
-@dataclass(frozen=True)
-class TrainConfig:
-    """How to train.
-
-    Attributes:
-        epochs: For each layer, at most.
-        batch: Payments a step, fewer where there are few.
-        negatives: Payments not known as fraud for each fraud, redrawn every epoch.
-        rate: Peak learning rate of the one-cycle schedule (Smith and Topin 2019).
-        weight_decay: Of AdamW.
-        patience: Epochs without a better validation AP before a layer stops.
-        validation: Share of the settled time that chooses the epoch and calibrates, the latest before the test.
-        test: Share of all time held out after it, 0 to leave testing to later data.
-        label_delay_days: Age at which a payment without a label counts as legitimate; by default the 90 % quantile of
-            the delays seen.
-        seed: Of weights and draws.
-        device: Where the network learns, `cpu` or `cuda`; on the latter the graph is read from the device's store.
-        precision: Of the steps, `float32` or `bf16` (matrices and gradients; weights stay float32). Validation and what
-            the next layer is built on are always float32.
-    """
-
-    epochs: int = 10
-    batch: int = 1024
-    negatives: int = 25
-    rate: float = 2e-3
-    weight_decay: float = 1e-3
-    patience: int = 3
-    validation: float = 0.12
-    test: float = 0.15
-    label_delay_days: float | None = None
-    seed: int = 0
-    device: str = "cpu"
-    precision: str = "float32"
-
-
-@dataclass(frozen=True)
-class Targets:
-    """Which rows teach, choose and test, and what was known of them at the time.
-
-    Attributes:
-        train: Rows, int64.
-        validation: Rows, int64, later than those of `train`.
-        test: Rows, int64, later than every label the model has seen.
-        fraud: float32 for every row of the graph, as known when its part was used.
-        label_delay_us: Age at which no label means legitimate.
-    """
-
-    train: NDArray[np.int64]
-    validation: NDArray[np.int64]
-    test: NDArray[np.int64]
-    fraud: NDArray[np.float32]
-    label_delay_us: int
-
-
 def train(
     runs: Sequence[Run],
     config: TrainConfig | None = None,
     shape: dict[str, Any] | None = None,
     report: Report = lambda what, share: None,
+    choose: Callable[[GraphState, TrainConfig], Targets] = make_targets,
 ) -> Artifact:
     """Train a model on events in journal order.
 
@@ -98,6 +47,7 @@ def train(
         config: How to train.
         shape: Fields of `ModelConfig` that differ from its defaults.
         report: Called with progress.
+        choose: Says which payments teach and choose.
 
     Returns:
         The model, calibrated; its facts hold windows and metrics.
@@ -113,66 +63,21 @@ def train(
         state.apply(events)
         if i % 64 == 0:
             report("building the graph", i / len(runs))
-    targets = make_targets(state, config)
+    targets = choose(state, config)
+    net_config = replace(net_config, settle_days=targets.settle_days)
+    state.store.window = net_config.window
     torch.manual_seed(config.seed)
     net = RingwatchNet(net_config, config.seed).to(config.device)
     learner = _Learner(net, state, targets, config, report)
     logit = learner.run()
     net.to("cpu").eval().requires_grad_(False)
+    report("growing the head", 0.0)
+    x = learner.features()
+    net.trees, grown = fit_head(x, logit, targets, config.seed)
+    logit = apply(net.trees, x, logit)
     known = targets.validation
     calibration = PlattScaling.fit(logit[known].astype(np.float64), targets.fraud[known] > 0)
-    return Artifact(net_config, net, calibration, _facts(state, targets, config, learner.history))
-
-
-def make_targets(state: GraphState, config: TrainConfig) -> Targets:
-    """Split the rows by time, with each part's labels as they were known when it was used.
-
-    The test begins at a moment; the model may know only labels reported before it. Payments too young at that moment
-    for a missing label to mean anything are left out, and so are the last ones of the test. Where some
-    labels say "legitimate", a payment without a label is unknown and teaches nothing.
-    """
-    store, n = state.store, state.store.rows
-    labels, time = store.label_events(), store.column("time")
-    if n == 0 or not labels.fraud.any():
-        raise ModelError("training needs at least one payment that is labelled as fraud")
-    frauds = labels.fraud == 1
-    if config.label_delay_days is not None:
-        delay = int(config.label_delay_days * DAY_US)
-    else:
-        # The first payment after a label was journalled tells when that was.
-        at = np.minimum(labels.seen_from[frauds], n - 1)
-        delay = int(np.quantile(time[at] - time[labels.row[frauds]], 0.9))
-    begin, end = int(time[0]), store.clock
-    test_start = int(begin + (end - begin) * (1 - config.test)) if config.test else end + 1
-    settled = test_start - delay
-    start = int(begin + (settled - begin) * (1 - config.validation))
-    test_row = int(np.searchsorted(time, test_start))
-    fraud, known = _believed(state, test_row)
-    fraud_end, known_end = _believed(state, n)
-    fraud[test_row:], known[test_row:] = fraud_end[test_row:], known_end[test_row:]
-    usable = known if (~frauds).sum() > frauds.sum() else np.ones(n, bool)
-    rows = np.arange(n)
-    targets = Targets(
-        train=rows[usable & (time < start)],
-        validation=rows[usable & (time >= start) & (time <= settled)],
-        test=rows[usable & (time >= test_start) & (time <= end - delay)],
-        fraud=fraud,
-        label_delay_us=delay,
-    )
-    for part in ("train", "validation"):
-        chosen = fraud[getattr(targets, part)]
-        if not (0 < chosen.sum() < len(chosen)):
-            raise ModelError(
-                f"the {part} window holds {int(chosen.sum())} known frauds among {len(chosen):,} settled payments; "
-                f"give a longer history (labels take {delay / DAY_US:.1f} days to settle)"
-            )
-    return targets
-
-
-def _believed(state: GraphState, reader: int) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """What was known of every row when row `reader` arrived; at the end, if it is yet to come."""
-    belief = state.store.believed(np.arange(state.store.rows), reader)
-    return (belief == 1).astype(np.float32), belief >= 0
+    return Artifact(net_config, net, calibration, _facts(state, targets, config, learner.history, grown))
 
 
 class _Learner:
@@ -206,6 +111,11 @@ class _Learner:
             self._finish(layer)
         logit: NDArray[np.float32] = self._logit.cpu().numpy()
         return logit
+
+    def features(self) -> NDArray[np.float32]:
+        """The features of all rows, float32 [N, F]."""
+        x: NDArray[np.float32] = self._x.cpu().numpy()
+        return x
 
     def _forward(self, layer: int, rows: NDArray[np.int64], *, cached: bool = False) -> tuple[Tensor, Tensor]:
         """Layer `layer` of rows: embeddings, and the log-odds up to it; `cached` as the service will read them."""
@@ -309,7 +219,13 @@ class _Learner:
         self._h, self._logit = h, logit
 
 
-def _facts(state: GraphState, targets: Targets, config: TrainConfig, history: list[dict[str, float]]) -> dict[str, Any]:
+def _facts(
+    state: GraphState,
+    targets: Targets,
+    config: TrainConfig,
+    history: list[dict[str, float]],
+    head: dict[str, Any],
+) -> dict[str, Any]:
     time = state.store.column("time")
 
     def window(rows: NDArray[np.int64]) -> dict[str, Any] | None:
@@ -328,5 +244,6 @@ def _facts(state: GraphState, targets: Targets, config: TrainConfig, history: li
             "validation": window(targets.validation),
             "test": window(targets.test),
             "epochs": history,
+            "head": head,
         },
     }

@@ -17,6 +17,7 @@ from graph.memory import Part
 from graph.offsets import Offsets
 
 DAY_US = 86_400_000_000
+NEVER_US = 1 << 62
 RING_MOST = (1 << 16) - 1  # counts of a ring are kept up to this
 RING_FARTHEST = (1 << 32) - 1  # a ring's founder is not told apart further back than this
 STEP = 1 << 16  # rows written at once: bounds the room that must be ready for them
@@ -29,10 +30,13 @@ class Window:
     Attributes:
         rows: Rows back, at most. The buffer must hold more than this.
         span_us: Journal time back, in microseconds, at most.
+        settle_us: Age, in microseconds, at which a payment without a label counts as legitimate; `NEVER_US` where
+            only labels tell. The model learns it from the delays of the labels that trained it.
     """
 
     rows: int = 1 << 21
     span_us: int = 90 * DAY_US
+    settle_us: int = NEVER_US
 
 
 class Batch(NamedTuple):
@@ -98,9 +102,8 @@ class Store(Protocol):
     def capacity(self) -> int:
         """Slots of the buffer."""
 
-    @property
-    def window(self) -> Window:
-        """How far back a reader sees."""
+    window: Window
+    """How far back a reader sees, and what it takes a missing label for: the model's, set before anything is read."""
 
     @property
     def rows(self) -> int:
@@ -215,7 +218,7 @@ class Store(Protocol):
         """Every array, by name, as NumPy."""
 
     def facts(self) -> dict[str, Any]:
-        """What goes with the arrays, as JSON: `roles`, `capacity`, `window` (rows, us), `rows` and whatever else."""
+        """What goes with the arrays, as JSON: `roles`, `capacity`, `window` (as `Window`), `rows` and whatever else."""
 
     def adopt(self, arrays: Mapping[str, NDArray[Any]], facts: Mapping[str, Any]) -> None:
         """Take the place of another store of the same roles, capacity and window.

@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     from torch_geometric.data import HeteroData
 
 
-def to_hetero_data(store: Store, seeds: NDArray[np.int64], k: int = 16, hops: int = 2) -> "HeteroData":
+def to_hetero_data(
+    store: Store, seeds: NDArray[np.int64], k: int = 16, hops: int = 2, x: NDArray[np.float32] | None = None
+) -> "HeteroData":
     """The causal neighbourhoods of payments, a tree for each seed.
 
     Trees share no node, entities included, so no message passes between seeds, whatever edges a model adds; one payment
@@ -33,6 +35,7 @@ def to_hetero_data(store: Store, seeds: NDArray[np.int64], k: int = 16, hops: in
         seeds: Rows in the buffer, int64 [B].
         k: Past payments read for each role.
         hops: How often.
+        x: Features of all rows from the oldest on, float32 [N, F], where they are at hand: a payment is read by many.
 
     Returns:
         Nodes `payment`, seeds first: `x` float32 [N, F] features, `row` int64, `time` int64 (us), `amount` int64 (minor
@@ -41,7 +44,7 @@ def to_hetero_data(store: Store, seeds: NDArray[np.int64], k: int = 16, hops: in
         legitimate, -1 nothing known; -1 for seeds), `known` bool and `whole` bool (the buffer holds all of the
         payment's window). Nodes `<entity type>`, one for each tree that has
         it: `node` int64, the number in the graph, and `seed` int64. Edges (payment, before_by_<role>, payment) from a
-        past payment to its reader, with `edge_attr` float32 [E, 7] of `graph.sampler.EDGE_FEATURES`, and
+        past payment to its reader, with `edge_attr` float32 [E, 8] of `graph.sampler.EDGE_FEATURES`, and
         (<entity type>, <role>_of, payment).
 
     Raises:
@@ -76,7 +79,7 @@ def to_hetero_data(store: Store, seeds: NDArray[np.int64], k: int = 16, hops: in
     all_rows = np.concatenate(rows)
     data = HeteroData()
     payment = data["payment"]
-    payment.x = torch.from_numpy(store.features(all_rows))
+    payment.x = torch.from_numpy(store.features(all_rows) if x is None else x[all_rows - store.oldest])
     payment.row, payment.hop = torch.from_numpy(all_rows), torch.from_numpy(np.concatenate(hop))
     payment.seed = torch.from_numpy(np.concatenate(seed))
     time = store.column("time", all_rows)

@@ -96,6 +96,7 @@ class DeviceStore:
             "sums_size": len(self.sums),
             "window_rows": self.window.rows,
             "window_us": self.window.span_us,
+            "settle_us": self.window.settle_us,
             "pairs": self._pairs,
             "pairs_width": self._pairs.shape[1],
             "features": len(feature_names(self.roles)),

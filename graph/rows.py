@@ -59,6 +59,7 @@ class View(NamedTuple):
     role_type: NDArray[np.int32]  # [R] entity type of each role
     window_rows: int
     window_us: int
+    settle_us: int  # age at which a payment without a label counts as legitimate
     oldest: int  # row still in the buffer: a reader whose window begins before sees what is left of it
 
 

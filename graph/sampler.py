@@ -12,7 +12,7 @@ from data.jit import chunked, jit, prefetch, signed
 from graph.jumps import role_in
 from graph.rows import Records, View, believed
 
-EDGE_FEATURES = ("age", "labelled", "fraud", "amount_gap", "recent_day", "recent_week", "shared_roles")
+EDGE_FEATURES = ("age", "labelled", "fraud", "settled", "amount_gap", "recent_day", "recent_week", "shared_roles")
 DAY_S = 86_400.0
 WALKED = 32  # rows whose chains are walked side by side: these and what they find stay in the first cache
 CHAIN = np.dtype(
@@ -157,19 +157,21 @@ def _walk(
 def edge(view: View, row: int, role: int, back: int, out: NDArray[np.float32]) -> None:
     """Fill `out` [E] with what ties neighbour `back`, reached through `role`, to its reader `row`."""
     x, p = view.rows[row % view.rows.shape[0]], view.rows[back % view.rows.shape[0]]
-    age = (x.time - p.time) * 1e-6
+    ago = x.time - p.time
+    age = ago * 1e-6
     belief = believed(view, back % view.rows.shape[0], row)
     out[0] = math.log1p(age) / 16
     out[1] = 1.0 if belief >= 0 else 0.0
     out[2] = 1.0 if belief == 1 else 0.0
-    out[3] = math.log1p(float(x.amount)) - math.log1p(float(p.amount))
-    out[4] = math.exp(-age / DAY_S)
-    out[5] = math.exp(-age / (7 * DAY_S))
+    out[3] = 1.0 if belief >= 0 or ago >= view.settle_us else 0.0
+    out[4] = math.log1p(float(x.amount)) - math.log1p(float(p.amount))
+    out[5] = math.exp(-age / DAY_S)
+    out[6] = math.exp(-age / (7 * DAY_S))
     shared = 0.0
     for r in range(view.role_type.shape[0]):
         if r != role and x.entity[r] >= 0 and x.entity[r] == p.entity[r]:
             shared += 1.0
-    out[6] = shared
+    out[7] = shared
 
 
 @jit()

@@ -97,6 +97,7 @@ class GraphStore:
             self.role_type,
             self.window.rows,
             self.window.span_us,
+            self.window.settle_us,
             self.oldest,
         )
 
@@ -186,7 +187,7 @@ class GraphStore:
         return {
             "roles": self.roles,
             "capacity": self.capacity,
-            "window": (self.window.rows, self.window.span_us),
+            "window": (self.window.rows, self.window.span_us, self.window.settle_us),
             "rows": self.rows,
             "clock": self.clock,
             "labels": self.label_count,

@@ -38,6 +38,9 @@ class TwinStore(GraphStore):
         """The store on the device, with all that this one holds."""
         if self._twin is None:
             self._twin = DeviceStore(self._device, self.roles, self.role_type, self.capacity, self.window)
+        if self._twin.window != self.window:
+            self._twin.window = self.window
+            self._twin.moved()
         if self._stale or self.rows - self._twin.rows >= self.capacity:
             self._twin.adopt(self)
             self._stale = False

@@ -6,7 +6,9 @@ from typing import Annotated, Any
 import typer
 from rich.markup import escape
 
+from serve import cli_quality
 from serve.console import Refusals, fail, out, plain_errors, progress, when
+from serve.options import Device, From, Labels, Model, Strict, Transactions, Until, example
 
 app = typer.Typer(
     name="ringwatch",
@@ -16,20 +18,6 @@ app = typer.Typer(
     add_completion=False,
     rich_markup_mode=None,  # an error is a line that can be searched for, not a box
 )
-
-Transactions = Annotated[Path, typer.Option(help="Transactions: Parquet, Arrow IPC or CSV.", show_default=False)]
-Labels = Annotated[Path | None, typer.Option(help="Labels: transaction_id, is_fraud, reported_at.", show_default=False)]
-Model = Annotated[Path, typer.Option(help="Folder of a trained model.", show_default=False)]
-From = Annotated[str | None, typer.Option("--from", help="Begin at this moment (ISO 8601, UTC).", show_default=False)]
-Until = Annotated[str | None, typer.Option(help="Stop before this moment (ISO 8601, UTC).", show_default=False)]
-Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
-Strict = Annotated[bool, typer.Option("--strict", help="Stop at the first refused row.")]
-Out = Annotated[Path, typer.Option(help="Folder to write to.", show_default=False)]
-
-
-def example(command: str) -> str:
-    """The example at the end of a command's help."""
-    return f"Example: ringwatch {command}"
 
 
 @app.command(epilog=example("simulate --transactions 150000 --seed 7 --out var/world"))
@@ -80,7 +68,7 @@ def train(
     start: From = None,
     until: Until = None,
     test: Annotated[float, typer.Option(min=0, max=0.9, help="Share of time held out at the end for a test.")] = 0.15,
-    epochs: Annotated[int, typer.Option(min=1, help="Epochs for each layer, at most.")] = 10,
+    epochs: Annotated[int, typer.Option(min=1, help="Epochs for each layer, at most.")] = 6,
     neighbours: Annotated[int, typer.Option(min=1, max=64, help="Past payments read for each entity.")] = 16,
     seed: Annotated[int, typer.Option(help="Of weights and draws.")] = 0,
     device: Device = "auto",
@@ -89,7 +77,7 @@ def train(
     """Train a model on what was known at the time."""
     from gnn.jobs import train_files
     from gnn.scorer import choose_device
-    from gnn.train import TrainConfig
+    from gnn.targets import TrainConfig
 
     with plain_errors(), progress() as report:
         refusals = Refusals()
@@ -141,7 +129,7 @@ def evaluate(
     """Score a history as the service would have and judge the scores by the labels that came later."""
     import json
 
-    from gnn.evaluate import as_table, to_dict
+    from gnn.evaluate import as_table, reliability_table, to_dict
     from gnn.jobs import evaluate_files
 
     with plain_errors(), progress() as report:
@@ -163,12 +151,13 @@ def evaluate(
             beside = evaluate_against(
                 model, transactions, labels, rules={"rules": lambda state, rows: rules_score(state, rows)[0]}, **options
             )
-            content, table = against_dict(beside), against_table(beside)
+            content, tables = against_dict(beside), [against_table(beside)]
         else:
             metrics = evaluate_files(model, transactions, labels, **options)
-            content, table = to_dict(metrics), as_table(metrics)
+            content, tables = to_dict(metrics), [as_table(metrics), reliability_table(metrics)]
     refusals.summary()
-    out.print(table)
+    for table in tables:
+        out.print(table)
     if json_file:
         json_file.parent.mkdir(parents=True, exist_ok=True)
         json_file.write_text(json.dumps(content, indent=2) + "\n")
@@ -395,6 +384,9 @@ def demo(
                 **options,
             )
         )
+
+
+cli_quality.register(app)
 
 
 def main() -> None:

@@ -14,7 +14,7 @@ from data.errors import JournalError
 from data.journal import SqliteJournal
 from gnn.artifact import Artifact
 from gnn.cuda import CudaScorer
-from gnn.explain import Reason
+from gnn.explain import Explanation
 from gnn.replay import capacity_for, late_capacity
 from gnn.scorer import Scorer, choose_device
 from graph.cuda_device import CudaDevice
@@ -278,7 +278,8 @@ class House:
         call, begin = admitted.call, time.perf_counter()
         store = self.state.store
         rows = store.offsets.rows(np.array(admitted.offsets, np.int64))
-        probability, said = self.probability[store.slots(rows)], None
+        probability = self.probability[store.slots(rows)]
+        said: Sequence[Explanation | None] | None = None
         if scored_by == "rules":
             probability, said = rules_score(self.state, rows)
         ids = call.batch.column("transaction_id").to_pylist()
@@ -300,14 +301,14 @@ class House:
                 schema=ANSWER_SCHEMA,
             )
         if said is None:
-            said = self._reasons(rows) if call.reasons else [[] for _ in ids]
+            said = self._reasons(rows) if call.reasons else [None] * len(ids)
         sizes = store.column("ring", rows)[:, 0]
         stages = {**timings, "reasons": time.perf_counter() - begin}
         stages["total"] = sum(stages.values())
         milliseconds = {name: round(1e3 * seconds, 3) for name, seconds in stages.items()}
         model = {"name": self.artifact.name, "version": self.artifact.version}
         bodies = []
-        for i, name in enumerate(ids):
+        for i, (name, why) in enumerate(zip(ids, said, strict=True)):
             if admitted.known[i] and call.reasons and (kept := self._kept(admitted.offsets[i])) is not None:
                 bodies.append(kept)
                 continue
@@ -317,8 +318,10 @@ class House:
                     "fraud_probability": float(probability[i]),
                     "risk_score": round(100 * float(probability[i])),
                     "decision": decisions[i],
+                    "baseline": None if why is None else why.baseline,
                     "reasons": [
-                        {"code": r.code, "message": r.message, "contribution": r.contribution} for r in said[i]
+                        {"code": r.code, "message": r.message, "contribution": r.contribution}
+                        for r in (() if why is None else why.reasons)
                     ],
                     "ring": {"id": f"R-{ring_ids[i]}", "size": int(sizes[i])} if ring_ids[i] >= 0 else None,
                     "model": model,
@@ -337,7 +340,7 @@ class House:
         self._flush()
         return self.journal.answer(offset)
 
-    def _reasons(self, rows: NDArray[np.int64]) -> list[list[Reason]]:
+    def _reasons(self, rows: NDArray[np.int64]) -> Sequence[Explanation | None]:
         for scorer, breaker in zip(self.scorers, self.breakers, strict=True):
             if breaker.state == "closed":
                 try:
@@ -345,4 +348,4 @@ class House:
                 except Exception:
                     breaker.failed()
                     log.exception("the %s scorer gave no reasons", scorer.device_name)
-        return [[] for _ in rows]
+        return [None] * len(rows)

@@ -6,7 +6,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from gnn.explain import Reason
+from gnn.explain import MOST, Explanation, Reason, put_together
 from graph.features import feature_names
 from graph.state import GraphState
 from serve.settings import Settings
@@ -24,7 +24,7 @@ def decide(probability: float, settings: Settings) -> Decision:
     return "challenge" if probability >= settings.challenge else "approve"
 
 
-def rules_score(state: GraphState, rows: NDArray[np.int64]) -> tuple[NDArray[np.float64], list[list[Reason]]]:
+def rules_score(state: GraphState, rows: NDArray[np.int64]) -> tuple[NDArray[np.float64], list[Explanation]]:
     """A plain score without a model: a few rules that any fraud team would begin with.
 
     Where even the graph's features fail, the amount alone speaks.
@@ -34,7 +34,7 @@ def rules_score(state: GraphState, rows: NDArray[np.int64]) -> tuple[NDArray[np.
         rows: int64 [n].
 
     Returns:
-        Probabilities [n], and the rules that applied to each.
+        Probabilities [n], and the rules that applied to each; with `BASE` they add up to the log-odds.
     """
     try:
         x = np.expm1(state.store.features(rows))
@@ -45,8 +45,12 @@ def rules_score(state: GraphState, rows: NDArray[np.int64]) -> tuple[NDArray[np.
     probabilities, said = np.empty(len(rows)), []
     for b in range(len(rows)):
         found = _rules(state, x[b], at, float(amount[b]))
-        probabilities[b] = 1 / (1 + math.exp(-(BASE + sum(r.contribution for r in found))))
-        said.append(sorted(found, key=lambda r: -r.contribution)[:5])
+        log_odds = BASE + sum(r.contribution for r in found)
+        probabilities[b] = 1 / (1 + math.exp(-log_odds))
+        named = sorted(found, key=lambda r: -r.contribution)
+        if len(named) > MOST:
+            named = named[: MOST - 1]
+        said.append(put_together(BASE, named, log_odds, f"{len(found) - len(named)} more rules together"))
     return probabilities, said
 
 

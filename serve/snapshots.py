@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -56,7 +57,10 @@ def newest(settings: Settings, artifact: Artifact, capacity: int, journal: Sqlit
 
 def _misfit(state: GraphState, artifact: Artifact, capacity: int, journal: SqliteJournal) -> str | None:
     store = state.store
-    if (store.roles, store.window) != (artifact.roles, artifact.config.window) or store.capacity != capacity:
+    window = artifact.config.window
+    # What a missing label is taken for is the model's alone: nothing that is kept rests on it.
+    store.window = replace(store.window, settle_us=window.settle_us)
+    if (store.roles, store.window) != (artifact.roles, window) or store.capacity != capacity:
         return "it has other roles, another window or another capacity than the model and the settings ask for"
     if state.applied > journal.end:
         return f"it is of offset {state.applied:,}, the journal ends at {journal.end:,}"

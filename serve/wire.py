@@ -106,7 +106,7 @@ class Label(Wire):
 
 
 class ReasonOut(BaseModel):
-    """Evidence and what it adds to the log-odds of fraud."""
+    """Evidence and what it adds to the log-odds of fraud; `OTHER` adds up what has no reason of its own."""
 
     code: str
     message: str
@@ -134,6 +134,10 @@ class Answer(BaseModel):
     fraud_probability: float = Field(ge=0, le=1)
     risk_score: int = Field(ge=0, le=100)
     decision: Literal["approve", "challenge", "review", "decline"]
+    baseline: float | None = Field(
+        description="log-odds of a payment of which nothing is known; the reasons' contributions and it add up to the "
+        "log-odds of fraud_probability. Null where no reasons are given"
+    )
     reasons: list[ReasonOut]
     ring: RingRef | None
     model: ModelRef

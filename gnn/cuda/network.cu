@@ -73,7 +73,7 @@ __device__ inline void gather(const Net& w, const Frame& f, i64 first, i64 n, At
         int t = i / (chain * EDGE), at = i % (chain * EDGE), e = at % EDGE;
         if (first + t >= n) break;
         i64 item = first + t;
-        bool hidden = ((mask_of(w, item) >> (LABELS)) & 1) && (e == 1 || e == 2);
+        bool hidden = ((mask_of(w, item) >> (LABELS)) & 1) && e >= 1 && e <= 3;
         (&s.tie[t][0][0][0])[at] = hidden ? 0.0f : f.edge[item / w.variants * chain * EDGE + at];
     }
     for (int i = threadIdx.x; i < TILE * ROLES; i += BLOCK) {
@@ -215,6 +215,28 @@ extern "C" __global__ void __launch_bounds__(BLOCK) attend_one(const Net* net) {
 extern "C" __global__ void __launch_bounds__(BLOCK) attend_many(const Net* net) {
     __shared__ Attention<TILE> s;
     attend<TILE>(net, s);
+}
+
+// The head (gnn/trees.py): from the network's log-odds of each payment to the model's; a thread for each.
+extern "C" __global__ void finish(const Net* net) {
+    const Net w = *net;
+    const Frame f = *w.graph;
+    i64 item = thread_number();
+    if (item >= readers_n(f) * w.variants) return;
+    const float* x = f.x + item / w.variants * FEATURES;
+    const i64 mask = mask_of(w, item);
+    const float logit = w.logit[item];
+    double total = (double)w.tree_base[0];
+    for (i64 t = 0; t < w.trees; t++) {
+        i32 node = w.tree_root[t], feature = w.tree_feature[node];
+        while (feature >= 0) {
+            float here = feature == FEATURES ? logit : (mask >> w.groups[feature]) & 1 ? w.mean[feature] : x[feature];
+            node = here <= w.tree_threshold[node] ? w.tree_left[node] : w.tree_right[node];
+            feature = w.tree_feature[node];
+        }
+        total += (double)w.tree_value[node];
+    }
+    w.logit[item] = (float)total;
 }
 
 // How many payments a block of the `many` kernels takes, and the size of `Net`, into `logit`.

@@ -50,6 +50,15 @@ struct Net {
     const float* head_b1;
     const float* head_w2;
     const float* head_b2;
+    // gnn.trees.Trees
+    const i32* tree_root;
+    const i32* tree_feature;
+    const float* tree_threshold;
+    const i32* tree_left;
+    const i32* tree_right;
+    const float* tree_value;
+    const float* tree_base;
+    i64 trees;           // how many
     const i32* groups;   // [FEATURES] group of each feature
     const i64* masks;    // [G] groups to leave out, bit by bit; null for none
     i64 variants;        // G: each reader is scored so many times

@@ -11,6 +11,9 @@
 #define OWN 6
 #define NEVER_S 3.2e8
 #define TABLE (2 * DEPTH)
+#define BANDS 3
+#define SETTLED (5 + BANDS)
+#define BAND_US (7 * 24 * 3600000000LL)
 
 #define HOUR_US 3600000000LL
 __device__ inline i64 window_us(int w) {
@@ -22,6 +25,7 @@ struct Scratch {
     u16 queue[2][DEPTH];      // places to follow pointers from: this turn's, the next turn's
     i32 queued[2], end;       // how many; the first place that the reader does not see
     i32 fraud[WINDOWS], labelled[WINDOWS], distinct[WINDOWS], met;
+    i32 settled, first_settled, newest_fraud, oldest_fraud, clean, band[BANDS], fraud_band[BANDS];
     i32 key[TABLE], place[TABLE];  // counterparts, and the newest place of each
 };
 #define NONE 0xFFFFFFFFFFFFFFFFULL
@@ -112,19 +116,57 @@ __device__ inline void running(const Frame& f, i64 row, const Row* x, i32 role, 
         out[3] = (float)(log1p((double)x->amount) - log1p((double)total / (double)(found.count + 1)));
 }
 
-// Known labels of the newest rows.
+// Known labels of the newest rows, and which of them have had time to be labelled.
 __device__ inline void known(const Frame& f, i64 row, const Row* x, i32 steps, Scratch& s) {
+    const i64 begin = f.settle_us < f.window_us ? f.settle_us : 0;
+    const i64 horizon = most(window_us(WINDOWS - 1), begin + BANDS * BAND_US);
     for (int n = threadIdx.x; n < steps; n += THREADS) {
         const Row* y = row_of(f, (i64)s.near[n]);
         i64 age = x->time - y->time;
-        if (n && age > window_us(WINDOWS - 1)) break;
+        if (n && age > horizon) break;
         i32 belief = believed(f, y, row);
+        if (belief >= 0 || age >= f.settle_us) {
+            i64 band = most(0, age - begin) / BAND_US;
+            atomicAdd(&s.settled, 1);
+            atomicMin(&s.first_settled, (i32)n);
+            if (band < BANDS) atomicAdd(&s.band[band], 1);
+            if (belief == 1) {
+                atomicMin(&s.newest_fraud, (i32)n);
+                atomicMax(&s.oldest_fraud, (i32)n);
+                if (band < BANDS) atomicAdd(&s.fraud_band[band], 1);
+            }
+        }
         for (int w = 0; w < WINDOWS && belief >= 0; w++)
             if (age <= window_us(w)) {
                 atomicAdd(&s.labelled[w], 1);
                 if (belief) atomicAdd(&s.fraud[w], 1);
             }
     }
+}
+
+// Settled payments since the newest fraud, once `known` has found it.
+__device__ inline void clean(const Frame& f, i64 row, const Row* x, Scratch& s) {
+    if (s.newest_fraud == DEPTH) return;
+    for (int n = threadIdx.x; n < s.newest_fraud; n += THREADS) {
+        const Row* y = row_of(f, (i64)s.near[n]);
+        if (x->time - y->time >= f.settle_us || believed(f, y, row) >= 0) atomicAdd(&s.clean, 1);
+    }
+}
+
+__device__ inline float log_age(const Frame& f, const Row* x, i32 place, const Scratch& s) {
+    return (float)log1p((double)(x->time - row_of(f, (i64)s.near[place])->time) * 1e-6);
+}
+
+// `SETTLED` of graph/features.py.
+__device__ inline void settled(const Frame& f, const Row* x, const Scratch& s, float* out) {
+    int i = (int)threadIdx.x;
+    bool any = s.newest_fraud < DEPTH;
+    if (i == 0) out[i] = any ? log_age(f, x, s.newest_fraud, s) : (float)log1p(NEVER_S);
+    if (i == 1) out[i] = any ? log_age(f, x, s.oldest_fraud, s) : (float)log1p(NEVER_S);
+    if (i == 2) out[i] = any && s.newest_fraud == s.first_settled ? 1.0f : 0.0f;
+    if (i == 3) out[i] = any ? (float)log1p((double)(s.clean + 1)) : 0.0f;
+    if (i >= 4 && i < 4 + BANDS && s.band[i - 4]) out[i] = (float)((double)s.fraud_band[i - 4] / (double)s.band[i - 4]);
+    if (i == 4 + BANDS) out[i] = (float)log1p((double)s.settled);
 }
 
 // Distinct counterparts in one other role: each is counted where it was met last.
@@ -167,13 +209,24 @@ __device__ inline void entity(const Frame& f, i64 row, i32 role, i32 steps, Scra
     const Row* x = row_of(f, row);
     for (int i = threadIdx.x; i < width; i += THREADS) out[i] = 0;
     if (threadIdx.x < WINDOWS) s.fraud[threadIdx.x] = s.labelled[threadIdx.x] = 0;
+    if (threadIdx.x < BANDS) s.band[threadIdx.x] = s.fraud_band[threadIdx.x] = 0;
+    if (threadIdx.x == 0) {
+        s.settled = s.clean = 0;
+        s.first_settled = s.newest_fraud = DEPTH;
+        s.oldest_fraud = -1;
+    }
     __syncthreads();
     if (x->entity[role] < 0) return;
-    if (threadIdx.x == 0) out[0] = 1, out[1] = (float)log1p(NEVER_S);
+    if (threadIdx.x == 0) {
+        out[0] = 1;
+        out[1] = out[4 + 4 * WINDOWS] = out[4 + 4 * WINDOWS + 1] = (float)log1p(NEVER_S);
+    }
     if (steps == 0) return;
     __syncthreads();
     running(f, row, x, role, (i64)s.near[0], out);
     known(f, row, x, steps, s);
+    __syncthreads();
+    clean(f, row, x, s);
     __syncthreads();
     i32 w = (i32)threadIdx.x;
     out += 4 + 2 * WINDOWS;
@@ -182,6 +235,8 @@ __device__ inline void entity(const Frame& f, i64 row, i32 role, i32 steps, Scra
         out[WINDOWS + w] = (float)log1p((double)s.labelled[w]);
     }
     out += 2 * WINDOWS;
+    settled(f, x, s, out);
+    out += SETTLED;
     for (i64 c = 0; c < f.pairs_width; c++) {
         i32 other = f.pairs[role * f.pairs_width + c];
         if (other < 0) continue;
@@ -194,7 +249,7 @@ __device__ inline void entity(const Frame& f, i64 row, i32 role, i32 steps, Scra
 }
 
 __device__ inline i64 entity_width(const Frame& f, i32 role) {
-    i64 width = 4 + 4 * WINDOWS;
+    i64 width = 4 + 4 * WINDOWS + SETTLED;
     for (i64 c = 0; c < f.pairs_width; c++)
         if (f.pairs[role * f.pairs_width + c] >= 0) width += WINDOWS + 1;
     return width;

@@ -52,7 +52,7 @@ struct Frame {  // graph.device.FRAME: pointers and sizes, fixed until a buffer 
     Label* labels;      // [L]
     u32* head;          // [nodes] newest row of each node, modulo HEAD_SPAN, plus 1
     const i32* role_type;  // [R]
-    i64 capacity, sums_size, window_rows, window_us;
+    i64 capacity, sums_size, window_rows, window_us, settle_us;
     // The batch as it came up. N payments at most.
     const Control* control;
     const i64* time;      // [N] journal time, us

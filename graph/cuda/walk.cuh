@@ -28,16 +28,18 @@ __device__ inline i32 believed(const Frame& f, const Row* x, i64 reader) {
 // What ties neighbour `back`, reached through `role`, to its reader `row`: EDGE_FEATURES of graph/sampler.py.
 __device__ inline void edge(const Frame& f, i64 row, i32 role, i64 back, float* out) {
     const Row *x = row_of(f, row), *p = row_of(f, back);
-    double age = (double)(x->time - p->time) * 1e-6;
+    i64 ago = x->time - p->time;
+    double age = (double)ago * 1e-6;
     i32 belief = believed(f, p, row);
     out[0] = (float)(log1p(age) / 16);
     out[1] = belief >= 0 ? 1.0f : 0.0f;
     out[2] = belief == 1 ? 1.0f : 0.0f;
-    out[3] = (float)(log1p((double)x->amount) - log1p((double)p->amount));
-    out[4] = (float)exp(-age / DAY_S);
-    out[5] = (float)exp(-age / (7 * DAY_S));
+    out[3] = belief >= 0 || ago >= f.settle_us ? 1.0f : 0.0f;
+    out[4] = (float)(log1p((double)x->amount) - log1p((double)p->amount));
+    out[5] = (float)exp(-age / DAY_S);
+    out[6] = (float)exp(-age / (7 * DAY_S));
     float shared = 0;
     for (int r = 0; r < ROLES; r++)
         if (r != role && x->entity[r] >= 0 && x->entity[r] == p->entity[r]) shared += 1;
-    out[6] = shared;
+    out[7] = shared;
 }

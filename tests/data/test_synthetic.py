@@ -283,3 +283,22 @@ def test_columns_follow_the_channel() -> None:
 def test_bad_configurations_are_refused(arguments: dict[str, object], name: str) -> None:
     with pytest.raises(DataError, match=f"^world: {name} = "):
         WorldConfig(**arguments)  # type: ignore[arg-type]
+
+
+def test_the_hard_world_is_frozen() -> None:
+    """Figures of quality are compared over time: whoever changes this world makes all earlier ones worthless."""
+    assert WorldConfig.hard(3) == WorldConfig(
+        transactions=150_000,
+        seed=3,
+        start=datetime(2026, 1, 1, tzinfo=UTC),
+        days=90,
+        rings=None,
+        camouflage=1.0,
+        missing_label_rate=0.05,
+        wrong_label_rate=0.02,
+        overturned_label_rate=0.02,
+        label_delay_days=4.0,
+    )
+    world = simulate(WorldConfig.hard(0))
+    assert pc.sum(world.transactions["amount"]).as_py() == pytest.approx(4_260_424_777, rel=1e-6)
+    assert pc.sum(world.truth["is_fraud"]).as_py() == 1569

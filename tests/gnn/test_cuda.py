@@ -146,3 +146,15 @@ def test_after_an_illegal_access_the_cpu_answers():
         [sys.executable, "-c", textwrap.dedent(script)], cwd=ROOT, capture_output=True, text=True, check=False
     )
     assert "answered" in made.stdout, made.stderr
+
+
+def test_reasons_agree(state):
+    artifact = untrained(ROLES, seed=2)
+    cpu = Scorer(artifact, state)
+    cpu.score(0, 5000)
+    cuda = Scorer(artifact, state, "cuda", cache=cpu.cache)
+    rows = np.arange(4000, 4100)
+    for a, b in zip(cpu.reasons(rows), cuda.reasons(rows), strict=True):
+        by_code = {r.code: r.contribution for r in b.reasons if r.code != "OTHER"}
+        assert abs(a.baseline - b.baseline) < 1e-3
+        assert all(abs(r.contribution - by_code.get(r.code, r.contribution)) < 1e-3 for r in a.reasons)

@@ -1,6 +1,8 @@
 """Metrics against plain definitions, calibration, and the book's figures reproduced by our split and metrics."""
 
+import json
 import os
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +13,8 @@ from hypothesis import strategies as st
 from gnn.baselines import reproduce
 from gnn.calibrate import PlattScaling
 from gnn.errors import ModelError
-from gnn.evaluate import DAY_US, calibration_error, card_precision, evaluate
+from gnn.evaluate import DAY_US, card_precision, evaluate, reliability_table, to_dict
+from gnn.shift import calibration_error
 
 DATASETS = Path(os.environ.get("RINGWATCH_DATASETS", Path(__file__).parents[3] / "shared" / "datasets"))
 TRANSFORMED = DATASETS / "handbook" / "transactions_transformed_2018-06_to_08.parquet"
@@ -69,6 +72,19 @@ def test_calibration_finds_the_slope_and_brings_the_error_down():
     probability = scaling.probability(logit)
     assert calibration_error(probability, fraud) < 0.005 < calibration_error(1 / (1 + np.exp(-logit)), fraud)
     np.testing.assert_allclose(scaling.logit(probability), logit, atol=1e-6)
+
+
+def test_the_reliability_curve_is_in_the_report():
+    probability, fraud, amount, account, time = world(5)
+    m = evaluate(probability, fraud, amount, account, time, base_rate=0.1)
+    assert sum(b.payments for b in m.reliability) == len(fraud)
+    assert sum(b.frauds for b in m.reliability) == fraud.sum()
+    assert all(a.highest <= b.lowest for a, b in pairwise(m.reliability))
+    plain = sum(b.payments * abs(b.predicted - b.observed) for b in m.reliability) / len(fraud)
+    assert m.expected_calibration_error == pytest.approx(plain)
+    assert reliability_table(m).row_count == 20
+    assert json.loads(json.dumps(to_dict(m)))["prior_shift"]["observed"] == pytest.approx(fraud.mean())
+    assert evaluate(probability, fraud, amount, account, time).prior_shift is None
 
 
 def test_one_class_is_refused():

@@ -13,7 +13,8 @@ from gnn.artifact import Artifact
 from gnn.errors import ModelError
 from gnn.jobs import score_runs
 from gnn.replay import numbered, present_roles
-from gnn.train import TrainConfig, make_targets, train
+from gnn.targets import TrainConfig, make_targets
+from gnn.train import train
 from graph.backend import DAY_US, Window
 from graph.state import GraphState
 from tests.world import label_batch, payment_batch

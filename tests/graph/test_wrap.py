@@ -152,9 +152,9 @@ class Pair:
     ("seed", "window", "capacity"),
     [
         (0, Window(83, 90 * DAY_US), 97),  # the count is the limit
-        (1, Window(61, 12 * HOUR_US), 67),  # the age is, most of the time
+        (1, Window(61, 12 * HOUR_US, 3 * HOUR_US), 67),  # the age is, most of the time
         (2, Window(130, 5 * DAY_US), 131),  # one slot more than the window: a row leaves as it goes out of sight
-        (3, Window(211, 20 * DAY_US), 293),
+        (3, Window(211, 20 * DAY_US, 4 * DAY_US), 293),
     ],
 )
 def test_a_hundred_thousand_operations_equal_the_plain_reference(seed, window, capacity, tmp_path):

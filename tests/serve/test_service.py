@@ -7,6 +7,7 @@ import sys
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -65,14 +66,33 @@ def end(client: TestClient) -> int:
 def test_an_answer_has_all_its_parts(client):
     body = client.post("/v1/score", json=PAYMENT).json()
     assert set(body) == {
-        "transaction_id", "fraud_probability", "risk_score", "decision", "reasons", "ring", "model", "scored_by",
-        "degraded", "journal_offset", "timings",
+        "transaction_id", "fraud_probability", "risk_score", "decision", "baseline", "reasons", "ring", "model",
+        "scored_by", "degraded", "journal_offset", "timings",
     }  # fmt: skip
     assert body["scored_by"] == "cpu"
     assert not body["degraded"]
     assert 1 <= len(body["reasons"]) <= 5
     assert body["journal_offset"] == 0
     assert end(client) == 1
+
+
+def adds_up(body: dict[str, Any]) -> bool:
+    """Whether baseline and contributions are the log-odds of the probability, to rounding."""
+    odds = body["fraud_probability"] / (1 - body["fraud_probability"])
+    return abs(body["baseline"] + sum(r["contribution"] for r in body["reasons"]) - np.log(odds)) < 1e-4
+
+
+def test_reasons_add_up_to_the_log_odds_from_the_baseline(client):
+    baselines = set()
+    for i in range(12):
+        at = f"2026-01-02T{4 + i:02}:00:00Z"
+        payment = {**PAYMENT, "transaction_id": f"p{i}", "timestamp": at, "account_id": f"a{i % 3}", "amount": 9 * 2**i}
+        body = client.post("/v1/score", json=payment).json()
+        client.post("/v1/labels", json={"transaction_id": f"p{i}", "is_fraud": i % 4 == 0, "reported_at": at})
+        assert adds_up(body)
+        assert 1 <= len(body["reasons"]) <= 5
+        baselines.add(body["baseline"])
+    assert len(baselines) == 1
 
 
 def test_a_repeat_gets_the_same_answer_and_changed_content_a_409(client):
@@ -161,6 +181,7 @@ def test_cuda_then_cpu_then_rules_answer(artifact, tmp_path):
 
         def ask(i: int) -> tuple[str, bool]:
             body = client.post("/v1/score", json={**PAYMENT, "transaction_id": f"f{i}"}).json()
+            assert adds_up(body)
             return body["scored_by"], body["degraded"]
 
         assert ask(0) == ("cuda", False)

@@ -1,0 +1,252 @@
+"""Detection quality beside its rivals: benchmarks/results/quality_*.json and docs/quality.md.
+
+Example: python -m benchmarks.quality --only s_ffsd,world --seeds 5 --rivals
+
+A run that was interrupted goes on where it stopped; a whole run of all takes hours on two cores.
+"""
+
+import argparse
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+import numpy as np
+import torch
+from sklearn.metrics import average_precision_score, roc_auc_score
+
+from benchmarks.quality import amlsim, histories, prequential, tolokers
+from benchmarks.quality.contest import OURS, Contest, entrants, table
+from benchmarks.quality.kept import folder, kept
+from benchmarks.quality.page import rebuild
+from benchmarks.quality.summary import Table, figures_of, put
+from benchmarks.report import ROOT, Figure
+from gnn.audit import audit_files
+from gnn.card import make_card, markdown
+
+BOOK = datetime(2018, 8, 8, tzinfo=UTC)
+OTHER = datetime(2018, 7, 11, tzinfo=UTC)
+DELAYED = (
+    "Labels come seven days after the payment; cards known for fraud are left out of each test day, as in the book."
+)
+TREES = ("trees: columns", "trees: features", "trees: history")
+SAGE = "PyG SAGEConv"
+WORSE = 0.03  # by so much a ring kind's recall may fall behind
+
+
+def judged(contest: Contest, options: argparse.Namespace) -> Table:
+    """One contest, every entrant, every seed."""
+    return table(contest, entrants(contest, options.seeds, options.rivals))
+
+
+def handbook(options: argparse.Namespace) -> None:
+    found = judged(histories.handbook("handbook", BOOK), options)
+    goals = {"average_precision": 0.74, "roc_auc": 0.90, "card_precision_at_100": 0.31}
+    about = (
+        "The Fraud Detection Handbook's test week, 2018-08-08 to 08-14 (58,264 payments, 385 frauds), trained on all "
+        f"payments before 2018-08-01 with the labels known when the test begins. {DELAYED}"
+    )
+    put("handbook", about, figures_of(found, goals), {"": found})
+    card = make_card(
+        folder("handbook") / "model-0",
+        *histories.handbook_files(),
+        start=BOOK,
+        stop=BOOK + histories.WEEK,
+        protocol="handbook",
+        device="cpu",
+    )
+    (ROOT / "docs" / "model_card.md").write_text(markdown(card))
+
+
+def handbook_week(options: argparse.Namespace) -> None:
+    found = judged(histories.handbook("handbook_week", BOOK, days=7), options)
+    about = (
+        "The same test week, taught with the book's seven days only (2018-07-25 to 07-31; the last fifth chooses and "
+        f"calibrates); the history before them is context. {DELAYED}"
+    )
+    put("handbook_week", about, figures_of(found, {"average_precision": 0.68}), {"": found})
+
+
+def other_weeks(options: argparse.Namespace) -> None:
+    found = judged(histories.handbook("other_weeks", OTHER), options)
+    about = (
+        "Another test week of the Handbook, 2018-07-11 to 07-17, trained on all payments before 2018-07-04: that the "
+        f"figures do not hang on one week. {DELAYED}"
+    )
+    put("other_weeks", about, figures_of(found, {}), {"": found})
+
+
+def s_ffsd(options: argparse.Namespace) -> None:
+    goals = {
+        "no_labels": {"average_precision": 0.93, "roc_auc": 0.965},
+        "delayed": {},
+        "at_once": {"average_precision": 0.965},
+    }
+    tables, figures = {}, {}
+    for variant, wanted in goals.items():
+        tables[variant] = judged(histories.s_ffsd(variant), options)
+        figures |= figures_of(tables[variant], wanted, f"{variant}.")
+    about = (
+        "S-FFSD in order of time: trained on the labelled payments of the first 70 % of all rows, tested on the 8,837 "
+        "of the rest (2,683 frauds). `no_labels`: no payment's inputs hold a label. `delayed`: labels are known 10,080 "
+        "rows (seven days at a row a minute) after the payment. `at_once`: a label is known right behind its payment, "
+        "as published tables have it; no bank could."
+    )
+    put("s_ffsd", about, figures, tables)
+
+
+def world(options: argparse.Namespace) -> None:
+    found: Table = {}
+    for seed in range(options.seeds):
+        contest = histories.world(seed)
+        one = argparse.Namespace(seeds=1, rivals=options.rivals)
+        for name, measures in judged(contest, one).items():
+            for measure, values in measures.items():
+                found.setdefault(name, {}).setdefault(measure, []).extend(values)
+    figures = figures_of(found, {})
+    if all(name in found for name in TREES):
+        best = max(TREES, key=lambda name: float(np.mean(found[name]["average_precision"])))
+        rival, mine = found[best], found[OURS]
+        ap = [float(np.mean(of["average_precision"])) for of in (mine, rival)]
+        figures["best_tree_average_precision"] = Figure(ap[1], "1, meant to be 0.4 to 0.75", None)
+        figures["distance_closed"] = Figure((ap[0] - ap[1]) / (1 - ap[1]), "1", 0.40)
+        for measure in mine:
+            if measure.startswith("recall, ") and measure in rival:
+                gap = float(np.mean(mine[measure])) - float(np.mean(rival[measure]))
+                figures[f"{measure}, above {best}"] = Figure(gap, "1", -WORSE)
+    about = (
+        "The seeded payment world at the frozen difficulty `WorldConfig.hard`: trained on one world, tested on another "
+        "of which every account, merchant and device is new to the model; its first 30 days are context, judged by its "
+        "truth. Labels are late, some are missing, some are wrong. Recall is of each ring kind's frauds among the "
+        "1 % scored highest."
+    )
+    put("world", about, figures, {"": found})
+
+
+def static_tolokers(options: argparse.Namespace) -> None:
+    graph = tolokers.read()
+    found: Table = {}
+    for split in range(tolokers.SPLITS):
+        scores = dict(
+            kept("tolokers", f"ours-{split}", lambda split=split: ({OURS: tolokers.ours(graph, split)}, {}))[0]
+        )
+        if options.rivals:
+            scores |= kept("tolokers", f"trees-{split}", lambda split=split: (tolokers.trees(graph, split), {}))[0]
+            scores |= kept(
+                "tolokers", f"research-{split}", lambda split=split: ({SAGE: tolokers.research(graph, split)}, {})
+            )[0]
+        of = graph.test[split]
+        for name, score in scores.items():
+            found.setdefault(name, {}).setdefault("roc_auc", []).append(float(roc_auc_score(graph.y[of], score[of])))
+            ap = float(average_precision_score(graph.y[of], score[of]))
+            found[name].setdefault("average_precision", []).append(ap)
+    about = (
+        "Tolokers (Platonov et al., ICLR 2023), 11,758 workers, 21.8 % banned, the ten published 50/25/25 splits. A "
+        "static graph without time, merchants or devices: the model's attention layers alone, each worker reading its "
+        "neighbours through them. Published: GAT-sep 83.78, GT-sep and others below it."
+    )
+    put("tolokers", about, figures_of(found, {"roc_auc": 0.85}), {"": found})
+
+
+def static_amlsim(options: argparse.Namespace) -> None:
+    data = amlsim.read()
+    basic, read = amlsim.basic(data), amlsim.reading(data)
+    names = {OURS: read} | ({"trees: degree, amount, time": basic} if options.rivals else {})
+    found: Table = {}
+    for fold, (train, test) in enumerate(amlsim.folds(data, 0)):
+
+        def make(train=train, fold=fold):
+            return {name: amlsim.trees(x, data.fraud, train, fold) for name, x in names.items()}, {}
+
+        scores = dict(kept("amlsim", f"{'all' if options.rivals else 'ours'}-{fold}", make)[0])
+        if options.rivals:
+            scores |= kept(
+                "amlsim",
+                f"research-{fold}",
+                lambda train=train, fold=fold: ({SAGE: amlsim.research(data, train, fold)}, {}),
+            )[0]
+        for name, score in scores.items():
+            truth = data.fraud[test]
+            found.setdefault(name, {}).setdefault("average_precision", []).append(
+                float(average_precision_score(truth, score[test]))
+            )
+            found[name].setdefault("roc_auc", []).append(float(roc_auc_score(truth, score[test])))
+    about = (
+        "AMLSim, 20,000 accounts, 118,250 transfers, 954 accounts in fan-in schemes; five folds of accounts. The label "
+        "belongs to the account for all of its time, so this is static classification and not causal: transfers after "
+        "the scheme are known. No label enters an input. Ours: the point-in-time features of an account's transfers as "
+        "payer and as payee, pooled, and the accounts at their other ends, read by boosted trees; the attention "
+        "network takes no part in it."
+    )
+    put("amlsim", about, figures_of(found, {"average_precision": 0.85}), {"": found})
+
+
+def weekly(options: argparse.Namespace) -> None:
+    found = prequential.run(options.every or None, options.weeks)
+    prequential.draw(found)
+    figures = {
+        f"{name}, mean of {len(weeks)} weeks": Figure(float(np.mean(list(weeks.values()))), "1")
+        for name, weeks in found.items()
+    }
+    about = (
+        f"{options.weeks} weeks of the Handbook one after another from {prequential.FIRST.date()} on, each judged by "
+        f"models that know the labels reported before its first moment. The network is trained anew every "
+        f"{options.every or 'no'} weeks, trees every week or once. {DELAYED}"
+    )
+    tables = {"": {name: {week: [ap] for week, ap in weeks.items()} for name, weeks in found.items()}}
+    put("prequential", about, figures, tables, {"picture": prequential.PICTURE.name})
+
+
+def audits(options: argparse.Namespace) -> None:
+    tables, figures, leaks = {}, {}, {}
+    for name, (files, arguments) in histories.audited().items():
+        print(f"audit: {name} ...", flush=True)
+        found = audit_files(*files, **arguments)
+        tables[name] = {
+            case.name: {"average_precision": [case.average_precision], "roc_auc": [case.roc_auc]}
+            for case in (*found.splits, *found.planted)
+        }
+        leaks[name] = {case.name: list(case.leaks) for case in (*found.splits, *found.planted)}
+        strict = found.splits[-1].average_precision
+        figures[f"{name}, published above strict"] = Figure(found.splits[0].average_precision - strict, "AP")
+        figures[f"{name}, sound"] = Figure(float(found.sound), "1 is yes", 1.0)
+    about = (
+        "What label leakage is worth: `ringwatch audit` judges the same boosted trees under the split of published "
+        "tables (random test payments, labels known at once, entities counted over the whole history), a clean one "
+        "(later payments) and the strictly causal one (labels from their report on, features as of the payment). The "
+        "two planted leaks must be caught: their inputs change when the journal is cut behind the payment."
+    )
+    put("audit", about, figures, tables, {"leaks": leaks})
+
+
+BENCHES: dict[str, Callable[[argparse.Namespace], None]] = {
+    "audit": audits,
+    "amlsim": static_amlsim,
+    "s_ffsd": s_ffsd,
+    "world": world,
+    "tolokers": static_tolokers,
+    "handbook_week": handbook_week,
+    "handbook": handbook,
+    "other_weeks": other_weeks,
+    "prequential": weekly,
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", help=f"some of {', '.join(BENCHES)}, separated by commas")
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--rivals", action="store_true", help="train the rivals as well")
+    parser.add_argument("--weeks", type=int, default=prequential.WEEKS, help="of the prequential evaluation")
+    parser.add_argument("--every", type=int, default=4, help="weeks between trainings of its network; 0: none")
+    parser.add_argument("--threads", type=int, default=2, help="of PyTorch; 1 where others use the machine too")
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    names = options.only.split(",") if options.only else list(BENCHES)
+    if unknown := set(names) - set(BENCHES):
+        parser.error(f"no benchmark named {', '.join(sorted(unknown))}; there are {', '.join(BENCHES)}")
+    for name in names:
+        BENCHES[name](options)
+        rebuild()
+
+
+if __name__ == "__main__":
+    main()

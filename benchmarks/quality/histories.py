@@ -1,0 +1,170 @@
+"""The contests on payment histories: the Fraud Detection Handbook, S-FFSD and the seeded world."""
+
+import os
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from benchmarks.quality.contest import Contest, numbers
+from benchmarks.report import ROOT
+from data.datasets import handbook as read_handbook
+from data.datasets import s_ffsd as read_s_ffsd
+from data.datasets import s_ffsd_split
+from data.journal import Kind
+from data.schema import LABEL_SCHEMA, TIMESTAMP
+from data.sources import Run, merged
+from data.synthetic import WorldConfig, simulate
+from gnn.audit import at_once
+from gnn.jobs import Judged, selection, with_labels
+from gnn.targets import Targets, TrainConfig
+from graph.backend import DAY_US
+from graph.state import GraphState
+
+DATASETS = Path(os.environ.get("RINGWATCH_DATASETS", ROOT.parent / "shared" / "datasets"))
+FILES = ROOT / "var" / "quality" / "files"
+WEEK = timedelta(days=7)
+
+
+def handbook(name: str, test_start: datetime, days: int | None = None) -> Contest:
+    """A test week of the book, trained on what was known when it began.
+
+    Labels come seven days after the payment, so the payments that teach end seven days before the test week; those of
+    the week between are context. Cards known for fraud are left out of each test day, as in the book.
+
+    Args:
+        name: Of the benchmark.
+        test_start: First test day.
+        days: Teach with the last so many days of settled payments only; the history before them stays context.
+    """
+    paths = handbook_files()
+    stop = test_start + WEEK
+    runs = list(merged(*paths, stop=stop, chunk=1 << 16))
+    judged = with_labels(runs, paths[1])
+    rows = np.flatnonzero(selection(judged, test_start, stop, "handbook"))
+    config = TrainConfig(test=0, label_delay_days=7)
+    contest = _contest(name, list(merged(*paths, stop=test_start, chunk=1 << 16)), runs, judged, rows, config)
+    return replace(contest, cards=True, taught=None if days is None else _LastDays(days))
+
+
+def handbook_files() -> tuple[Path, Path]:
+    """Its payments and labels in our schema."""
+    return _written("handbook", lambda: read_handbook(DATASETS / "handbook" / "transactions_raw_to_08-31.parquet"))
+
+
+class _LastDays:
+    """Teaches with the last days of settled payments: the last fifth of them chooses and calibrates."""
+
+    def __init__(self, days: int) -> None:
+        self.days = days
+
+    def __call__(self, state: GraphState, targets: Targets) -> Targets:
+        time = state.store.column("time")
+        rows = np.concatenate([targets.train, targets.validation])
+        end = int(time[rows[-1]])
+        first = (end // DAY_US + 1 - self.days) * DAY_US  # whole days
+        rows = rows[time[rows] >= first]
+        cut = first + int(0.8 * (end - first))
+        return replace(targets, train=rows[time[rows] < cut], validation=rows[time[rows] >= cut])
+
+
+def s_ffsd(variant: str) -> Contest:
+    """S-FFSD, the labelled payments of the last 30 % of all rows as the test, trained on those before.
+
+    Args:
+        variant: `no_labels`: the network never sees a label, only the trainer does. `at_once`: every label is in the
+            graph right behind its payment, as the published tables have it. `delayed`: a label is in the graph, and at
+            the trainer's hand, seven days (10,080 rows) after its payment.
+    """
+    delay = {"no_labels": timedelta(0), "at_once": timedelta(0), "delayed": WEEK}[variant]
+    paths = _written(f"s_ffsd_{delay.days}", lambda: read_s_ffsd(DATASETS / "s_ffsd" / "S-FFSD.zip", delay))
+    whole = list(merged(*paths, chunk=1 << 16))
+    judged = with_labels(whole, paths[1])
+    time = judged.payments["timestamp"].cast(pa.int64()).to_numpy()
+    test = s_ffsd_split(time, judged.labelled)[1]
+    first = int(np.flatnonzero(test)[0])
+    rows, config = np.flatnonzero(test), TrainConfig(test=0, label_delay_days=delay.days)
+    if variant == "delayed":
+        stop = datetime.fromtimestamp(time[first] / 1e6, UTC)
+        return _contest("s_ffsd_delayed", list(merged(*paths, stop=stop)), whole, judged, rows, config)
+    early = Judged(judged.payments.slice(0, first), judged.fraud[:first], judged.labelled[:first])
+    if variant == "at_once":
+        return _contest("s_ffsd_at_once", list(at_once(early)), list(at_once(judged)), judged, rows, config)
+    blind = [(Kind.TRANSACTION, batch) for batch in judged.payments.to_batches()]
+    taught = [*((Kind.TRANSACTION, batch) for batch in early.payments.to_batches()), *_afterwards(early)]
+    return _contest("s_ffsd_no_labels", taught, blind, judged, rows, config)
+
+
+def _afterwards(judged: Judged) -> Iterator[Run]:
+    """All labels behind the last payment: known to the trainer, seen by no payment."""
+    known = np.flatnonzero(judged.labelled)
+    moment = judged.payments["timestamp"][-1].as_py()
+    ids = judged.payments["transaction_id"].combine_chunks().take(pa.array(known))
+    reported = pa.array([moment] * len(known), TIMESTAMP)
+    yield Kind.LABEL, pa.RecordBatch.from_arrays([ids, pa.array(judged.fraud[known]), reported], schema=LABEL_SCHEMA)
+
+
+def world(seed: int, context_days: int = 30) -> Contest:
+    """Train on one made world and test on another, whose entities nobody has seen; its first days are context."""
+    paths = [_world(seed), _world(100 + seed)]
+    end = WorldConfig.hard(seed).start + timedelta(days=90)  # labels that come after the last payment teach nothing
+    runs, later = (
+        list(merged(p / "transactions.parquet", p / "labels.parquet", stop=end, chunk=1 << 16)) for p in paths
+    )
+    truth = paths[1] / "truth.parquet"
+    judged = with_labels(later, paths[1] / "labels.parquet", truth)
+    time = judged.payments["timestamp"].cast(pa.int64()).to_numpy()
+    rows = np.flatnonzero(time >= time[0] // DAY_US * DAY_US + context_days * DAY_US)
+    contest = _contest(f"world_{seed}", runs, later, judged, rows, TrainConfig(test=0))
+    kind = np.array([k or "" for k in pq.read_table(truth, columns=["ring_kind"])["ring_kind"].to_pylist()], object)
+    return replace(contest, kind=kind[rows])
+
+
+def audited() -> dict[str, tuple[tuple[Path, Path], dict[str, Any]]]:
+    """Histories for the leakage audit, by name: files, and options of `gnn.audit.audit_files`."""
+    made = _world(0)
+    ffsd = _written("s_ffsd_7", lambda: read_s_ffsd(DATASETS / "s_ffsd" / "S-FFSD.zip", WEEK))
+    return {
+        "seeded world": ((made / "transactions.parquet", made / "labels.parquet"), {}),
+        "S-FFSD": (ffsd, {}),
+        "Handbook": (handbook_files(), {}),
+    }
+
+
+def _world(seed: int) -> Path:
+    folder = FILES / f"world_{seed}"
+    if not (folder / "members.parquet").exists():
+        simulate(WorldConfig.hard(seed)).write(folder)
+    return folder
+
+
+def _contest(
+    name: str, train: list[Run], test: list[Run], judged: Judged, rows: NDArray[np.int64], config: TrainConfig
+) -> Contest:
+    return Contest(
+        name=name,
+        train=train,
+        test=test,
+        rows=rows,
+        fraud=judged.fraud[rows],
+        account=numbers(judged.payments["account_id"])[rows],
+        time=judged.payments["timestamp"].cast(pa.int64()).to_numpy()[rows],
+        config=config,
+    )
+
+
+def _written(name: str, read: object) -> tuple[Path, Path]:
+    """A public data set in our schema, as files."""
+    folder = FILES / name
+    paths = folder / "transactions.parquet", folder / "labels.parquet"
+    if not paths[1].exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        for part, path in zip(read(), paths, strict=True):  # type: ignore[operator]
+            pq.write_table(part, path)
+    return paths

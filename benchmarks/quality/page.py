@@ -1,0 +1,77 @@
+"""docs/quality.md from benchmarks/results/quality_*.json."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from benchmarks.quality.contest import OURS
+from benchmarks.report import RESULTS, ROOT
+
+PAGE = ROOT / "docs" / "quality.md"
+ORDER = ("audit", "handbook", "handbook_week", "other_weeks", "prequential", "s_ffsd", "tolokers", "amlsim", "world")
+SHORT = {"average_precision": "AP", "roc_auc": "ROC AUC", "card_precision_at_100": "CP@100"}
+
+
+def rebuild(results: Path = RESULTS, page: Path = PAGE) -> None:
+    """Write the page."""
+    lines = [
+        "# Quality",
+        "",
+        "Made by `python -m benchmarks.quality` from benchmarks/results/quality_*.json. Every test payment comes later",
+        "than those that trained, and every label is used only from its report on, unless a variant says otherwise.",
+        "Rivals were trained on the same payments, labels and validation in the same run. Means over seeds; in",
+        "brackets half the width of the 95 % interval where there is more than one seed.",
+    ]
+    for name in ORDER:
+        path = results / f"quality_{name}.json"
+        if path.exists():
+            lines += _section(name, json.loads(path.read_text()))
+    page.write_text("\n".join(lines) + "\n")
+
+
+def _section(name: str, content: Mapping[str, Any]) -> list[str]:
+    made = content["machine"]
+    lines = ["", f"## {name}", "", content["about"], ""]
+    for variant, table in content["tables"].items():
+        if variant:
+            lines += [f"**{variant}**", ""]
+        lines += [*_table(table), ""]
+    goals = [(key, f) for key, f in content["figures"].items() if f["goal"] is not None]
+    if goals:
+        lines += ["| goal | reached | asked | met |", "|---|---|---|---|"]
+        for key, f in goals:
+            sign = ">=" if f["better"] == "higher" else "<="
+            lines.append(f"| {key} | {f['value']:.4f} | {sign} {f['goal']:g} | {'yes' if f['met'] else '**no**'} |")
+        lines.append("")
+    if picture := content["facts"].get("picture"):
+        lines += [f"![{name}]({picture})", ""]
+    lines.append(
+        f"{content['seeds']} seed{'s' if content['seeds'] != 1 else ''}; `{content['command']}` at commit "
+        f"{content['commit']}, {content['date'][:10]}, {made['cores']} cores of {made['cpu']}."
+    )
+    return lines
+
+
+def _table(table: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> list[str]:
+    measures = list(dict.fromkeys(measure for of in table.values() for measure in of))
+    lines = ["| | " + " | ".join(_short(m) for m in measures) + " |", "|---|" + "---:|" * len(measures)]
+    first = measures[0]
+    names = sorted(table, key=lambda n: (n != OURS, -table[n].get(first, {"mean": 0})["mean"]))
+    for name in names:
+        cells = [_cell(table[name].get(measure)) for measure in measures]
+        lines.append(f"| {f'**{name}**' if name == OURS else name} | " + " | ".join(cells) + " |")
+    return lines
+
+
+def _cell(value: Mapping[str, Any] | None) -> str:
+    if value is None:
+        return ""
+    half = f" ({(value['high'] - value['low']) / 2:.3f})" if "low" in value else ""
+    return f"{value['mean']:.4f}{half}"
+
+
+def _short(measure: str) -> str:
+    for long, short in SHORT.items():
+        measure = measure.replace(long, short)
+    return measure

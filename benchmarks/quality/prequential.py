@@ -1,0 +1,144 @@
+"""Prequential evaluation on the Handbook: week after week, each judged by models that know only what was known then.
+
+Trees on the model's point-in-time features are trained anew every week, and once and never again, to show what standing
+still costs; the network, which takes minutes, every few weeks. Features of a payment are the same whenever they are
+read, so one graph of the whole history serves all weeks; which labels teach is worked out at each week's first moment.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.metrics import average_precision_score
+from threadpoolctl import threadpool_limits
+
+from benchmarks.quality.contest import OURS, built
+from benchmarks.quality.histories import WEEK, handbook_files
+from benchmarks.quality.kept import Scores, kept
+from benchmarks.report import ROOT
+from data.sources import merged
+from gnn.audit import TREES
+from gnn.boosting import categories, drawn, fit_trees, rival_inputs
+from gnn.jobs import Judged, score_runs, selection, with_labels
+from gnn.targets import Targets, TrainConfig, make_targets
+from gnn.train import train
+from graph.state import GraphState
+
+FIRST, WEEKS = datetime(2018, 6, 6, tzinfo=UTC), 12
+ROLES = ("account", "merchant")
+CONFIG = TrainConfig(test=0, label_delay_days=7)
+PICTURE = ROOT / "docs" / "prequential.png"
+JUDGED = 20_000  # validation payments that choose the number of trees
+
+
+@dataclass(frozen=True)
+class Weeks:
+    """The history, and the payments of each test week.
+
+    Attributes:
+        state: The graph of all of it.
+        judged: All payments with their labels.
+        starts: First moment of each week.
+        rows: Judged rows of each week: cards known for fraud are left out, as in the book.
+    """
+
+    state: GraphState
+    judged: Judged
+    starts: tuple[datetime, ...]
+    rows: tuple[NDArray[np.int64], ...]
+
+
+def read(weeks: int = WEEKS) -> Weeks:
+    """The history up to the end of the last week."""
+    paths = handbook_files()
+    starts = tuple(FIRST + k * WEEK for k in range(weeks))
+    runs = list(merged(*paths, stop=starts[-1] + WEEK, chunk=1 << 16))
+    judged = with_labels(runs, paths[1])
+    rows = tuple(np.flatnonzero(selection(judged, start, start + WEEK, "handbook")) for start in starts)
+    return Weeks(built(runs, ROLES), judged, starts, rows)
+
+
+def targets_at(moment: datetime) -> Targets:
+    """Which payments teach at a moment, by the labels reported until then."""
+    return make_targets(built(list(merged(*handbook_files(), stop=moment, chunk=1 << 16)), ROLES), CONFIG)
+
+
+def trees(weeks: Weeks, trained: datetime, judged: Sequence[int]) -> tuple[Scores, dict[str, Any]]:
+    """Trees trained at a moment, and their scores of some weeks by number."""
+    targets = targets_at(trained)
+    rows, validation = drawn(targets, TREES), targets.validation
+    if len(validation) > JUDGED:
+        validation = np.sort(np.random.default_rng(0).choice(validation, JUDGED, replace=False))
+    x, known = (rival_inputs(weeks.state, r, "features", 0) for r in (rows, validation))
+    with threadpool_limits(1, "openmp"):
+        model, facts = fit_trees(
+            x, targets.fraud[rows] > 0, known, targets.fraud[validation] > 0, TREES, categories(ROLES, "features", 0)
+        )
+    scores = {str(w): model.decision_function(rival_inputs(weeks.state, weeks.rows[w], "features", 0)) for w in judged}
+    return scores, {**facts, "payments": len(targets.train)}
+
+
+def network(weeks: Weeks, trained: datetime, judged: Sequence[int]) -> tuple[Scores, dict[str, Any]]:
+    """The network trained at a moment, and its scores of some weeks by number."""
+    paths = handbook_files()
+    artifact = train(list(merged(*paths, stop=trained, chunk=1 << 16)), CONFIG)
+    end = weeks.starts[max(judged)] + WEEK
+    probability = score_runs(artifact, list(merged(*paths, stop=end, chunk=1 << 16)))
+    return {str(w): probability[weeks.rows[w]] for w in judged}, {}
+
+
+def run(every: int | None = 4, weeks: int = WEEKS) -> dict[str, dict[str, float]]:
+    """Average precision by entrant and week.
+
+    Args:
+        every: Weeks between two trainings of the network; None leaves the network out.
+        weeks: How many.
+    """
+    history = read(weeks)
+    found: dict[str, dict[str, float]] = {}
+
+    def enter(name: str, scores: Scores) -> None:
+        for key, score in scores.items():
+            w = int(key)
+            ap = average_precision_score(history.judged.fraud[history.rows[w]], score)
+            found.setdefault(name, {})[history.starts[w].date().isoformat()] = float(ap)
+
+    later = range(weeks)
+    if every is not None:
+        for first in range(0, weeks, every):
+            start, of = history.starts[first], range(first, min(weeks, first + every))
+            enter(
+                OURS,
+                kept("prequential", f"network-{start.date()}", lambda s=start, o=of: network(history, s, o))[0],
+            )
+    for w, start in enumerate(history.starts):
+        enter(
+            "trees: features, every week",
+            kept("prequential", f"trees-{start.date()}", lambda s=start, w=w: trees(history, s, [w]))[0],
+        )
+    first = history.starts[0]
+    enter("trees: features, once", kept("prequential", "trees-once", lambda: trees(history, first, later))[0])
+    return found
+
+
+def draw(found: dict[str, dict[str, float]]) -> None:
+    """The curve, as a picture beside the page."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(8, 3.6), layout="constrained")
+    for name, weeks in found.items():
+        days = [datetime.fromisoformat(day) + timedelta(days=3.5) for day in weeks]
+        axes.plot(days, list(weeks.values()), marker="o", linewidth=2.2 if name == OURS else 1.2, label=name)
+    axes.set_ylabel("average precision of the week")
+    axes.set_ylim(0, 1)
+    axes.grid(alpha=0.3)
+    axes.legend(loc="lower right", frameon=False)
+    PICTURE.parent.mkdir(exist_ok=True)
+    figure.savefig(PICTURE, dpi=110, metadata={"Software": None})
+    pyplot.close(figure)

@@ -1,0 +1,234 @@
+"""The quality benchmark: runs are kept, figures are what the scores say, splits are what the page claims."""
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from scipy import stats
+
+from benchmarks import report
+from benchmarks.quality import contest, histories, kept, page, prequential, summary, tolokers
+from benchmarks.quality.amlsim import DAY_US, Accounts, folds, pooled, reading, transfers
+from benchmarks.quality.contest import OURS, RESEARCH, Contest, entrants, measures, table
+from benchmarks.quality.tolokers import Graph, drawn, shuffled
+from data.journal import Kind
+from data.sources import Run
+from gnn.targets import Targets, TrainConfig
+from tests.data.test_datasets import dataset
+from tests.gnn.test_train import history
+
+
+def early_and_late() -> tuple[list[Run], list[Run], np.ndarray]:
+    """Sixty days of payments: the runs up to the 45th, all of them, and the truth of all."""
+    runs, fraud = history()
+    stop = next(i for i in range(len(runs)) if runs[i][0] is Kind.TRANSACTION and _time(runs[i])[0] > 45 * DAY_US)
+    return runs[:stop], runs, fraud
+
+
+def _time(run: Run) -> np.ndarray:
+    time = run[1]["timestamp"].cast("int64").to_numpy()
+    return time - _START
+
+
+_START = int(history()[0][0][1]["timestamp"].cast("int64").to_numpy()[0])
+
+
+@pytest.fixture
+def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Contest:
+    monkeypatch.setattr(kept, "ROOT", tmp_path)
+    train, runs, fraud = early_and_late()
+    payments = [batch for kind, batch in runs if kind is Kind.TRANSACTION]
+    time = np.concatenate([batch["timestamp"].cast("int64").to_numpy() for batch in payments])
+    rows = np.flatnonzero(time - _START > 46 * DAY_US)
+    return Contest(
+        name="small",
+        train=train,
+        test=runs,
+        rows=rows,
+        fraud=np.asarray(fraud, bool)[rows],
+        account=np.arange(len(rows)),
+        time=time[rows],
+        config=TrainConfig(epochs=1, test=0, negatives=5),
+        epochs=1,
+        shape={"width": 8, "heads": 2, "hidden": 16, "neighbours": 4},
+    )
+
+
+def test_every_entrant_scores_the_same_payments_and_runs_are_kept(
+    small: Contest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs = entrants(small, 1, rivals=True)
+    assert {OURS, RESEARCH, "rules", "logistic", "trees: columns", "trees: features", "trees: history"} == set(runs[0])
+    assert {len(score) for score in runs[0].values()} == {len(small.rows)}
+    found = table(small, runs)
+    # Fraud comes from three merchants: who reads a merchant's past finds it.
+    assert found["trees: columns"]["average_precision"][0] < found["trees: features"]["average_precision"][0]
+    assert found["trees: columns"]["average_precision"][0] < found[RESEARCH]["average_precision"][0]
+
+    def never(*_: object) -> None:
+        raise AssertionError("a kept run was made again")
+
+    for name in ("ours", "trees", "research"):
+        monkeypatch.setattr(contest, name, never)
+    again = entrants(small, 1, rivals=True)
+    for name, score in runs[0].items():
+        np.testing.assert_array_equal(again[0][name], score)
+
+
+def test_new_entities_are_those_whose_first_payment_it_is(small: Contest) -> None:
+    entity = small.graph.store.column("entity")
+    for role in ("account", "merchant"):
+        r = small.roles.index(role)
+        plain = [entity[row, r] >= 0 and not (entity[:row, r] == entity[row, r]).any() for row in small.rows[:300]]
+        np.testing.assert_array_equal(small.new(role)[:300], plain)
+    assert "average_precision" in measures(small, np.random.default_rng(0).random(len(small.rows)))
+
+
+def test_a_run_of_other_sources_is_another_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kept, "ROOT", tmp_path)
+    made = []
+
+    def make() -> tuple[dict[str, np.ndarray], dict[str, int]]:
+        made.append(1)
+        return {"a": np.arange(3.0)}, {"n": len(made)}
+
+    for source, number in (("x", 1), ("x", 1), ("y", 2), ("x", 1)):
+        monkeypatch.setattr(kept, "sources", lambda source=source: source)
+        scores, facts = kept.kept("bench", "run-0", make)
+        assert facts == {"n": number}
+        assert scores["a"].tolist() == [0, 1, 2]
+    monkeypatch.setattr(kept, "sources", lambda: "z")
+    with pytest.raises(ZeroDivisionError):
+        kept.kept("bench", "run-0", lambda: 1 / 0)  # type: ignore[arg-type, return-value]
+    assert not list((tmp_path / "var" / "quality" / "bench").glob("z/*"))
+
+
+def test_an_interval_is_students_and_one_seed_has_none() -> None:
+    values = [0.71, 0.74, 0.72, 0.75]
+    found = summary.interval(values)
+    low, high = stats.t.interval(0.95, 3, np.mean(values), stats.sem(values))
+    assert (found["low"], found["high"]) == (pytest.approx(low), pytest.approx(high))
+    assert "low" not in summary.interval([0.7])
+
+
+def test_the_page_tells_what_was_missed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(report, "RESULTS", tmp_path)
+    measured = {OURS: {"average_precision": [0.7, 0.72]}, "trees": {"average_precision": [0.65, 0.66]}}
+    figures = summary.figures_of(measured, {"average_precision": 0.74})
+    assert figures["average_precision"].peer == {"trees": pytest.approx(0.655)}
+    assert figures["average_precision"].met is False
+    summary.put("handbook", "What it is.", figures, {"": measured})
+    content = json.loads((tmp_path / "quality_handbook.json").read_text())
+    assert content["figures"]["average_precision"]["goal"] == 0.74
+    assert content["seeds"] == 2
+    assert {"machine", "command", "commit"} <= set(content)
+    page.rebuild(tmp_path, tmp_path / "quality.md")
+    text = (tmp_path / "quality.md").read_text()
+    assert "| average_precision | 0.7100 | >= 0.74 | **no** |" in text
+    assert text.index("**ringwatch**") < text.index("| trees |")
+
+
+def test_only_the_last_days_teach() -> None:
+    first = int(datetime(2018, 7, 1, tzinfo=UTC).timestamp()) * 1_000_000
+    time = first + np.arange(0, 31 * DAY_US, DAY_US // 10)
+
+    class State:
+        class store:
+            @staticmethod
+            def column(_: str) -> np.ndarray:
+                return time
+
+    rows = np.arange(len(time))
+    whole = Targets(rows[:200], rows[200:], rows[:0], np.zeros(len(time), np.float32), 7 * DAY_US)
+    found = histories._LastDays(7)(State(), whole)  # type: ignore[arg-type]
+    taught = np.concatenate([found.train, found.validation])
+    assert time[taught[0]] == first + 24 * DAY_US  # 2018-07-25
+    assert len(taught) == 70
+    assert found.train[-1] < found.validation[0]
+
+
+def test_s_ffsd_is_split_as_measured_and_without_labels_none_is_seen() -> None:
+    dataset("s_ffsd/S-FFSD.zip")
+    found = histories.s_ffsd("no_labels")
+    assert (len(found.rows), int(found.fraud.sum())) == (8_837, 2_683)
+    assert found.graph.store.label_count == 0
+    taught = next(batch for kind, batch in found.train if kind is Kind.LABEL)
+    assert len(taught) == 20_806
+    assert [kind for kind, _ in found.train].index(Kind.LABEL) == len(found.train) - 1
+
+
+def test_pooled_equals_a_plain_reference() -> None:
+    rng = np.random.default_rng(0)
+    index, x = rng.integers(0, 9, 60), rng.normal(size=(60, 3))
+    found = pooled(index, x, 10)
+    for account in range(9):
+        rows = x[index == account]
+        plain = np.concatenate([rows.mean(0), rows.max(0), rows.std(0), rows[-1], [np.log1p(len(rows))]])
+        np.testing.assert_allclose(found[account], plain, rtol=1e-5, atol=1e-5)
+    assert np.isnan(found[9, :-1]).all()
+
+
+def test_accounts_read_their_transfers_and_those_at_the_other_end() -> None:
+    rng = np.random.default_rng(1)
+    data = Accounts(
+        rng.random(40) < 0.2, *rng.integers(0, 40, (2, 300)), rng.random(300) * 100, np.sort(rng.integers(1, 20, 300))
+    )
+    batch = transfers(data)
+    assert (np.diff(batch["timestamp"].cast("int64").to_numpy()) > 0).all()
+    read = reading(data)
+    assert len(read) == 40
+    np.testing.assert_array_equal(read, reading(data._replace(fraud=~data.fraud)))  # no label enters
+    judged = np.concatenate([test for _, test in folds(data, 0)])
+    assert sorted(judged) == list(range(40))
+
+
+def test_a_worker_reads_its_own_neighbours_each_once() -> None:
+    near = [[1, 2, 3], [0], [0, 3], [0, 2]]
+    first = np.cumsum([0, *map(len, near)])
+    none = np.zeros((1, 4), bool)
+    graph = Graph(np.zeros((4, 2), np.float32), np.zeros(4, bool), first, np.concatenate(near), none, none, none)
+    rng = np.random.default_rng(0)
+    mixed = shuffled(graph, rng)
+    for most in (1, 2, 5):
+        found = drawn(mixed, np.arange(4), most, rng).numpy()
+        assert found.shape == (4, most)
+        for worker in range(4):
+            kept_ones = found[worker][found[worker] >= 0].tolist()
+            assert len(set(kept_ones)) == len(kept_ones) == min(most, len(near[worker]))
+            assert set(kept_ones) <= set(near[worker])
+    assert (tolokers.SPLITS, tolokers.NETS) == (10, 3)
+
+
+def test_the_weekly_curve_is_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(prequential, "PICTURE", tmp_path / "weeks.png")
+    prequential.draw({OURS: {"2018-06-06": 0.6, "2018-06-13": 0.7}, "trees": {"2018-06-06": 0.5, "2018-06-13": 0.6}})
+    assert (tmp_path / "weeks.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_each_week_knows_only_labels_reported_before_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    runs, _ = history()
+    files = tmp_path / "transactions.parquet", tmp_path / "labels.parquet"
+    for kind, path in zip((Kind.TRANSACTION, Kind.LABEL), files, strict=True):
+        pq.write_table(pa.Table.from_batches([batch for k, batch in runs if k is kind]), path)
+    monkeypatch.setattr(kept, "ROOT", tmp_path)
+    monkeypatch.setattr(prequential, "handbook_files", lambda: files)
+    monkeypatch.setattr(prequential, "FIRST", datetime(2026, 2, 10, tzinfo=UTC))
+    labels = pq.read_table(files[1])
+    for moment in (prequential.FIRST, prequential.FIRST + histories.WEEK):
+        targets = prequential.targets_at(moment)
+        taught = np.concatenate([targets.train, targets.validation])
+        known = sum(reported < moment for reported in labels["reported_at"].to_pylist())
+        assert 0 < targets.fraud.sum() <= known < len(labels)
+        assert len(targets.test) == 0
+        payments = pq.read_table(files[0])["timestamp"].to_pylist()
+        assert payments[taught[-1]] <= moment - histories.WEEK
+    found = prequential.run(every=None, weeks=2)
+    assert set(found) == {"trees: features, every week", "trees: features, once"}
+    for weeks in found.values():
+        assert list(weeks) == ["2026-02-10", "2026-02-17"]
+    # The first week's trees are the same in both.
+    assert len({weeks["2026-02-10"] for weeks in found.values()}) == 1
