@@ -145,7 +145,8 @@ class DeviceNet:
                     self._start("encode", len(rows), self.net(0, graph=frame, **part))
                 else:
                     near = self.store.neighbours(rows, c.neighbours)
-                    frame = self.store.reading(rows, near=near, edge=self.store.edges(rows, near), depth=c.neighbours)
+                    edge = self.store.edges(rows, near)
+                    frame = self.store.reading(rows, near=near, edge=edge, depth=c.neighbours)
                     self.attend(self.net(layer, graph=frame, **part), len(rows))
         return to_host(logit)
 
