@@ -153,7 +153,8 @@ class DeviceNet:
                     self._start("encode", len(rows), self.net(0, graph=frame, **part))
                 else:
                     near = self.store.neighbours(rows, c.neighbours)
-                    frame = self.store.reading(rows, near=near, edge=self.store.edges(rows, near), depth=c.neighbours)
+                    edge = self.store.edges(rows, near)
+                    frame = self.store.reading(rows, near=near, edge=edge, depth=c.neighbours)
                     self.attend(self.net(layer, graph=frame, **part), len(rows))
         for at in range(0, n if len(self._trees["tree_root"]) else 0, BULK):
             # Features are not kept for so many rows: the head has them computed once more.

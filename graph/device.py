@@ -342,7 +342,8 @@ class DeviceStore:
             FRAME,
             {**self.members(), "readers": readers, "readers_n": len(rows), "control": control, **results},
         )
-        self._last = (readers, control, frame)  # must outlive the kernel where memory is not in the stream's order
+        # A frame holds addresses alone: what they lead to must outlive the kernels that it is given to.
+        self._last = (readers, control, frame, results)
         return frame
 
 

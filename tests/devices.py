@@ -12,10 +12,10 @@ DEVICES = [pytest.param("g++"), pytest.param("gpu", marks=pytest.mark.cuda)]
 
 def opened(kind: str) -> Device:
     """A device, or a skipped test that says what is missing."""
-    if kind == "g++":
+    if kind != "gpu":
         if GXX is None:
             pytest.skip("no g++ here to compile the CUDA sources for the CPU")
-        return HostDevice()
+        return HostDevice(backwards=kind == "g++ backwards")
     try:
         return CudaDevice()
     except GraphError as error:

@@ -44,7 +44,8 @@ class HostDevice:
     name = "cuda"
     xp = np
 
-    def __init__(self) -> None:
+    def __init__(self, backwards: bool = False) -> None:
+        self._backwards = backwards  # blocks and threads run from the last to the first
         self.launched: list[str] = []
         self.fails: Callable[[str], None] = lambda name: None  # called before each launch and copy: may raise
 
@@ -55,14 +56,14 @@ class HostDevice:
             ctypes.c_void_p,
             ctypes.c_uint,
             ctypes.c_uint,
-            ctypes.c_size_t,
+            ctypes.c_int,
         ]
 
         def launch(name: str, blocks: int, threads: int, structure: Any) -> None:
             self.fails(name)
             self.launched.append(name)
             kernel = ctypes.cast(getattr(library, name), ctypes.c_void_p)
-            library.shim_launch(kernel, structure.ctypes.data, blocks, threads, 0)
+            library.shim_launch(kernel, structure.ctypes.data, blocks, threads, self._backwards)
 
         return launch
 

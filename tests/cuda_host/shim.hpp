@@ -16,7 +16,6 @@
 #define __restrict__
 #define __launch_bounds__(...)
 #define __shared__ static
-#define DYNAMIC_SHARED(name) unsigned char* name = shim::shared.data()
 
 struct dim3 {
     unsigned x, y, z;
@@ -48,7 +47,6 @@ template <class T> T __ldg(const T* at) { return *at; }
 namespace shim {
 using Kernel = void (*)(const void*);
 constexpr size_t STACK = 1 << 17;
-static std::vector<unsigned char> shared;
 
 struct Fiber {  // made once: making one asks the kernel of the system, going on with one does not
     ucontext_t first;
@@ -87,28 +85,31 @@ static void run(unsigned thread) {
     running = nullptr;
 }
 
+static bool backwards;  // blocks and threads from the last to the first: what depends on their order shows
+
 static void block(unsigned threads) {
     while (fibers.size() < threads) fibers.push_back(new Fiber);
+    auto turn = [&](unsigned i) { return backwards ? threads - 1 - i : i; };
     // A kernel whose first thread meets no barrier has none: its threads are plain calls.
-    fibers[0]->done = false;
-    run(0);
-    if (fibers[0]->done) {
-        for (unsigned t = 1; t < threads; t++) {
-            threadIdx.x = t;
+    fibers[turn(0)]->done = false;
+    run(turn(0));
+    if (fibers[turn(0)]->done) {
+        for (unsigned i = 1; i < threads; i++) {
+            threadIdx.x = turn(i);
             kernel(argument);
         }
         return;
     }
-    for (unsigned t = 1; t < threads; t++) {
-        fibers[t]->done = false;
-        run(t);
+    for (unsigned i = 1; i < threads; i++) {
+        fibers[turn(i)]->done = false;
+        run(turn(i));
     }
     for (bool left = true; left;) {
         left = false;
-        for (unsigned t = 0; t < threads; t++)
-            if (!fibers[t]->done) {
-                run(t);
-                left = left || !fibers[t]->done;
+        for (unsigned i = 0; i < threads; i++)
+            if (!fibers[turn(i)]->done) {
+                run(turn(i));
+                left = left || !fibers[turn(i)]->done;
             }
     }
 }
@@ -123,14 +124,14 @@ static void __syncthreads() {
     if (_setjmp(here->at) == 0) _longjmp(shim::scheduler, 1);
 }
 
-extern "C" void shim_launch(shim::Kernel kernel, const void* argument, unsigned blocks, unsigned threads, size_t shared) {
+extern "C" void shim_launch(shim::Kernel kernel, const void* argument, unsigned blocks, unsigned threads, int backwards) {
     shim::kernel = kernel;
     shim::argument = argument;
-    if (shim::shared.size() < shared) shim::shared.resize(shared);
+    shim::backwards = backwards;
     gridDim = {blocks, 1, 1};
     blockDim = {threads, 1, 1};
     for (unsigned b = 0; b < blocks; b++) {
-        blockIdx = {b, 0, 0};
+        blockIdx = {backwards ? blocks - 1 - b : b, 0, 0};
         shim::block(threads);
     }
 }

@@ -131,3 +131,12 @@ def test_a_whole_history_layer_by_layer(scored):
     within = 1e-5 if artifact.config.cache == "float32" else 0.05
     np.testing.assert_allclose(logit, scorer.logits(np.arange(N)), atol=within)
     np.testing.assert_array_equal(to_host(other.cache), to_host(net.cache))
+
+
+def test_the_order_of_threads_and_blocks_does_not_matter(scored):
+    artifact, scorer, net, _, _ = scored
+    store = scorer.state.store
+    twin = DeviceStore(opened("g++ backwards"), store.roles, store.role_type, 1 << 12, store.window)
+    twin.adopt(store)
+    other = DeviceNet(twin, artifact.net)
+    np.testing.assert_array_equal(other.bulk(N - 200, N), DeviceNet(net.store, artifact.net).bulk(N - 200, N))

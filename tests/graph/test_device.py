@@ -26,7 +26,7 @@ from tests.world import label_batch, payment_batch
 ROLES = ("account", "merchant", "device", "card", "payee")
 
 
-@pytest.fixture(scope="module", params=DEVICES)
+@pytest.fixture(scope="module", params=[*DEVICES, "g++ backwards"])
 def host(request) -> Device:
     return opened(request.param)
 
