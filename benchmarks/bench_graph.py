@@ -25,12 +25,13 @@ from gnn.artifact import untrained
 from gnn.kernels import ask_ahead
 from gnn.replay import numbered
 from gnn.scorer import Scorer
+from graph.backend import DAY_US, STEP, Batch, Window
 from graph.ids import USED
 from graph.memory import reserve
 from graph.sampler import neighbours, walk
 from graph.snapshot import restore, save
 from graph.state import GraphState
-from graph.store import DAY_US, STEP, Batch, GraphStore, Window
+from graph.store import GraphStore
 
 ROLES = ("account", "merchant", "device")
 K = 16

@@ -15,9 +15,10 @@ from matplotlib.figure import Figure as Plot
 
 from benchmarks.bench_graph import ROLES, K, read_rows
 from benchmarks.report import ROOT, Figure, show, write
+from graph.backend import DAY_US, STEP, Batch, Window
 from graph.capacity import Deployment, estimate
 from graph.sampler import walk
-from graph.store import DAY_US, STEP, Batch, GraphStore, Window
+from graph.store import GraphStore
 
 matplotlib.use("Agg")
 PICTURE = ROOT / "docs" / "graph_scale.png"

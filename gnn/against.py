@@ -20,7 +20,7 @@ from gnn.evaluate import Metrics, to_dict
 from gnn.jobs import check_protocol, judge, selection, with_labels
 from gnn.replay import numbered, open_model, score_events
 from gnn.scorer import choose_device
-from gnn.train import Targets, TrainConfig, make_targets
+from gnn.targets import Targets, TrainConfig, make_targets
 from graph.state import GraphState
 
 OURS = "ringwatch"

@@ -16,9 +16,11 @@ from data.schema import LABEL_SCHEMA, TRANSACTION_SCHEMA
 from gnn.calibrate import PlattScaling
 from gnn.errors import ModelError
 from gnn.model import ModelConfig, RingwatchNet
+from gnn.trees import read_trees
 from graph.features import feature_names
 
-FORMAT = 1
+FORMAT = 2
+HEAD = "head."
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,9 @@ class Artifact:
 
     @property
     def _bytes(self) -> bytes:
-        return safetensors_torch.save({name: tensor.contiguous() for name, tensor in self.net.state_dict().items()})
+        tensors = {name: tensor.contiguous() for name, tensor in self.net.state_dict().items()}
+        head = {f"{HEAD}{name}": torch.from_numpy(array.copy()) for name, array in self.net.trees._asdict().items()}
+        return safetensors_torch.save(tensors | head)
 
     @cached_property
     def sha256(self) -> str:
@@ -109,7 +113,11 @@ def load(folder: Path | str) -> Artifact:
         if manifest["features"] != list(feature_names(config.roles)):
             raise ModelError(f"{folder}: trained on other features than this version of Ringwatch computes")
         net = RingwatchNet(config)
-        net.load_state_dict(safetensors_torch.load(blob))
+        tensors = safetensors_torch.load(blob)
+        net.trees = read_trees(
+            {n.removeprefix(HEAD): tensors.pop(n).numpy() for n in list(tensors) if n.startswith(HEAD)}, config.inputs
+        )
+        net.load_state_dict(tensors)
         calibration = PlattScaling(**manifest["calibration"])
     except (KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
         raise ModelError(f"{folder}: manifest.json and weights.safetensors do not fit: {error}") from error

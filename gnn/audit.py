@@ -35,7 +35,7 @@ from gnn.errors import ModelError
 from gnn.jobs import Judged, selection, with_labels
 from gnn.leaks import CAUSAL, PLANTED, WHOLE_HISTORY, Inputs, LabelTimes, build, choose_probes, leaking
 from gnn.replay import present_roles
-from gnn.train import Targets, TrainConfig, make_targets
+from gnn.targets import Targets, TrainConfig, make_targets
 from graph.state import GraphState
 
 Report = Callable[[str, float], None]

@@ -12,7 +12,7 @@ own columns alone (Handbook, validation AP .2369 against .2365, one run).
 
 import copy
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, Protocol
 
 import numpy as np
@@ -24,13 +24,20 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from gnn.calibrate import PlattScaling
-from gnn.train import Targets
-from graph.features import feature_names, features
-from graph.sampler import EDGE_FEATURES, edges, neighbours
+from gnn.targets import Targets
+from graph.features import feature_names
+from graph.sampler import EDGE_FEATURES
 from graph.state import GraphState
 
 INPUTS: Final = ("columns", "features", "history")
-TIES: Final = ("age", "labelled", "fraud", "amount_gap", "shared_roles")  # the other ties only restate the age
+TIES: Final = (
+    "age",
+    "labelled",
+    "fraud",
+    "settled",
+    "amount_gap",
+    "shared_roles",
+)  # others restate the age
 JUDGED: Final = 60_000  # validation payments that a choice rests on, as many as the network's
 BLOCK: Final = 1 << 16  # rows whose inputs are made at once
 
@@ -43,11 +50,15 @@ class Setting:
         leaves: Of a tree, at most.
         rows: Payments in a leaf, at least: fewer, and trees collapse under imbalance.
         burn_in: Share of the training payments left out at their beginning, where entities have no history yet.
+        l2: Penalty on the values of leaves.
+        inputs: Share of the inputs that a cut may choose from.
     """
 
     leaves: int = 31
     rows: int = 200
     burn_in: float = 0.0
+    l2: float = 0.0
+    inputs: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -73,6 +84,10 @@ class BoostingConfig:
     negatives: int = 25
     neighbours: int = 16
     seed: int = 0
+
+    def seeded(self, seed: int) -> "BoostingConfig":
+        """The same with another seed."""
+        return replace(self, seed=seed)
 
 
 class Classifier(Protocol):
@@ -134,14 +149,14 @@ def rival_inputs(state: GraphState, rows: NDArray[np.int64], inputs: str, k: int
     Returns:
         float32 [n, C] in the order of `input_names`; NaN for a past payment that is not there.
     """
-    view, roles = state.store.view, state.store.roles
-    x = features(view, roles, rows)
+    store = state.store
+    x = store.features(rows)
     if inputs == "columns":
-        x = x[:, [i for i, name in enumerate(feature_names(roles)) if name.startswith("payment.")]]
-    parts = [x, state.store.column("category", rows).astype(np.float32)]
+        x = x[:, [i for i, name in enumerate(feature_names(store.roles)) if name.startswith("payment.")]]
+    parts = [x, store.column("category", rows).astype(np.float32)]
     if inputs == "history":
-        near = neighbours(view, rows, k)
-        ties = edges(view, rows, near)[..., [EDGE_FEATURES.index(tie) for tie in TIES]]
+        near = store.neighbours(rows, k)
+        ties = store.edges(rows, near)[..., [EDGE_FEATURES.index(tie) for tie in TIES]]
         ties[near < 0] = np.nan
         parts.append(ties.reshape(len(rows), -1))
     return np.concatenate(parts, 1)
@@ -157,7 +172,7 @@ def fit_rivals(
 
     Args:
         state: The graph; events after the training may already be in it, for rows read their own past only.
-        targets: From `gnn.train.make_targets` at the moment the network was trained.
+        targets: From `gnn.targets.make_targets` at the moment the network was trained.
         config: How to train.
         report: Called with progress.
 
@@ -253,6 +268,8 @@ def _trees(
         learning_rate=config.rate,
         max_leaf_nodes=setting.leaves,
         min_samples_leaf=setting.rows,
+        l2_regularization=setting.l2,
+        max_features=setting.inputs,
         max_iter=0,
         early_stopping=False,
         warm_start=True,

@@ -3,8 +3,9 @@
 A row's keys and values in a layer depend on its own past only, so they never go stale, and one that is missing can be
 computed as long as the buffer holds that past, with the same result. Rows are filled as they are scored; for a model
 that joins a running graph, the others follow newest first (`gnn.scorer.Scorer.fill`). What its first payments read goes
-back a window for each layer and one for the features: a buffer that has lapped and holds less gives a late model scores
-that see a little less than they should, until it has scored a window of payments for each layer itself.
+back a window for each layer and one for the features (`gnn.replay.late_capacity`, the service's default). A buffer that
+has lapped and holds less gives a late model scores that see a little less than they should, until it has scored as many
+windows of payments itself as it has layers.
 """
 
 import numpy as np
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 
 from gnn.errors import ModelError
 from gnn.model import LARGEST, ModelConfig
+from graph.backend import Store
 from graph.memory import reserve
 
 KeysValues = NDArray[np.float32] | NDArray[np.int8]
@@ -23,11 +25,12 @@ class KeyValueCache:
     Args:
         config: Shape of the network.
         scale: Size of a step for each layer and channel, float32 [L, 2D]; ones for float32.
-        capacity: Slots of the graph's buffer.
+        store: The graph: its slots.
     """
 
-    def __init__(self, config: ModelConfig, scale: NDArray[np.float32], capacity: int) -> None:
-        self.capacity, self.layers, self.scale = capacity, config.layers, scale
+    def __init__(self, config: ModelConfig, scale: NDArray[np.float32], store: Store) -> None:
+        self.layers, self.scale, self._slots = config.layers, scale, store.slots
+        capacity = store.capacity
         self.data: KeysValues = reserve((config.layers, capacity, 2 * config.width), config.cache)
         self.depth: NDArray[np.uint8] = reserve(capacity, np.uint8)  # layers written of the row in each slot
         self.upto = 0  # rows from here on are not in `depth`: what stands there belongs to the rows they overwrote
@@ -49,14 +52,14 @@ class KeyValueCache:
 
     def put(self, layer: int, rows: NDArray[np.int64], values: NDArray[np.float32]) -> None:
         """Write a layer of rows whose layers below are written, float32 [B, 2D]."""
-        slots = rows % self.capacity
+        slots = self._slots(rows)
         self.data[layer, slots] = values if self.data.dtype == np.float32 else quantised(values, self.scale[layer])
         self.depth[slots] = np.maximum(self.depth[slots], layer + 1)
 
     def begin(self, first: int, last: int) -> None:
         """New rows [first, last) are about to be written; those between `upto` and `first` were left out."""
         if first >= self.upto:
-            self.depth[np.arange(self.upto, last)[-self.capacity :] % self.capacity] = 0
+            self.depth[self._slots(np.arange(max(self.upto, last - len(self.depth)), last))] = 0
             if first > self.upto:
                 self.complete_from = first
             self.upto = last
@@ -70,7 +73,7 @@ class KeyValueCache:
             return np.empty(0, np.int64)
         wanted = np.unique(rows[rows >= 0]) if oldest < 0 else np.unique(rows)
         wanted = wanted[wanted < self.complete_from]
-        return wanted[self.depth[wanted % self.capacity] <= layer]
+        return wanted[self.depth[self._slots(wanted)] <= layer]
 
 
 def quantised(values: NDArray[np.float32], scale: NDArray[np.float32]) -> NDArray[np.int8]:

@@ -50,11 +50,12 @@ def reasons(
     Returns:
         For each row its weightiest reasons, at most five, the weightiest first.
     """
-    roles = state.store.roles
-    names, codes = _vocabulary(roles)
+    store = state.store
+    names, codes = _vocabulary(store.roles)
+    times, amounts, rings = store.raw_time(rows), store.column("amount", rows), store.column("ring", rows)
     found = []
-    for b, row in enumerate(rows):
-        words = _Words(state, int(row), x[b], names)
+    for b in range(len(rows)):
+        words = _Words(store.roles, int(times[b]), int(amounts[b]), rings[b, :3].tolist(), x[b], names)
         order = sorted(range(len(codes)), key=lambda g: (-abs(contribution[b, g]), g))[:MOST]
         found.append(
             [
@@ -75,10 +76,16 @@ def _vocabulary(roles: tuple[str, ...]) -> tuple[dict[str, int], list[str]]:
 class _Words:
     """Speaks about one payment."""
 
-    def __init__(self, state: GraphState, row: int, x: NDArray[np.float32], names: dict[str, int]) -> None:
-        self._roles = state.store.roles
-        self._raw_time = int(state.store.raw_time(np.array([row]))[0])
-        self._row = state.store.row_data[row % state.store.capacity]
+    def __init__(
+        self,
+        roles: tuple[str, ...],
+        raw_time: int,
+        amount: int,
+        ring: list[int],
+        x: NDArray[np.float32],
+        names: dict[str, int],
+    ) -> None:
+        self._roles, self._raw_time, self._paid, self._size = roles, raw_time, amount, ring
         self._x, self._names = x, names
 
     def say(self, group: int) -> str:
@@ -92,7 +99,7 @@ class _Words:
         return 0.0 if at is None else math.expm1(float(self._x[at]))
 
     def _amount(self) -> str:
-        amount = f"amount {self._row['amount'] / 100:,.2f}"
+        amount = f"amount {self._paid / 100:,.2f}"
         if self._value("account.count.30d") < 0.5:
             return f"{amount}, the account's first payment in 30 days"
         ratio = math.exp(float(self._x[self._names["account.amount_ratio"]]))
@@ -110,13 +117,14 @@ class _Words:
         for name in self._roles:
             frauds, labelled = self._value(f"{name}.fraud.30d"), self._value(f"{name}.labelled.30d")
             if frauds >= 0.5:
-                said.append(f"{_count(frauds, 'payment')} of this {name} confirmed fraud in 30 days")
+                known = f"{_count(frauds, 'payment')} of this {name} confirmed fraud in 30 days"
+                said.append(f"{known}, the newest made {_span(self._value(f'{name}.fraud_newest'))} ago")
             elif labelled >= 0.5:
                 said.append(f"none of {_count(labelled, 'reported payment')} of this {name} was fraud in 30 days")
         return "; ".join(said) or "no earlier payment of its account, merchant or other entities is known as fraud"
 
     def _ring(self) -> str:
-        accounts, shared, frauds = (float(v) for v in self._row["ring"][:3])
+        accounts, shared, frauds = self._size
         if accounts < 2:
             return "the account is tied to no other through a rare shared entity"
         known = f", {_count(frauds, 'known fraud')} among them" if frauds >= 0.5 else ""

@@ -22,7 +22,8 @@ from gnn.errors import ModelError
 from gnn.evaluate import Metrics, evaluate
 from gnn.replay import numbered, open_model, score_events
 from gnn.scorer import choose_device
-from gnn.train import TrainConfig, train
+from gnn.targets import TrainConfig
+from gnn.train import train
 
 Report = Callable[[str, float], None]
 PROTOCOLS = ("plain", "handbook")

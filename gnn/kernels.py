@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from data.jit import jit, prefetch
 from gnn.groups import CONTEXT, LABELS, OWN_GROUPS
 from gnn.model import EDGE_SCALE, Weights
+from gnn.trees import Trees, boosted
+from graph.rows import View
 from graph.sampler import edge, walk
-from graph.store import View
 
 ROLE_GROUPS = len(OWN_GROUPS)
 
@@ -25,6 +26,7 @@ class Plan(NamedTuple):
     pairs: NDArray[np.int32]  # [R, R - 1] from graph.features.counterparts
     groups: NDArray[np.int32]  # [F] from gnn.groups.feature_groups
     heads: int
+    trees: Trees
 
 
 class Work(NamedTuple):
@@ -113,8 +115,7 @@ def _attend(
         while n < k and near[r, n] >= 0:
             tie[n] = edges[r, n]
             if no_labels:
-                tie[n, 1] = 0
-                tie[n, 2] = 0
+                tie[n, 1:4] = 0
             _dense(tie[n], w.bias_w1[layer, r], w.bias_b1[layer, r], hidden)
             _relu(hidden)
             slot = near[r, n] % slots
@@ -214,6 +215,13 @@ def attend(w: Weights, plan: Plan, layer: int, kv: NDArray[Any], work: Work) -> 
 
 
 @jit()
+def finish(w: Weights, plan: Plan, work: Work) -> None:
+    """The head: from the network's log-odds of rows to those of the model."""
+    for b in range(work.logit.shape[0]):
+        work.logit[b] = boosted(plan.trees, work.x[b], w.mean, plan.groups, 0, work.logit[b])
+
+
+@jit()
 def without(
     view: View,
     w: Weights,
@@ -232,4 +240,4 @@ def without(
             logit = np.float32(0)
             for layer in range(cache.shape[0]):
                 logit += _attend(w, plan, layer, cache[layer], work.near[b], work.edge[b], masks[g], h)
-            out[b, g] = logit
+            out[b, g] = boosted(plan.trees, work.x[b], w.mean, plan.groups, masks[g], float(logit))

@@ -15,9 +15,9 @@ from data.journal import Kind
 from data.sources import Run
 from gnn.boosting import input_names, rival_inputs
 from gnn.replay import capacity_for, numbered
-from graph.sampler import EDGE_FEATURES, edges, neighbours
+from graph.backend import DAY_US, Window
+from graph.sampler import EDGE_FEATURES
 from graph.state import GraphState
-from graph.store import Window
 
 
 @dataclass(frozen=True)
@@ -63,10 +63,7 @@ def _next_gap(state: GraphState, rows: NDArray[np.int64]) -> NDArray[np.float32]
 
 def _own_label(state: GraphState, rows: NDArray[np.int64]) -> NDArray[np.float32]:
     """The newest label of the row itself: 1 fraud, 0 legitimate, -1 none."""
-    event, labels = state.store.column("label", rows), state.store.labels["fraud"]
-    found = np.full(len(rows), -1, np.float32)
-    found[event >= 0] = labels[event[event >= 0]]
-    return found[:, None]
+    return state.store.believed(rows).astype(np.float32)[:, None]
 
 
 CAUSAL = Inputs(lambda roles: input_names(roles, "features", 0), lambda s, rows: rival_inputs(s, rows, "features", 0))
@@ -100,7 +97,7 @@ def build(
     """
     probes = np.empty(0, np.int64) if probes is None else probes
     inputs = inputs or {}
-    window = Window()
+    window = Window(settle_us=7 * DAY_US)  # so that what rests on missing labels is probed too
     state = GraphState(roles, capacity_for(total, window), window)
     noted: dict[str, list[NDArray[np.float32]]] = {name: [] for name in inputs}
     due = 0
@@ -179,8 +176,8 @@ class LabelTimes:
         Returns:
             Neighbours whose label was seen otherwise than the journal had it then, and neighbours looked at.
         """
-        near = neighbours(state.store.view, seeds, k)
-        ties = edges(state.store.view, seeds, near)
+        near = state.store.neighbours(seeds, k)
+        ties = state.store.edges(seeds, near)
         labelled, fraud = (ties[..., EDGE_FEATURES.index(name)] for name in ("labelled", "fraud"))
         seen = np.where(labelled > 0, fraud, -1).astype(np.int64)
         there = near >= 0

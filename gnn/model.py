@@ -11,7 +11,6 @@ cost of training grows with the number of layers and not with the size of the ne
 Matrices are kept as [in, out] (`x @ W`), the layout that both engines read.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
@@ -22,10 +21,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from data.schema import CATEGORIES
-from graph.features import feature_names, features
-from graph.sampler import EDGE_FEATURES, edges, neighbours
+from gnn.trees import apply, no_trees
+from graph.backend import DAY_US, NEVER_US, Store, Window
+from graph.features import feature_names
+from graph.sampler import EDGE_FEATURES
 from graph.state import CATEGORY_BUCKETS
-from graph.store import DAY_US, View, Window
 
 BIAS_HIDDEN = 16
 HEAD_HIDDEN = 32
@@ -49,6 +49,8 @@ class ModelConfig:
         hidden: Hidden units after attention.
         window_rows: Rows back that a payment sees.
         window_days: Days back that a payment sees.
+        settle_days: Age at which a payment without a label counts as legitimate, learnt from the delays of the labels
+            that trained the model; None where labels also say "legitimate" and nothing else does.
         cache: How keys and values are kept, `float32` or `int8`. Rounded in the uncached network too: it is part of
             the model.
     """
@@ -61,12 +63,14 @@ class ModelConfig:
     hidden: int = 64
     window_rows: int = Window.rows
     window_days: int = 90
+    settle_days: float | None = None
     cache: str = "float32"
 
     @property
     def window(self) -> Window:
         """How far back a payment sees: part of the model, or a replay would score otherwise."""
-        return Window(self.window_rows, self.window_days * DAY_US)
+        settle = NEVER_US if self.settle_days is None else round(self.settle_days * DAY_US)
+        return Window(self.window_rows, self.window_days * DAY_US, settle)
 
     @cached_property
     def inputs(self) -> int:
@@ -168,12 +172,12 @@ class AttentionLayer(nn.Module):
         some = valid[..., None]
         weight = torch.softmax(score.masked_fill(~some, -1e9), 2) * some
         read = [
-            torch.einsum("brkh,brkhs->brhs", weight, value).reshape(batch, roles, -1),
-            torch.einsum("brkh,brke->brhe", weight, edge).reshape(batch, roles, -1),
+            torch.einsum("brkh,brkhs->brhs", weight, value).flatten(2),
+            torch.einsum("brkh,brke->brhe", weight, edge).flatten(2),
             edge.sum(2) * EDGE_SCALE,
             valid.sum(2, keepdim=True).to(h.dtype) / k,
         ]
-        mixed = torch.relu(torch.cat([h, torch.cat(read, -1).reshape(batch, -1)], -1) @ self.mix_w + self.mix_b)
+        mixed = torch.relu(torch.cat([h, torch.cat(read, -1).flatten(1)], -1) @ self.mix_w + self.mix_b)
         mixed = torch.dropout(mixed, DROPOUT, self.training)
         logit = torch.relu(mixed @ self.head_w1 + self.head_b1) @ self.head_w2 + self.head_b2
         return h + mixed @ self.out_w + self.out_b, logit
@@ -199,6 +203,7 @@ class RingwatchNet(nn.Module):
         self.enc_w2 = _normal(generator, config.hidden, config.width)
         self.enc_b2 = _zeros(config.width)
         self.layers = nn.ModuleList(AttentionLayer(config, generator) for _ in range(config.layers))
+        self.trees = no_trees()  # the head: not learnt by gradient, so no part of `state_dict`
 
     def layer(self, number: int) -> AttentionLayer:
         """A layer, from 0."""
@@ -255,37 +260,37 @@ def _zeros(*shape: int) -> nn.Parameter:
 
 
 @torch.no_grad()
-def uncached(net: RingwatchNet, view: View, rows: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
+def uncached(net: RingwatchNet, store: Store, rows: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
     """Embeddings and log-odds of any rows by recursion over their neighbourhood, without a cache: the slow reference.
 
     Args:
         net: On the CPU.
-        view: The graph.
+        store: The graph.
         rows: int64 [B].
 
     Returns:
         float32 [B, D] and [B].
     """
-    h, logit = _recurse(net, view, rows, net.config.layers)
-    return h, logit
+    h, logit = _recurse(net, store, rows, net.config.layers)
+    return h, torch.from_numpy(apply(net.trees, store.features(rows), logit.numpy()))
 
 
-def _recurse(net: RingwatchNet, view: View, rows: NDArray[np.int64], depth: int) -> tuple[Tensor, Tensor]:
+def _recurse(net: RingwatchNet, store: Store, rows: NDArray[np.int64], depth: int) -> tuple[Tensor, Tensor]:
     if depth == 0:
-        return net.encode(*raw_inputs(net.config.roles, view, rows)), torch.zeros(len(rows))
-    h, logit = _recurse(net, view, rows, depth - 1)
-    near = neighbours(view, rows, net.config.neighbours)
+        return net.encode(*raw_inputs(store, rows)), torch.zeros(len(rows))
+    h, logit = _recurse(net, store, rows, depth - 1)
+    near = store.neighbours(rows, net.config.neighbours)
     unique, inverse = np.unique(np.maximum(near, 0), return_inverse=True)
-    below, _ = _recurse(net, view, unique, depth - 1)
+    below, _ = _recurse(net, store, unique, depth - 1)
     layer = net.layer(depth - 1)
     kv = layer.rounded(layer.keys_values(below))[torch.from_numpy(inverse.reshape(near.shape))]
-    h, part = layer.attend(h, kv, torch.from_numpy(near >= 0), torch.from_numpy(edges(view, rows, near)))
+    h, part = layer.attend(h, kv, torch.from_numpy(near >= 0), torch.from_numpy(store.edges(rows, near)))
     return h, logit + part
 
 
-def raw_inputs(roles: Sequence[str], view: View, rows: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
+def raw_inputs(store: Store, rows: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
     """A payment's features [B, F] and hashed categories, int64 [B, 4]."""
     return (
-        torch.from_numpy(features(view, roles, rows)),
-        torch.from_numpy(view.rows["category"][rows % len(view.rows)].astype(np.int64)),
+        torch.from_numpy(store.features(rows)),
+        torch.from_numpy(store.column("category", rows).astype(np.int64)),
     )

@@ -11,8 +11,8 @@ from data.schema import ROLES
 from data.sources import Run
 from gnn.artifact import Artifact
 from gnn.scorer import BATCH, Scorer
+from graph.backend import STEP, Window
 from graph.state import GraphState, Payments
-from graph.store import STEP, Window
 
 
 def numbered(runs: Iterable[Run], start: int = 0) -> Iterator[Events]:
@@ -37,6 +37,18 @@ def present_roles(runs: Iterable[Run]) -> tuple[str, ...]:
 def capacity_for(rows: int, window: Window) -> int:
     """A buffer that holds `rows`, and the window of every row of a batch that waits for its scores."""
     return max(rows, window.rows) + 2 * STEP
+
+
+def late_capacity(window_rows: int, layers: int) -> int:
+    """A buffer on which a model that joins late scores as if it had always been there.
+
+    Each of its layers reads a window back from what the layer above reads, and the features of the last one more.
+
+    Args:
+        window_rows: Rows back that a payment sees.
+        layers: Of the model.
+    """
+    return (layers + 1) * window_rows + 2 * STEP
 
 
 @dataclass(frozen=True)

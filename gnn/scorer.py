@@ -4,17 +4,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from data.jit import chunked
-from gnn import kernels
 from gnn.artifact import Artifact
 from gnn.cache import KeyValueCache
-from gnn.engines import CpuEngine, Engine, TorchEngine, make_plan, part
+from gnn.engines import make_engine
 from gnn.errors import ModelError
 from gnn.explain import Reason, reasons
 from gnn.groups import group_names
 from gnn.kernels import Work
 from gnn.model import EDGE, ModelConfig
-from graph.features import describe
 from graph.state import GraphState
 
 BATCH = 4096  # rows of intermediate results held at once
@@ -59,14 +56,10 @@ class Scorer:
             raise ModelError(f"the model reads roles {artifact.roles}, the graph holds {state.store.roles}")
         self.artifact = artifact
         self.state = state
-        self._engine: Engine = (
-            CpuEngine(artifact.net, threads) if device == "cpu" else TorchEngine(artifact.net, device)
-        )
+        self._engine = make_engine(artifact.net, state.store, device, threads)
         self.device_name = self._engine.name
-        self._plan = make_plan(artifact.net)
-        self._threads = threads
         if cache is None:
-            cache = KeyValueCache(artifact.config, artifact.net.weights().kv_scale, state.store.capacity)
+            cache = KeyValueCache(artifact.config, artifact.net.weights().kv_scale, state.store)
             # Rows that were there before this model are missing, and are computed as they are asked for.
             cache.complete_from = cache.upto = state.store.rows
         self.cache = cache
@@ -129,14 +122,14 @@ class Scorer:
         Args:
             rows: Rows already scored, int64 [n].
         """
-        view, found = self.state.store.view, []
+        found = []
         top = self.artifact.config.layers - 1
         masks = np.concatenate([[0], 1 << np.arange(len(group_names(self.artifact.roles)))])
         for i in range(0, len(rows), BATCH):
             batch = rows[i : i + BATCH]
             work = self._prepare(batch)
             self._fill(self.cache.missing(work.near, top), top)
-            logits = self._engine.without(view, self.cache.data, batch, work, masks) * self.artifact.calibration.slope
+            logits = self._engine.without(self.cache.data, batch, work, masks) * self.artifact.calibration.slope
             found += reasons(self.state, batch, work.x, logits[:, :1] - logits[:, 1:])
         return found
 
@@ -145,28 +138,24 @@ class Scorer:
         rows = np.empty(0, np.int64)
         self._run(rows, write=True)
         self.reasons(np.zeros(0, np.int64))
-        self._engine.without(self.state.store.view, self.cache.data, rows, self._prepare(rows), np.zeros(1, np.int64))
+        self._engine.without(self.cache.data, rows, self._prepare(rows), np.zeros(1, np.int64))
 
     def _prepare(self, rows: NDArray[np.int64]) -> Work:
         work = new_work(self.artifact.config, len(rows))
-        view, plan = self.state.store.view, self._plan
-
-        def run(i: int, j: int) -> None:
-            describe(view, plan.pairs, rows[i:j], work.x[i:j])
-            kernels.gather(view, rows[i:j], part(work, i, j))
-
-        chunked(run, len(rows), self._threads)
+        self._engine.describe(rows, work)
+        self._engine.gather(rows, work)
         return work
 
     def _run(self, rows: NDArray[np.int64], *, write: bool) -> Work:
         """The network on rows, layer by layer, so that rows of one batch see each other as if scored one by one."""
         work, engine, cache = self._prepare(rows), self._engine, self.cache
-        engine.encode(self.state.store.view, rows, work)
+        engine.encode(rows, work)
         for layer in range(cache.layers):
             if write:
                 cache.put(layer, rows, engine.keys_values(layer, work))
             self._fill(cache.missing(work.near, layer), layer)
             engine.attend(layer, cache.layer(layer), work)
+        engine.finish(work)
         return work
 
     def _fill(self, rows: NDArray[np.int64], top: int) -> None:
@@ -175,7 +164,7 @@ class Scorer:
         for start in range(0, len(rows), BATCH):
             batch = rows[start : start + BATCH]
             work = self._prepare(batch)
-            engine.encode(self.state.store.view, batch, work)
+            engine.encode(batch, work)
             for layer in range(top + 1):
                 cache.put(layer, batch, engine.keys_values(layer, work))
                 if layer < top:

@@ -7,7 +7,7 @@ Platt scaling on a later window brings the probabilities back to the true base r
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -20,67 +20,16 @@ from torch import Tensor, nn
 from data.sources import Run
 from gnn.artifact import Artifact
 from gnn.calibrate import PlattScaling
-from gnn.errors import ModelError
+from gnn.head import fit_head
 from gnn.model import LARGEST, ModelConfig, RingwatchNet
 from gnn.replay import capacity_for, numbered, present_roles
-from graph.features import features
-from graph.sampler import edges, neighbours
+from gnn.targets import Targets, TrainConfig, make_targets
+from gnn.trees import apply
+from graph.backend import DAY_US
 from graph.state import GraphState
-from graph.store import DAY_US
 
 STEPS = 60  # of an epoch, at least, where the history allows
 Report = Callable[[str, float], None]  # what is being done, and how far it is (0 to 1)
-
-
-@dataclass(frozen=True)
-class TrainConfig:
-    """How to train.
-
-    Attributes:
-        epochs: For each layer, at most.
-        batch: Payments a step, fewer where there are few.
-        negatives: Payments not known as fraud for each fraud, redrawn every epoch.
-        rate: Peak learning rate of the one-cycle schedule (Smith and Topin 2019).
-        weight_decay: Of AdamW.
-        patience: Epochs without a better validation AP before a layer stops.
-        validation: Share of the settled time that chooses the epoch and calibrates, the latest before the test.
-        test: Share of all time held out after it, 0 to leave testing to later data.
-        label_delay_days: Age at which a payment without a label counts as legitimate; by default the 90 % quantile of
-            the delays seen.
-        seed: Of weights and draws.
-        device: Where the network learns, `cpu` or `cuda`.
-    """
-
-    epochs: int = 10
-    batch: int = 1024
-    negatives: int = 25
-    rate: float = 2e-3
-    weight_decay: float = 1e-3
-    patience: int = 3
-    validation: float = 0.12
-    test: float = 0.15
-    label_delay_days: float | None = None
-    seed: int = 0
-    device: str = "cpu"
-
-
-@dataclass(frozen=True)
-class Targets:
-    """Which rows teach, choose and test, and what was known of them at the time.
-
-    Attributes:
-        train: Rows, int64.
-        validation: Rows, int64, later than those of `train`.
-        test: Rows, int64, later than every label the model has seen.
-        fraud: float32 for every row of the graph, as known when its part was used.
-        label_delay_us: Age at which no label means legitimate.
-    """
-
-    train: NDArray[np.int64]
-    validation: NDArray[np.int64]
-    test: NDArray[np.int64]
-    fraud: NDArray[np.float32]
-    label_delay_us: int
 
 
 def train(
@@ -88,6 +37,7 @@ def train(
     config: TrainConfig | None = None,
     shape: dict[str, Any] | None = None,
     report: Report = lambda what, share: None,
+    choose: Callable[[GraphState, TrainConfig], Targets] = make_targets,
 ) -> Artifact:
     """Train a model on events in journal order.
 
@@ -96,6 +46,7 @@ def train(
         config: How to train.
         shape: Fields of `ModelConfig` that differ from its defaults.
         report: Called with progress.
+        choose: Says which payments teach and choose.
 
     Returns:
         The model, calibrated; its facts hold windows and metrics.
@@ -112,70 +63,20 @@ def train(
         state.apply(events)
         if i % 64 == 0:
             report("building the graph", i / len(runs))
-    targets = make_targets(state, config)
+    targets = choose(state, config)
+    net_config = replace(net_config, settle_days=targets.settle_days)
+    state.store.window = net_config.window
     torch.manual_seed(config.seed)
     net = RingwatchNet(net_config, config.seed).to(config.device)
     learner = _Learner(net, state, targets, config, report)
     logit = learner.run()
     net.to("cpu").eval().requires_grad_(False)
+    report("growing the head", 0.0)
+    net.trees, grown = fit_head(learner.x, logit, targets, config.seed)
+    logit = apply(net.trees, learner.x, logit)
     known = targets.validation
     calibration = PlattScaling.fit(logit[known].astype(np.float64), targets.fraud[known] > 0)
-    return Artifact(net_config, net, calibration, _facts(state, targets, config, learner.history))
-
-
-def make_targets(state: GraphState, config: TrainConfig) -> Targets:
-    """Split the rows by time, with each part's labels as they were known when it was used.
-
-    The test begins at a moment; the model may know only labels reported before it. Payments too young at that moment
-    for a missing label to mean anything are left out, and so are the last ones of the test. Where some
-    labels say "legitimate", a payment without a label is unknown and teaches nothing.
-    """
-    store, n = state.store, state.store.rows
-    labels, time = store.labels, store.column("time")
-    if n == 0 or not labels["fraud"].any():
-        raise ModelError("training needs at least one payment that is labelled as fraud")
-    frauds = labels["fraud"] == 1
-    if config.label_delay_days is not None:
-        delay = int(config.label_delay_days * DAY_US)
-    else:
-        # The first payment after a label was journalled tells when that was.
-        at = np.minimum(labels["seen_from"][frauds], n - 1)
-        delay = int(np.quantile(time[at] - time[labels["row"][frauds]], 0.9))
-    begin, end = int(time[0]), store.clock
-    test_start = int(begin + (end - begin) * (1 - config.test)) if config.test else end + 1
-    settled = test_start - delay
-    start = int(begin + (settled - begin) * (1 - config.validation))
-    test_row = int(np.searchsorted(time, test_start))
-    fraud, known = _believed(state, test_row)
-    fraud_end, known_end = _believed(state, n)
-    fraud[test_row:], known[test_row:] = fraud_end[test_row:], known_end[test_row:]
-    usable = known if (~frauds).sum() > frauds.sum() else np.ones(n, bool)
-    rows = np.arange(n)
-    targets = Targets(
-        train=rows[usable & (time < start)],
-        validation=rows[usable & (time >= start) & (time <= settled)],
-        test=rows[usable & (time >= test_start) & (time <= end - delay)],
-        fraud=fraud,
-        label_delay_us=delay,
-    )
-    for part in ("train", "validation"):
-        chosen = fraud[getattr(targets, part)]
-        if not (0 < chosen.sum() < len(chosen)):
-            raise ModelError(
-                f"the {part} window holds {int(chosen.sum())} known frauds among {len(chosen):,} settled payments; "
-                f"give a longer history (labels take {delay / DAY_US:.1f} days to settle)"
-            )
-    return targets
-
-
-def _believed(state: GraphState, reader: int) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """What was known of every row when row `reader` arrived; at the end, if it is yet to come."""
-    labels, n = state.store.labels, state.store.rows
-    fraud, known = np.zeros(n, np.float32), np.zeros(n, bool)
-    seen = labels[: int(np.searchsorted(labels["seen_from"], reader, "right"))]
-    fraud[seen["row"]] = seen["fraud"]  # NumPy keeps the last of repeated indices: the newest label
-    known[seen["row"]] = True
-    return fraud, known
+    return Artifact(net_config, net, calibration, _facts(state, targets, config, learner.history, grown))
 
 
 class _Learner:
@@ -188,14 +89,14 @@ class _Learner:
         self.history: list[dict[str, float]] = []
         self._rng = np.random.default_rng(config.seed)
         self._device = torch.device(config.device)
-        self._view, roles, n = state.store.view, net.config.roles, state.store.rows
-        self._x = np.empty((n, net.config.inputs), np.float32)
+        self._store, n = state.store, state.store.rows
+        self.x = np.empty((n, net.config.inputs), np.float32)
         for i in range(0, n, 1 << 16):
             rows = np.arange(i, min(n, i + (1 << 16)))
-            self._x[rows] = features(self._view, roles, rows)
+            self.x[rows] = self._store.features(rows)
             report("computing features", i / n)
         self._category = state.store.column("category").astype(np.int64)
-        mean, std = self._x[targets.train].mean(0), self._x[targets.train].std(0)
+        mean, std = self.x[targets.train].mean(0), self.x[targets.train].std(0)
         net.mean.copy_(torch.from_numpy(mean))
         net.scale.copy_(torch.from_numpy(1 / np.maximum(std, 1e-3).astype(np.float32)))
         self._logit = np.zeros(n, np.float32)  # of the finished layers
@@ -211,8 +112,8 @@ class _Learner:
 
     def _forward(self, layer: int, rows: NDArray[np.int64], *, cached: bool = False) -> tuple[Tensor, Tensor]:
         """Layer `layer` of rows: embeddings, and the log-odds up to it; `cached` as the service will read them."""
-        near = neighbours(self._view, rows, self.net.config.neighbours)
-        edge = torch.from_numpy(edges(self._view, rows, near)).to(self._device)
+        near = self._store.neighbours(rows, self.net.config.neighbours)
+        edge = torch.from_numpy(self._store.edges(rows, near)).to(self._device)
         valid = torch.from_numpy(near >= 0).to(self._device)
         # Rows that share a merchant share neighbours: each is embedded once.
         unique, inverse = np.unique(np.maximum(near, 0), return_inverse=True)
@@ -226,7 +127,7 @@ class _Learner:
     def _below(self, layer: int, rows: NDArray[np.int64]) -> Tensor:
         if layer > 0:
             return torch.from_numpy(self._h[rows]).to(self._device)
-        x, category = torch.from_numpy(self._x[rows]), torch.from_numpy(self._category[rows])
+        x, category = torch.from_numpy(self.x[rows]), torch.from_numpy(self._category[rows])
         return self.net.encode(x.to(self._device), category.to(self._device))
 
     def _fit(self, layer: int) -> None:
@@ -315,7 +216,13 @@ class _Learner:
         self._h, self._logit = h, logit
 
 
-def _facts(state: GraphState, targets: Targets, config: TrainConfig, history: list[dict[str, float]]) -> dict[str, Any]:
+def _facts(
+    state: GraphState,
+    targets: Targets,
+    config: TrainConfig,
+    history: list[dict[str, float]],
+    head: dict[str, Any],
+) -> dict[str, Any]:
     time = state.store.column("time")
 
     def window(rows: NDArray[np.int64]) -> dict[str, Any] | None:
@@ -334,5 +241,6 @@ def _facts(state: GraphState, targets: Targets, config: TrainConfig, history: li
             "validation": window(targets.validation),
             "test": window(targets.test),
             "epochs": history,
+            "head": head,
         },
     }

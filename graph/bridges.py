@@ -11,25 +11,24 @@ import networkx as nx
 import numpy as np
 from numpy.typing import NDArray
 
+from graph.backend import Store
 from graph.errors import GraphError
-from graph.features import features
-from graph.sampler import edges, neighbours
 from graph.state import GraphState
-from graph.store import GraphStore
 
 if TYPE_CHECKING:
     from torch_geometric.data import HeteroData
 
 
 def to_hetero_data(
-    store: GraphStore, seeds: NDArray[np.int64], k: int = 16, hops: int = 2, x: NDArray[np.float32] | None = None
+    store: Store, seeds: NDArray[np.int64], k: int = 16, hops: int = 2, x: NDArray[np.float32] | None = None
 ) -> "HeteroData":
     """The causal neighbourhoods of payments, a tree for each seed.
 
     Trees share no node, entities included, so no message passes between seeds, whatever edges a model adds; one payment
     can be seen by two seeds at two times, with other labels known. A payment of hop h is sampled, and its label judged,
     from the payment of hop h - 1 that reads it, as the scorer's cache does. In a buffer that has wrapped, features of
-    payments near its old end count only what it still holds.
+    payments near its old end count only what it still holds: `whole` tells these apart. None of h hops are among them
+    for seeds in the newest rows of a buffer that holds h + 1 windows.
 
     Args:
         store: The graph.
@@ -39,11 +38,13 @@ def to_hetero_data(
         x: Features of all rows from the oldest on, float32 [N, F], where they are at hand: a payment is read by many.
 
     Returns:
-        Nodes `payment`, seeds first: `x` float32 [N, F] features, `row` int64, `time` int64 (us), `hop` int64,
+        Nodes `payment`, seeds first: `x` float32 [N, F] features, `row` int64, `time` int64 (us), `amount` int64 (minor
+        units), `category` int64 [N, 4] (hashed codes of `data.schema.CATEGORIES`, 0 where missing), `hop` int64,
         `seed` int64 (which seed's tree), `seed_mask` bool, `y` int64 (1 known as fraud by its reader, 0 known as
-        legitimate, -1 nothing known; -1 for seeds) and `known` bool. Nodes `<entity type>`, one for each tree that has
+        legitimate, -1 nothing known; -1 for seeds), `known` bool and `whole` bool (the buffer holds all of the
+        payment's window). Nodes `<entity type>`, one for each tree that has
         it: `node` int64, the number in the graph, and `seed` int64. Edges (payment, before_by_<role>, payment) from a
-        past payment to its reader, with `edge_attr` float32 [E, 7] of `graph.sampler.EDGE_FEATURES`, and
+        past payment to its reader, with `edge_attr` float32 [E, 8] of `graph.sampler.EDGE_FEATURES`, and
         (<entity type>, <role>_of, payment).
 
     Raises:
@@ -56,14 +57,14 @@ def to_hetero_data(
         raise GraphError(f"seeds must be rows from {store.oldest} to {store.rows - 1}, at least one")
     if k < 1 or hops < 1:
         raise GraphError(f"k ({k}) and hops ({hops}) must be at least 1")
-    view, roles = store.view, store.roles
+    roles = store.roles
     rows, hop, seed = [seeds], [np.zeros(len(seeds), np.int64)], [np.arange(len(seeds))]
     label = [np.full(len(seeds), -1)]
     ties: list[list[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]]] = [[] for _ in roles]
     first, readers = 0, seeds
     for h in range(1, hops + 1):
-        near = neighbours(view, readers, k)
-        tie = edges(view, readers, near)
+        near = store.neighbours(readers, k)
+        tie = store.edges(readers, near)
         after = first + len(readers)
         number = np.where(near >= 0, after + np.cumsum(near.reshape(-1) >= 0).reshape(near.shape) - 1, -1)
         for r in range(len(roles)):
@@ -78,10 +79,15 @@ def to_hetero_data(
     all_rows = np.concatenate(rows)
     data = HeteroData()
     payment = data["payment"]
-    payment.x = torch.from_numpy(features(view, roles, all_rows) if x is None else x[all_rows - store.oldest])
+    payment.x = torch.from_numpy(store.features(all_rows) if x is None else x[all_rows - store.oldest])
     payment.row, payment.hop = torch.from_numpy(all_rows), torch.from_numpy(np.concatenate(hop))
     payment.seed = torch.from_numpy(np.concatenate(seed))
-    payment.time = torch.from_numpy(store.column("time", all_rows))
+    time = store.column("time", all_rows)
+    payment.time, payment.amount = torch.from_numpy(time), torch.from_numpy(store.column("amount", all_rows))
+    payment.category = torch.from_numpy(store.column("category", all_rows).astype(np.int64))
+    first_held = store.column("time", np.array([store.oldest]))[0]
+    seen = (all_rows - store.window.rows >= store.oldest) | (time - first_held > store.window.span_us)
+    payment.whole = torch.from_numpy(seen | (store.oldest == 0))
     payment.y = torch.from_numpy(np.concatenate(label))
     payment.known, payment.seed_mask = payment.y >= 0, payment.hop == 0
     for r, name in enumerate(roles):
@@ -111,12 +117,13 @@ def to_networkx(state: GraphState, entities: Sequence[tuple[str, str]], hops: in
         state: The graph.
         entities: (entity type, name) of those to begin with, such as ("account", "a17").
         hops: Payments away from them.
-        most: Payments taken in, newest first.
+        most: Payments taken in, newest first: nearer ones before farther ones.
 
     Returns:
         A bipartite graph of entities, "<type>:<name>" with `kind`, `name` and `frauds` (known among the payments taken
         in), and payments, the row number with `kind` "payment", `transaction_id`, `time` (us), `amount` (minor units)
-        and `fraud` (True, False, or None where nothing is known). An edge has the `role`.
+        and `fraud` (True, False, or None where nothing is known). An edge has the `role`, both roles joined by "+"
+        where an entity pays itself. `graph.graph["cut"]` tells whether `most` left payments out.
 
     Raises:
         GraphError: An entity is not known, or its type.
@@ -131,14 +138,15 @@ def to_networkx(state: GraphState, entities: Sequence[tuple[str, str]], hops: in
             raise GraphError(f"no {kind} {name!r} is in the graph")
         nodes[node] = None
     rows: dict[int, None] = {}
-    ring = list(nodes)
+    ring, cut = list(nodes), False
     for _ in range(hops):
-        fresh = [row for node in ring for row in _payments_of(store, node, most - len(rows)) if row not in rows]
+        fresh = {row for node in ring for row in store.history(node, most + 1).tolist()} - rows.keys()
+        cut |= len(fresh) > most - len(rows)
         rows.update(dict.fromkeys(sorted(fresh, reverse=True)[: most - len(rows)]))
         touched = store.column("entity", np.array(list(rows), np.int64)) if rows else np.empty((0, 1), np.int32)
         ring = [int(node) for node in np.unique(touched) if node >= 0 and int(node) not in nodes]
         nodes.update(dict.fromkeys(ring))
-    graph = nx.Graph()
+    graph = nx.Graph(cut=cut)
     numbers = np.array(list(nodes), np.int64)
     key = {}
     for node, name in zip(numbers.tolist(), state.names(numbers), strict=True):
@@ -146,27 +154,14 @@ def to_networkx(state: GraphState, entities: Sequence[tuple[str, str]], hops: in
         key[node] = f"{kind}:{name}"
         graph.add_node(key[node], kind=kind, name=name, frauds=0)
     taken = np.array(list(rows), np.int64)
-    columns: list[list[Any]] = [store.column(c, taken).tolist() for c in ("time", "amount", "label", "entity")]
-    for row, name, time, amount, label, entity in zip(rows, state.transaction_ids(taken), *columns, strict=True):
-        fraud = None if label < 0 else bool(store.labels["fraud"][label])
+    columns: list[list[Any]] = [store.column(c, taken).tolist() for c in ("time", "amount", "entity")]
+    columns += [state.transaction_ids(taken), store.believed(taken).tolist()]
+    for row, time, amount, entity, name, known in zip(rows, *columns, strict=True):
+        fraud = None if known < 0 else bool(known)
         graph.add_node(row, kind="payment", transaction_id=name, time=time, amount=amount, fraud=fraud)
-        for role, node in zip(store.roles, entity, strict=True):
+        for node in dict.fromkeys(entity):
             if node in key:
-                graph.add_edge(key[node], row, role=role)
+                held = [role for role, other in zip(store.roles, entity, strict=True) if other == node]
+                graph.add_edge(key[node], row, role="+".join(held))
                 graph.nodes[key[node]]["frauds"] += int(fraud is True)
     return graph
-
-
-def _payments_of(store: GraphStore, node: int, most: int) -> list[int]:
-    """Rows of an entity, newest first, as far as the newest of them sees."""
-    row = store.newest(node)
-    found: list[int] = []
-    while row >= 0 and len(found) < most:
-        found.append(row)
-        role = int(np.flatnonzero(store.column("entity", np.array([row]))[0] == node)[0])
-        near = neighbours(store.view, np.array([row]), 64)[0, role]
-        found += near[near >= 0].tolist()
-        row = int(near[-1])  # -1 where the chain has ended
-        if row >= 0:
-            found.pop()
-    return found[:most]

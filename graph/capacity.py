@@ -9,7 +9,7 @@ from graph.errors import GraphError
 from graph.forest import NODE, TIE, USE
 from graph.ids import HEAD_SPAN
 from graph.jumps import velocity_dtype
-from graph.store import LABEL, row_dtype
+from graph.rows import LABEL, row_dtype
 
 DIGEST = 16  # bytes
 HEAD = 4

@@ -15,17 +15,34 @@ Nothing depends on a batch or on the size of the store's buffer: the result is a
 A known fraud is kept as a tie of the account with its own payment, and expires like one.
 """
 
+from typing import NamedTuple
+
 import numpy as np
+from numpy.typing import NDArray
 
 from data.jit import jit, prefetch, signed
-from graph.forest import FRAUD, Forest, Records, Rules, Ties, add_tie, drop_tie, find, home, slot_of_key
-from graph.store import RING_MOST
+from graph.backend import RING_FARTHEST, RING_MOST
+from graph.forest import FRAUD, Forest, Rules, Ties, add_tie, drop_tie, find, home, slot_of_key
 
 WITHDRAWN = np.iinfo(np.int64).min  # `last` of a fraud that was overturned: outside every window
 REST, SCAN, CLAIM, READY = range(4)  # phases of the builder
 PACE = 4  # scans of all ties that fit into the rows of a window, at least
 AHEAD = 8  # payments, or ties, whose reads are asked for before they are taken in
-FARTHEST = (1 << 32) - 1  # a ring's founder is not told apart further back than this
+
+
+class Payments(NamedTuple):
+    """Payments to be taken in, in order. n of them, R roles."""
+
+    entity: NDArray[np.int32]  # [n, R]
+    time: NDArray[np.int64]  # [n] journal time, us
+    cut: NDArray[np.int64]  # [n] oldest row inside the ring window of each
+
+
+class Rings(NamedTuple):
+    """What the rings of payments are as of then."""
+
+    size: NDArray[np.uint16]  # [n, 3] accounts, tying entities, known frauds
+    back: NDArray[np.uint32]  # [n] 1 + rows back to the payment that founded the ring, 0 where there is none
 
 
 @jit(inline=True)
@@ -159,30 +176,27 @@ def _found(f: Forest, ring: int, born: int, anchor: int) -> None:
 
 
 @jit()
-def extend(rows: Records, live: Forest, builder: Forest, t: Ties, rules: Rules, first: int, last: int) -> int:
-    """Take in payments in order and write what their rings are.
+def extend(payments: Payments, live: Forest, builder: Forest, t: Ties, rules: Rules, first: int, rings: Rings) -> int:
+    """Take in payments in order, the first of them row `first`, and say what their rings are.
 
     The arrays must have room for L ties and one ring a payment, and for the ids that may retire.
 
     Returns:
-        The row after the last one taken in: `last`, or earlier where the builder is ready to take over.
+        How many were taken in: all, or fewer where the builder is ready to take over.
     """
-    capacity = rows.shape[0]
-    now = t.progress[0]
-    for row in range(first, last):
-        if row + AHEAD < last:
-            _ask_for_payment(rows, live, t, rules, (row + AHEAD) % capacity)
-        x = rows[row % capacity]
-        now.clock = x.time
-        cut = max(now.cut, row - rules.window_rows)
-        while rows[cut % capacity].time < x.time - rules.window_us:
-            cut += 1
+    n, now = payments.time.shape[0], t.progress[0]
+    for b in range(n):
+        if b + AHEAD < n:
+            _ask_for_payment(payments.entity[b + AHEAD], live, t, rules)
+        row, entities = first + b, payments.entity[b]
+        now.clock = payments.time[b]
+        cut = max(now.cut, payments.cut[b])
         now.cut = cut
-        account = signed(x.entity[0])
+        account = signed(entities[0])
         t.uses[account].account = 1
         _meet(live, t, account)
         for link in range(rules.links.shape[0]):
-            entity = signed(x.entity[rules.links[link]])
+            entity = signed(entities[rules.links[link]])
             if entity < 0 or entity == account:
                 continue
             if rules.transfer[link]:
@@ -197,11 +211,11 @@ def extend(rows: Records, live: Forest, builder: Forest, t: Ties, rules: Rules, 
         root = live.nodes[find(live, account)]
         if root.ring == 0 and root.accounts >= rules.min_accounts:
             root.ring = row + 1
-            _found(live, row, x.time, account)
-        x.ring[0] = min(root.accounts, RING_MOST)
-        x.ring[1] = min(root.shared, RING_MOST)
-        x.ring[2] = min(root.frauds, RING_MOST)
-        x.ring_back = min(row - root.ring + 2, FARTHEST) if root.ring > 0 else 0
+            _found(live, row, payments.time[b], account)
+        rings.size[b, 0] = min(root.accounts, RING_MOST)
+        rings.size[b, 1] = min(root.shared, RING_MOST)
+        rings.size[b, 2] = min(root.frauds, RING_MOST)
+        rings.back[b] = min(row - root.ring + 2, RING_FARTHEST) if root.ring > 0 else 0
         now.age += 1
         if now.phase == REST and now.age > rules.rest:
             now.phase = SCAN
@@ -209,18 +223,18 @@ def extend(rows: Records, live: Forest, builder: Forest, t: Ties, rules: Rules, 
         if now.phase != REST:
             _advance(live, builder, t, rules)
             if now.phase == READY:
-                return row + 1
-    return last
+                return b + 1
+    return n
 
 
 @jit(inline=True)
-def _ask_for_payment(rows: Records, live: Forest, t: Ties, rules: Rules, slot: int) -> None:
+def _ask_for_payment(entities: NDArray[np.int32], live: Forest, t: Ties, rules: Rules) -> None:
     """Ask for what a payment will read."""
-    account = signed(rows[slot].entity[0])
+    account = signed(entities[0])
     prefetch(live.nodes, account)
     prefetch(t.uses, account)
     for link in range(rules.links.shape[0]):
-        entity = signed(rows[slot].entity[rules.links[link]])
+        entity = signed(entities[rules.links[link]])
         if entity >= 0:
             prefetch(t.table, home(t.table, account << 32 | entity))
             prefetch(live.nodes, entity)

@@ -3,6 +3,9 @@
 Counts and amounts over 1 h, 24 h, 7 d and 30 d are exact: a jump-pointer search finds the oldest row inside the
 window (Myers 1983) and running totals give the rest. Distinct counterparts, known frauds and known labels come from the
 entity's last 256 rows inside the window. Everything is a function of the row's own past, the row itself left out.
+
+What is known of labels is known late. A payment is *settled* once it is labelled, or older than labels take; the share
+of fraud among an entity's settled payments, and how it changes with age, says whether a compromise goes on or is over.
 """
 
 import math
@@ -13,8 +16,8 @@ from numpy.typing import NDArray
 
 from data.jit import chunked, jit, signed
 from graph.jumps import LARGE, added, jump_sum, role_in
+from graph.rows import RING_COLUMNS, View, believed
 from graph.sampler import visible, walk
-from graph.store import RING_COLUMNS, View, believed
 
 WINDOWS_US = np.array([3_600_000_000, 86_400_000_000, 7 * 86_400_000_000, 30 * 86_400_000_000], np.int64)
 WINDOW_NAMES = ("1h", "24h", "7d", "30d")
@@ -25,6 +28,17 @@ NEVER_S = 3.2e8  # ten years: the gap of an entity that was never seen before, s
 OWN = ("amount", "hour_sin", "hour_cos", "week_sin", "week_cos", "lateness")
 ENTITY = ("present", "gap", "age", "amount_ratio")
 STATS = ("count", "amount", "fraud", "labelled")
+BANDS = 3  # weeks of settled payments, from the newest on, whose share of fraud is told apart
+BAND_US = 7 * 86_400_000_000
+SETTLED = (
+    "fraud_newest",  # age of the newest payment known as fraud, s
+    "fraud_oldest",  # age of the oldest
+    "fraud_last",  # whether the newest settled payment was fraud
+    "clean_since",  # settled payments since the newest fraud, and one; 0 where there is no fraud
+    *(f"fraud_share_{band}" for band in range(BANDS)),
+    "settled",  # settled payments
+)
+SETTLED_WIDTH = len(SETTLED)
 RING = ("accounts", "shared", "frauds")
 
 
@@ -43,12 +57,16 @@ def counterparts(roles: Sequence[str]) -> NDArray[np.int32]:
 
 
 def feature_names(roles: Sequence[str]) -> tuple[str, ...]:
-    """The features in order, `{scope}.{feature}[.{window}]`; logarithms (log1p) of counts, seconds and minor units."""
+    """The features in order, `{scope}.{feature}[.{window}]`; logarithms (log1p) of counts, seconds and minor units.
+
+    Shares of fraud are as they are, between 0 and 1.
+    """
     names = [f"payment.{name}" for name in OWN]
     pairs = counterparts(roles)
     for r, name in enumerate(roles):
         names += [f"{name}.{feature}" for feature in ENTITY]
         names += [f"{name}.{stat}.{window}" for stat in STATS for window in WINDOW_NAMES]
+        names += [f"{name}.{feature}" for feature in SETTLED]
         for c in pairs[r]:
             if c >= 0:
                 other = roles[c]
@@ -131,9 +149,12 @@ def _entity(
     out[:] = 0
     if node < 0:
         return
-    windows = WINDOWS_US.shape[0]
     out[0] = 1
     out[1] = math.log1p(NEVER_S)
+    windows = WINDOWS_US.shape[0]
+    base = 4 + 2 * windows
+    at_settled = base + 2 * windows
+    out[at_settled] = out[at_settled + 1] = out[1]
     newest = near[0]
     if newest < 0:
         return
@@ -153,7 +174,11 @@ def _entity(
     at, q, count, amount = reach(view, row, time, node, view.window_us, at, q, count, amount)
     out[2] = math.log1p((time - view.rows[at % capacity].time) * 1e-6)
     # One walk over the newest rows for what running totals cannot give.
-    base = 4 + 2 * windows
+    begin = view.settle_us if view.settle_us < view.window_us else 0  # age at which the first band begins
+    horizon = max(WINDOWS_US[windows - 1], begin + BANDS * BAND_US)
+    settled, clean, frauds = 0, 0, 0
+    in_band, frauds_in = np.zeros(BANDS), np.zeros(BANDS)
+    at_pairs = at_settled + SETTLED_WIDTH
     width = pairs.shape[1]
     steps = 0  # a small hash set for each counterpart, no larger than it must be: clearing it costs most
     while steps < DEPTH and near[steps] >= 0:
@@ -166,7 +191,7 @@ def _entity(
         p = near[n] % capacity
         y = view.rows[p]
         age = time - y.time
-        if n and age > WINDOWS_US[windows - 1]:
+        if n and age > horizon:
             break
         q = role_in(view.rows, view.role_type, p, role, node)
         belief = believed(view, p, row)
@@ -175,7 +200,24 @@ def _entity(
                 if age <= WINDOWS_US[w]:
                     out[base + w] += belief
                     out[base + windows + w] += 1
-        at_pair = base + 2 * windows
+        if belief >= 0 or age >= view.settle_us:
+            band = max(0, age - begin) // BAND_US
+            if band < BANDS:
+                in_band[band] += 1
+            if belief == 1:
+                if frauds == 0:
+                    out[at_settled] = math.log1p(age * 1e-6)
+                    clean = settled
+                out[at_settled + 1] = math.log1p(age * 1e-6)
+                if settled == 0:
+                    out[at_settled + 2] = 1
+                if band < BANDS:
+                    frauds_in[band] += 1
+                frauds += 1
+            settled += 1
+        if n and age > WINDOWS_US[windows - 1]:
+            continue
+        at_pair = at_pairs
         for c in range(width):
             other = pairs[role, c]
             if other < 0:
@@ -196,7 +238,15 @@ def _entity(
                         if age <= WINDOWS_US[w]:
                             out[at_pair + w] += 1
             at_pair += windows + 1
-    for i in range(base, out.shape[0]):
+    if frauds:
+        out[at_settled + 3] = math.log1p(float(clean + 1))
+    for band in range(BANDS):
+        if in_band[band]:
+            out[at_settled + 4 + band] = frauds_in[band] / in_band[band]
+    out[at_settled + 4 + BANDS] = math.log1p(float(settled))
+    for i in range(base, at_settled):
+        out[i] = math.log1p(out[i])
+    for i in range(at_pairs, out.shape[0]):
         out[i] = math.log1p(out[i])
 
 
@@ -221,7 +271,7 @@ def _features_row(
     out[5] = math.log1p(late_ms * 1e-3)
     at = 6
     for r in range(view.role_type.shape[0]):
-        width = 4 + 4 * WINDOWS_US.shape[0]
+        width = 4 + 4 * WINDOWS_US.shape[0] + SETTLED_WIDTH
         for c in range(pairs.shape[1]):
             if pairs[r, c] >= 0:
                 width += WINDOWS_US.shape[0] + 1

@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data.jit import jit, signed
-from graph.components import READY, REST, extend, relabel
+from graph.backend import DAY_US, Store
+from graph.components import READY, REST, Payments, Rings, extend, relabel
 from graph.errors import GraphError
 from graph.forest import (
     Forest,
@@ -28,9 +29,7 @@ from graph.forest import (
     members,
     ties_with_room,
 )
-from graph.jumps import role_in
 from graph.memory import Part
-from graph.store import DAY_US, GraphStore, View
 
 CHUNK = 4096  # rows a kernel call takes: bounds the room that must be ready for it
 EVIDENCE = 4096  # payments looked at for one ring, at most
@@ -103,7 +102,7 @@ class RingIndex:
 
     def __init__(
         self,
-        store: GraphStore,
+        store: Store,
         window_us: int = 30 * DAY_US,
         max_accounts: Mapping[str, int] = MAX_ACCOUNTS,
         min_accounts: int = 3,
@@ -135,10 +134,17 @@ class RingIndex:
 
     def extend(self, first: int, last: int) -> None:
         """Take in the rows [first, last), just appended, and write what their rings are."""
+        store, rules = self.store, self.rules
         while first < last:
-            stop = min(last, first + CHUNK)
-            self._make_room(stop - first)
-            first = extend(self.store.row_data, self._live, self._builder, self._ties, self.rules, first, stop)
+            rows = np.arange(first, min(last, first + CHUNK))
+            self._make_room(len(rows))
+            time = store.column("time", rows)
+            cut = np.maximum(rows - rules.window_rows, store.since(time - rules.window_us))
+            found = Rings(np.empty((len(rows), 3), np.uint16), np.empty(len(rows), np.uint32))
+            taken = Payments(store.column("entity", rows), time, cut)
+            n = extend(taken, self._live, self._builder, self._ties, rules, first, found)
+            store.write_rings(rows[:n], found.size[:n], found.back[:n])
+            first += n
             if self._ties.progress["phase"][0] == READY:
                 self._take_over()
 
@@ -214,8 +220,8 @@ class RingIndex:
                 key[node] = f"{role}:{name[node]}"
                 graph.add_node(key[node], role=role, name=name[node], first=ring.last_seen, frauds=0)
         rows = self._evidence(root)[::-1]
-        columns = (store.column(field, rows).tolist() for field in ("time", "amount", "label", "entity"))
-        for time, amount, label, entity in zip(*columns, strict=True):
+        columns = (store.column(field, rows).tolist() for field in ("time", "amount", "entity"))
+        for time, amount, entity, fraud in zip(*columns, store.believed(rows).tolist(), strict=True):
             account = key.get(entity[0])
             if account is None:
                 continue
@@ -228,7 +234,7 @@ class RingIndex:
                 graph.add_edge(account, other, count=edge["count"] + 1, first=edge["first"], last=time, amount=total)
                 for end in (account, other):
                     graph.nodes[end]["first"] = min(graph.nodes[end]["first"], time)
-            graph.nodes[account]["frauds"] += int(label >= 0 and store.labels["fraud"][label] == 1)
+            graph.nodes[account]["frauds"] += int(fraud == 1)
         return graph
 
     def _root(self, ring: Ring) -> int:
@@ -277,8 +283,6 @@ class RingIndex:
         root = int(entry[0])
         nodes = members(f, root)
         rows = self._evidence(root)
-        label = store.column("label", rows)
-        fraud = np.append(store.labels["fraud"], 1)[label]  # -1, without a label, reads the last: still at risk
         shown = rows[:SHOWN]
         risk = float(self._structure(np.array([at]), entry[None].repeat(at + 1, 0))[0])
         if score is not None and len(shown):
@@ -296,7 +300,7 @@ class RingIndex:
             transactions=tuple(shown.tolist()),
             first_seen=born,
             last_seen=max(born, int(store.column("time", rows[:1])[0]) if len(rows) else born),
-            amount_at_risk=int(store.column("amount", rows)[fraud == 1].sum()),
+            amount_at_risk=int(store.column("amount", rows)[store.believed(rows) != 0].sum()),
             known_frauds=int(entry[3]),
             risk=risk,
         )
@@ -310,13 +314,16 @@ class RingIndex:
         store, f = self.store, self._live
         nodes = members(f, root)
         nodes = nodes[f.nodes["tied"][nodes] >= 1] if self.rules.transfer.any() else nodes[f.nodes["tied"][nodes] >= 2]
-        oldest = max(store.oldest, int(self._ties.progress["cut"][0]))
+        oldest = int(self._ties.progress["cut"][0])
         steps = max(64, EVIDENCE // max(1, len(nodes)))
-        rows = [
-            through(store.view, f, self.rules, oldest, node, self._link(node), store.newest(node), steps)
-            for node in nodes.tolist()
-        ]
-        return np.unique(np.concatenate(rows))[::-1] if rows else np.empty(0, np.int64)
+        rows = [store.history(node, steps, oldest) for node in nodes.tolist()]
+        if not rows:
+            return np.empty(0, np.int64)
+        every, of = np.concatenate(rows), np.repeat(np.arange(len(nodes)), [len(r) for r in rows])
+        columns = self.rules.links[[self._link(node) for node in nodes.tolist()]]
+        entity = store.column("entity", every)
+        here = (entity[np.arange(len(every)), columns[of]] == nodes[of]) & under(f, root, entity[:, 0])
+        return np.unique(every[here])[::-1]
 
     def _make_room(self, rows: int) -> None:
         """For that many more payments or labels."""
@@ -367,22 +374,9 @@ def standing(f: Forest) -> NDArray[np.int64]:
 
 
 @jit()
-def through(
-    view: View, f: Forest, rules: Rules, oldest: int, entity: int, link: int, newest: int, steps: int
-) -> NDArray[np.int64]:
-    """Payments through an entity by members of its component, newest first, among its last `steps` from `oldest` on."""
-    root, column, row, n = find(f, entity), rules.links[link], newest, 0
-    out = np.empty(steps, np.int64)
-    for _ in range(steps):
-        if row < oldest:
-            break
-        s = row % view.rows.shape[0]
-        x = view.rows[s]
-        if x.entity[column] == entity and find(f, signed(x.entity[0])) == root:
-            out[n] = row
-            n += 1
-        back = signed(x.prev[role_in(view.rows, view.role_type, s, column, entity)])
-        if back == 0:
-            break
-        row -= back
-    return out[:n]
+def under(f: Forest, root: int, nodes: NDArray[np.int32]) -> NDArray[np.bool_]:
+    """Whether nodes are in the component of `root`, bool [n]; one that the forest has not met is not."""
+    out = np.empty(nodes.shape[0], np.bool_)
+    for i in range(nodes.shape[0]):
+        out[i] = f.nodes[nodes[i]].parent != 0 and find(f, signed(nodes[i])) == root
+    return out

@@ -23,10 +23,11 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from data.digests import digest
+from graph.backend import StoreMaker, Window
 from graph.errors import GraphError
 from graph.memory import Part
 from graph.state import GraphState, Payments
-from graph.store import Window
+from graph.store import GraphStore
 
 FORMAT = 1
 KEPT = 2  # snapshots that stay when a newer one is written
@@ -111,13 +112,16 @@ def found(folder: Path) -> list[Path]:
     return sorted((p for p in folder.iterdir() if _NAME.fullmatch(p.name)), reverse=True)
 
 
-def restore(path: Path, source: Payments | None = None, *, verify: bool = True) -> Restored:
+def restore(
+    path: Path, source: Payments | None = None, *, verify: bool = True, make: StoreMaker = GraphStore
+) -> Restored:
     """Map a snapshot into memory.
 
     Args:
         path: Its folder.
         source: Where names are looked up for people.
         verify: Whether to compare every block with its checksum, which reads all of it once.
+        make: Makes the store.
 
     Raises:
         GraphError: It is damaged, of another format, or made with another key than the environment's.
@@ -125,7 +129,7 @@ def restore(path: Path, source: Payments | None = None, *, verify: bool = True) 
     content = _manifest(path)
     try:
         graph = content["graph"]
-        state = GraphState(tuple(graph["roles"]), graph["capacity"], Window(*graph["window"]), source)
+        state = GraphState(tuple(graph["roles"]), graph["capacity"], Window(*graph["window"]), source, make=make)
         if content["key"] != _key_check(state):
             raise GraphError(f"{path} was made with another RINGWATCH_ID_KEY")
         arrays = {name: _map(path / f"{name}.bin", entry, verify) for name, entry in content["files"].items()}

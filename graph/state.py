@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 
 from data.journal import Events, Kind
 from data.schema import CATEGORIES, role
+from graph.backend import STEP, Batch, Store, StoreMaker, Window
 from graph.errors import GraphError
 from graph.ids import PaymentIds
-from graph.jumps import Sums
 from graph.memory import Part
 from graph.rings import RingIndex
-from graph.store import STEP, Batch, GraphStore, Window
+from graph.store import GraphStore
 
 CATEGORY_BUCKETS = 128  # codes 1..127; 0 is missing. Feature hashing (Weinberger et al., ICML 2009)
 
@@ -37,6 +37,7 @@ class GraphState:
         window: How far back a reader sees.
         source: Where names of entities and payments are looked up for people; without one they get pseudonyms.
         entities: Entities to make room for at once.
+        make: Makes the store: the class of the backend's.
     """
 
     def __init__(
@@ -46,8 +47,9 @@ class GraphState:
         window: Window | None = None,
         source: Payments | None = None,
         entities: int = 0,
+        make: StoreMaker = GraphStore,
     ) -> None:
-        self.store = GraphStore(roles, capacity, window, entities=entities)
+        self.store: Store = make(roles, capacity, window, entities=entities)
         self.rings = RingIndex(self.store, names=self.names)
         self.source = source
         self.applied = 0  # the journal offset expected next
@@ -98,7 +100,7 @@ class GraphState:
     def names(self, nodes: NDArray[np.int64]) -> list[str]:
         """Names of entities, read from their newest payments; pseudonyms where that cannot be."""
         found = [self.store.ids.pseudonym(node) for node in nodes.tolist()]
-        rows = np.array([self.store.newest(node) for node in nodes.tolist()], np.int64)
+        rows = self.store.newest(nodes)
         there = np.flatnonzero(rows >= 0)
         if self.source is None or not len(there):
             return found
@@ -112,33 +114,13 @@ class GraphState:
 
     def facts(self) -> dict[str, Any]:
         """What a snapshot says of the graph beside its arrays."""
-        store = self.store
-        return {
-            "roles": store.roles,
-            "capacity": store.capacity,
-            "window": (store.window.rows, store.window.span_us),
-            "rows": store.rows,
-            "clock": store.clock,
-            "labels": store.label_count,
-            "offsets": store.offsets.count,
-            "payments": self.payments.live,
-        }
+        return {**self.store.facts(), "payments": self.payments.live}
 
     def parts(self) -> dict[str, Part]:
         """Every array of the graph, by name."""
-        store, ids = self.store, self.store.ids
-        slots = min(store.rows, store.capacity)
+        slots = min(self.store.rows, self.store.capacity)
         return {
-            "rows": Part(store.row_data, slots),
-            "velocity": Part(store.velocity, slots),
-            "sums.values": Part(store.sums.values, len(store.sums.values)),
-            "sums.span": Part(store.sums.span, 2),
-            "labels": Part(store.label_data, store.label_count),
-            "offsets": Part(store.offsets.runs, store.offsets.count),
-            "ids.digests": Part(ids.digests, ids.numbered),
-            "ids.head": Part(ids.head, ids.numbered),
-            "ids.buckets": Part(ids.buckets, len(ids.buckets)),
-            "ids.meta": Part(ids.meta, len(ids.meta)),
+            **self.store.parts(),
             "payments.digests": Part(self.payments.digests, slots),
             "payments.buckets": Part(self.payments.buckets, len(self.payments.buckets)),
             **{f"rings.{name}": part for name, part in self.rings.parts().items()},
@@ -146,14 +128,7 @@ class GraphState:
 
     def adopt(self, arrays: Mapping[str, NDArray[Any]], facts: Mapping[str, Any], applied: int) -> None:
         """Take the place of a snapshot: `arrays` by the names of `parts`, `facts` as `facts` gave them."""
-        store, ids = self.store, self.store.ids
-        store.row_data, store.velocity = arrays["rows"], arrays["velocity"]
-        store.sums = Sums(arrays["sums.values"], arrays["sums.span"])
-        store.label_data, store.label_count = arrays["labels"], facts["labels"]
-        store.offsets.runs, store.offsets.count = arrays["offsets"], facts["offsets"]
-        store.rows, store.clock = facts["rows"], facts["clock"]
-        ids.digests, ids.head = arrays["ids.digests"], arrays["ids.head"]
-        ids.buckets, ids.meta = arrays["ids.buckets"], arrays["ids.meta"]
+        self.store.adopt(arrays, facts)
         self.payments.digests, self.payments.buckets = arrays["payments.digests"], arrays["payments.buckets"]
         self.payments.live = facts["payments"]
         self.rings.adopt({n.removeprefix("rings."): a for n, a in arrays.items() if n.startswith("rings.")})

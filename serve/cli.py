@@ -1,6 +1,5 @@
 """The command line. Each command is a thin door: it reads options, calls one function and shows what came of it."""
 
-import math
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -69,7 +68,7 @@ def train(
     start: From = None,
     until: Until = None,
     test: Annotated[float, typer.Option(min=0, max=0.9, help="Share of time held out at the end for a test.")] = 0.15,
-    epochs: Annotated[int, typer.Option(min=1, help="Epochs for each layer, at most.")] = 10,
+    epochs: Annotated[int, typer.Option(min=1, help="Epochs for each layer, at most.")] = 6,
     neighbours: Annotated[int, typer.Option(min=1, max=64, help="Past payments read for each entity.")] = 16,
     seed: Annotated[int, typer.Option(help="Of weights and draws.")] = 0,
     device: Device = "auto",
@@ -78,7 +77,7 @@ def train(
     """Train a model on what was known at the time."""
     from gnn.jobs import train_files
     from gnn.scorer import choose_device
-    from gnn.train import TrainConfig
+    from gnn.targets import TrainConfig
 
     with plain_errors(), progress() as report:
         refusals = Refusals()
@@ -259,40 +258,35 @@ def snapshot(
 
 @app.command(epilog=example("capacity --transactions 300e6 --accounts 100e6 --merchants 5e6 --devices 80e6"))
 def capacity(
-    transactions: Annotated[float, typer.Option(min=1, help="Transactions held: the window.", show_default=False)],
     accounts: Annotated[float, typer.Option(min=0, help="Accounts among them.", show_default=False)],
+    transactions: Annotated[
+        float | None,
+        typer.Option(min=1, help="Transactions held.", show_default="what the window and the layers ask for"),
+    ] = None,
     merchants: Annotated[float, typer.Option(min=0, help="Merchants.")] = 0,
     devices: Annotated[float, typer.Option(min=0, help="Devices.")] = 0,
     others: Annotated[float, typer.Option(min=0, help="IPs, cards and locations, each.")] = 0,
     roles: Annotated[str, typer.Option(help="Roles kept, separated by commas.")] = "account,merchant,device",
     labels: Annotated[float, typer.Option(min=0, help="Label events held.")] = 0,
     ties: Annotated[float | None, typer.Option(min=0, help="Pairs of account and device or card.")] = None,
+    window_rows: Annotated[float, typer.Option(min=1, help="Rows back that a payment sees.")] = 1 << 21,
     layers: Annotated[int, typer.Option(min=1, help="Layers of the model.")] = 2,
     width: Annotated[int, typer.Option(min=4, help="Width of the model.")] = 32,
     cache: Annotated[str, typer.Option(help="Keys and values: int8 or float32.")] = "int8",
     models: Annotated[int, typer.Option(min=0, help="Model versions that score at once.")] = 1,
 ) -> None:
-    """Print the memory that a deployment needs."""
+    """Print the memory that a deployment needs, and whether a model that joins it late is exact at once."""
     from gnn.model import ModelConfig
-    from graph.capacity import Deployment
-    from serve.capacity import capacity_table
+    from serve.capacity import capacity_table, planned
 
     names = tuple(roles.split(","))
-    given = {"account": accounts, "merchant": merchants, "device": devices}
+    entities = {**dict.fromkeys(("ip", "card", "location"), others), "account": accounts, "merchant": merchants}
     with plain_errors():
-        numbers = (transactions, accounts, merchants, devices, others, labels, ties or 0)
-        if not all(math.isfinite(number) for number in numbers):
-            fail("every number must be finite")
         if cache not in ("int8", "float32"):
             fail(f"--cache must be int8 or float32, not {cache!r}")
-        deployment = Deployment(
-            int(transactions),
-            {**dict.fromkeys(("ip", "card", "location"), int(others)), **{k: int(v) for k, v in given.items()}},
-            names,
-            labels=int(labels),
-            ties=int(max(accounts, devices) if ties is None else ties),
-        )
-        out.print(capacity_table(deployment, ModelConfig(names, width=width, layers=layers, cache=cache), models))
+        deployment = planned(names, {**entities, "device": devices}, transactions, labels, ties, window_rows, layers)
+        model = ModelConfig(names, width=width, layers=layers, window_rows=int(window_rows), cache=cache)
+        out.print(capacity_table(deployment, model, models))
 
 
 @app.command(epilog=example("ingest --transactions t.parquet --labels l.parquet --url http://127.0.0.1:8000"))

@@ -26,7 +26,7 @@ from data.sources import Run, merged
 from data.synthetic import WorldConfig, simulate
 from gnn.evaluate import Metrics, as_table, to_dict
 from gnn.jobs import check_protocol, judge, train_files, with_labels
-from gnn.train import TrainConfig
+from gnn.targets import TrainConfig
 from serve.client import RingwatchClient
 from serve.console import Refusals, Report, out, progress
 from serve.errors import ServeError

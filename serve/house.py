@@ -14,7 +14,7 @@ from data.errors import JournalError
 from data.journal import SqliteJournal
 from gnn.artifact import Artifact
 from gnn.explain import Reason
-from gnn.replay import capacity_for
+from gnn.replay import capacity_for, late_capacity
 from gnn.scorer import Scorer, choose_device
 from graph.memory import reserve
 from graph.rings import Ring
@@ -52,7 +52,14 @@ class House:
         self.artifact, self.settings = artifact, settings
         self.journal = SqliteJournal(settings.journal)
         window = artifact.config.window
-        self._capacity = max(settings.capacity, capacity_for(0, window))
+        enough = late_capacity(window.rows, artifact.config.layers)
+        self._capacity = max(settings.capacity or enough, capacity_for(0, window))
+        if self._capacity < enough:
+            log.warning(
+                "a buffer of %s rows: a model that joins late needs %s to be exact at once",
+                f"{self._capacity:,}",
+                f"{enough:,}",
+            )
         self._make_scorers = scorers or self._default_scorers
         self.build(GraphState(artifact.roles, self._capacity, window, source=self.journal))
         self.ready = False
@@ -112,7 +119,7 @@ class House:
             before = scorer.cache.complete_from
             left = scorer.fill(FILLED)
             rows = np.arange(max(self.state.store.oldest, before - FILLED), before)
-            self.probability[rows % self.state.store.capacity] = scorer.rescore(rows)
+            self.probability[self.state.store.slots(rows)] = scorer.rescore(rows)
             return left
 
     @property
@@ -190,7 +197,7 @@ class House:
 
     def _scores(self, rows: NDArray[np.int64]) -> NDArray[np.float64]:
         """The probabilities given to payments."""
-        return self.probability[rows % self.state.store.capacity]
+        return self.probability[self.state.store.slots(rows)]
 
     def transaction_ids(self, rows: Sequence[int]) -> list[str]:
         """The ids of payments."""
@@ -206,8 +213,8 @@ class House:
         row = self.state.row_of(name)
         if row is None:
             return None
-        event = int(self.state.store.column("label", np.array([row]))[0])
-        return None if event < 0 else bool(self.state.store.labels["fraud"][event])
+        known = int(self.state.store.believed(np.array([row]))[0])
+        return None if known < 0 else bool(known)
 
     def _score(self) -> tuple[str, bool]:
         """Score the rows that have not been; who did, and whether it was not the preferred."""
@@ -225,7 +232,7 @@ class House:
                 log.exception("the %s scorer failed", scorer.device_name)
                 continue
             breaker.succeeded()
-            self.probability[np.arange(first, last) % self.state.store.capacity] = found
+            self.probability[self.state.store.slots(np.arange(first, last))] = found
             self.scored = last
             return scorer.device_name, i > 0
         return "rules", True
@@ -236,7 +243,7 @@ class House:
         call, begin = admitted.call, time.perf_counter()
         store = self.state.store
         rows = store.offsets.rows(np.array(admitted.offsets, np.int64))
-        probability, said = self.probability[rows % store.capacity], None
+        probability, said = self.probability[store.slots(rows)], None
         if scored_by == "rules":
             probability, said = rules_score(self.state, rows)
         ids = call.batch.column("transaction_id").to_pylist()

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gnn.explain import Reason
-from graph.features import feature_names, features
+from graph.features import feature_names
 from graph.state import GraphState
 from serve.settings import Settings
 
@@ -37,7 +37,7 @@ def rules_score(state: GraphState, rows: NDArray[np.int64]) -> tuple[NDArray[np.
         Probabilities [n], and the rules that applied to each.
     """
     try:
-        x = np.expm1(features(state.store.view, state.store.roles, rows))
+        x = np.expm1(state.store.features(rows))
         at = {name: i for i, name in enumerate(feature_names(state.store.roles))}
     except Exception:  # whatever broke the graph must not take the last answer with it
         x, at = np.zeros((len(rows), 0), np.float32), {}

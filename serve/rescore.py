@@ -6,7 +6,7 @@ slice of the rows. The graph and each layer's keys and values are shared through
 machine. The kernels are those of the service, so the scores are those that were given online.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -18,16 +18,15 @@ import pyarrow.parquet as pq
 import ray
 from numpy.typing import NDArray
 
-from data.jit import chunked
 from data.journal import Events, Kind
 from gnn.artifact import Artifact, load
-from gnn.engines import CpuEngine, Engine, TorchEngine, make_plan, part
-from gnn.kernels import Work, gather
+from gnn.engines import make_engine
+from gnn.kernels import Work
 from gnn.replay import capacity_for
 from gnn.scorer import BATCH, new_work
-from graph.features import describe
+from graph.backend import Window
 from graph.state import GraphState
-from graph.store import View
+from graph.store import GraphStore
 
 Report = Callable[[str, float], None]
 
@@ -115,11 +114,12 @@ def _spread(
     # A fraction of a CPU each, so that they start beside a service that holds some.
     options: dict[str, Any] = {"num_gpus": 1, "num_cpus": 0.5} if on_gpu else {"num_cpus": 0.9 * cpus / count}
     threads = max(1, cpus // count)
-    view = ray.put(_trimmed(state.store.view, n))
+    arrays = {name: p.array[: p.used] for name, p in state.store.parts().items()}
+    graph, facts = ray.put(arrays), state.store.facts()
     bounds = np.linspace(0, n, count + 1).astype(int)
     worker = ray.remote(_Slice)
     slices: list[Any] = [
-        worker.options(**options).remote(str(model), view, int(i), int(j), "cuda" if on_gpu else "cpu", threads)
+        worker.options(**options).remote(str(model), graph, facts, int(i), int(j), "cuda" if on_gpu else "cpu", threads)
         for i, j in pairwise(bounds)
     ]
     layers = artifact.config.layers
@@ -140,19 +140,23 @@ def _gathered(parts: Sequence[Any]) -> NDArray[np.float32]:
     return np.concatenate(ray.get(list(parts)))
 
 
-def _trimmed(view: View, n: int) -> View:
-    """The view without the empty end of its buffer."""
-    return view._replace(rows=view.rows[: max(1, n)], velocity=view.velocity[: max(1, n)])
-
-
 class _Slice:
     """Scores rows [first, last), one step of one layer at a time; keeps their embeddings between steps."""
 
-    def __init__(self, model: str, view: View, first: int, last: int, device: str, threads: int) -> None:
-        net = load(model).net
-        self._engine: Engine = CpuEngine(net, threads) if device == "cpu" else TorchEngine(net, device)
-        self._config, self._plan, self._threads = net.config, make_plan(net), threads
-        self._view, self._rows = view, np.arange(first, last)
+    def __init__(
+        self,
+        model: str,
+        arrays: Mapping[str, NDArray[Any]],
+        facts: Mapping[str, Any],
+        first: int,
+        last: int,
+        device: str,
+        threads: int,
+    ) -> None:
+        net, store = load(model).net, GraphStore(facts["roles"], facts["capacity"], Window(*facts["window"]))
+        store.adopt(arrays, facts)
+        self._engine, self._config = make_engine(net, store, device, threads), net.config
+        self._rows = np.arange(first, last)
         self._h = np.empty((last - first, net.config.width), np.float32)
         self._logit = np.zeros(last - first, np.float32)
 
@@ -160,9 +164,8 @@ class _Slice:
         """Embed the rows by themselves; returns their first keys and values, float32 [n, 2D]."""
 
         def step(rows: NDArray[np.int64], work: Work) -> NDArray[np.float32]:
-            view, plan = self._view, self._plan
-            chunked(lambda i, j: describe(view, plan.pairs, rows[i:j], work.x[i:j]), len(rows), self._threads)
-            self._engine.encode(view, rows, work)
+            self._engine.describe(rows, work)
+            self._engine.encode(rows, work)
             return self._engine.keys_values(0, work)
 
         return self._each(step)
@@ -171,8 +174,7 @@ class _Slice:
         """One layer over all rows' keys and values [N, 2D]; returns the next, or the log-odds after the last."""
 
         def step(rows: NDArray[np.int64], work: Work) -> NDArray[np.float32]:
-            view = self._view
-            chunked(lambda i, j: gather(view, rows[i:j], part(work, i, j)), len(rows), self._threads)
+            self._engine.gather(rows, work)
             self._engine.attend(layer, kv, work)
             last = layer + 1 == self._config.layers
             return work.logit if last else self._engine.keys_values(layer + 1, work)

@@ -36,7 +36,8 @@ class Settings(BaseModel):
     max_items: int = Field(10_000, ge=1)  # of one call
     max_body: int = Field(16 << 20, ge=1)  # bytes
     max_future_s: float = Field(86_400, ge=0)  # how far ahead of the wall clock a timestamp may be
-    capacity: int = Field(1 << 22, ge=1 << 12)  # rows of the graph's buffer, at least
+    # Rows of the graph's buffer, at least; 0: as many as a model that joins late needs to be exact (`late_capacity`).
+    capacity: int = Field(0, ge=0)
 
     snapshots: Path | None = None  # folder; beside the journal if not given
     snapshot_every: int = Field(1_000_000, ge=0)  # events between snapshots; 0 makes none

@@ -11,12 +11,12 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from data.digests import digest
 from data.errors import JournalError
 from data.journal import SqliteJournal
 from gnn.artifact import Artifact
@@ -57,14 +57,17 @@ def newest(settings: Settings, artifact: Artifact, capacity: int, journal: Sqlit
 
 def _misfit(state: GraphState, artifact: Artifact, capacity: int, journal: SqliteJournal) -> str | None:
     store = state.store
-    if (store.roles, store.window) != (artifact.roles, artifact.config.window) or store.capacity != capacity:
+    window = artifact.config.window
+    # What a missing label is taken for is the model's alone: nothing that is kept rests on it.
+    store.window = replace(store.window, settle_us=window.settle_us)
+    if (store.roles, store.window) != (artifact.roles, window) or store.capacity != capacity:
         return "it has other roles, another window or another capacity than the model and the settings ask for"
     if state.applied > journal.end:
         return f"it is of offset {state.applied:,}, the journal ends at {journal.end:,}"
     if store.rows:
-        last = np.array([store.rows - 1])
-        name = journal.take(store.offsets.of(last))["transaction_id"].combine_chunks()
-        if (digest(state.payments.key, name)[0] != state.payments.digests[last[0] % capacity]).any():
+        last = store.rows - 1
+        name = journal.take(store.offsets.of(np.array([last])))["transaction_id"].combine_chunks()
+        if state.transaction_rows(name)[0] != last:
             return "its newest payment is not the journal's: it is of another journal"
     return None
 

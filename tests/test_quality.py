@@ -17,7 +17,7 @@ from benchmarks.quality.contest import OURS, RESEARCH, Contest, entrants, measur
 from benchmarks.quality.tolokers import Graph, drawn, shuffled
 from data.journal import Kind
 from data.sources import Run
-from gnn.train import Targets, TrainConfig
+from gnn.targets import Targets, TrainConfig
 from tests.data.test_datasets import dataset
 from tests.gnn.test_train import history
 

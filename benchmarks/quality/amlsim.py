@@ -25,7 +25,7 @@ from benchmarks.quality.contest import built
 from benchmarks.quality.histories import DATASETS
 from data.journal import Kind
 from data.schema import TIMESTAMP, TRANSACTION_SCHEMA, check_transactions
-from graph.features import feature_names, features
+from graph.features import feature_names
 
 FOLDS = 5
 DRAWS = 3  # of columns
@@ -103,7 +103,7 @@ def reading(data: Accounts) -> NDArray[np.float32]:
     state = built([(Kind.TRANSACTION, transfers(data))], ROLES)
     names = feature_names(ROLES)
     useful = [i for i, name in enumerate(names) if ".fraud." not in name and ".labelled." not in name]
-    x = features(state.store.view, ROLES, np.arange(len(data.step)))[:, useful]
+    x = state.store.features(np.arange(len(data.step)))[:, useful]
     n = len(data.fraud)
     own = np.concatenate([pooled(data.source, x, n), pooled(data.target, x, n)], 1)
     # What an account looks like to those it deals with: its sums, and the busiest moment of each of its windows.

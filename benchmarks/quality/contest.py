@@ -19,10 +19,12 @@ from data.sources import Run
 from gnn.boosting import BoostingConfig, fit_rivals
 from gnn.evaluate import card_precision
 from gnn.jobs import score_runs
+from gnn.model import ModelConfig
 from gnn.replay import capacity_for, numbered, present_roles
-from gnn.train import Targets, TrainConfig, make_targets, train
+from gnn.targets import Targets, TrainConfig, make_targets
+from gnn.train import train
+from graph.backend import Window
 from graph.state import GraphState
-from graph.store import Window
 from serve.policy import rules_score
 
 OURS, RESEARCH = "ringwatch", "PyG HeteroConv"
@@ -79,8 +81,17 @@ class Contest:
 
     @cached_property
     def targets(self) -> Targets:
-        found = make_targets(self.past, self.config)
-        return self.taught(self.past, found) if self.taught else found
+        return self.choose(self.past, self.config)
+
+    def choose(self, state: GraphState, config: TrainConfig) -> Targets:
+        """Which payments teach and choose, for the model and for its rivals."""
+        found = make_targets(state, config)
+        return self.taught(state, found) if self.taught else found
+
+    def settle(self) -> None:
+        """Let rivals take a missing label for what the model takes it for."""
+        window = ModelConfig(self.roles, settle_days=self.targets.settle_days).window
+        self.past.store.window = self.graph.store.window = window
 
     def new(self, role: str) -> NDArray[np.bool_]:
         """Which test payments are the first that their graph sees of an entity, bool [n]."""
@@ -106,8 +117,9 @@ def ours(contest: Contest, seed: int) -> tuple[Scores, dict[str, Any]]:
     from dataclasses import replace
 
     begin = time.perf_counter()
-    with narrowed(contest.taught):
-        artifact = train(list(contest.train), replace(contest.config, seed=seed), contest.shape, _progress())
+    artifact = train(
+        list(contest.train), replace(contest.config, seed=seed), contest.shape, _progress(), contest.choose
+    )
     seconds = time.perf_counter() - begin
     artifact.save(folder(contest.name) / f"model-{seed}")
     probability = score_runs(artifact, contest.test)[contest.rows]
@@ -116,6 +128,7 @@ def ours(contest: Contest, seed: int) -> tuple[Scores, dict[str, Any]]:
 
 def trees(contest: Contest, seed: int) -> tuple[Scores, dict[str, Any]]:
     """Rules, and trees and a regression on the model's own rows, labels and validation."""
+    contest.settle()
     with threadpool_limits(1, "openmp"):
         # Fewer looks at the validation payments than by default: each bins all inputs anew.
         rivals = fit_rivals(contest.past, contest.targets, BoostingConfig(seed=seed, step=50))
@@ -127,6 +140,7 @@ def trees(contest: Contest, seed: int) -> tuple[Scores, dict[str, Any]]:
 def research(contest: Contest, seed: int) -> tuple[Scores, dict[str, Any]]:
     """A two-layer HeteroConv on the same sampled histories."""
     begin = time.perf_counter()
+    contest.settle()
     scores, facts = score_research(
         contest.past, contest.targets, contest.graph, contest.rows, epochs=contest.epochs, seed=seed
     )
@@ -166,20 +180,6 @@ def measures(contest: Contest, score: NDArray[np.float64], budget: float = 0.01)
             of = fraud & (contest.kind == kind)
             found[f"recall, {kind}"] = float(reviewed[of].mean())
     return found
-
-
-def narrowed(taught: Taught | None) -> Any:
-    """Have the trainer teach fewer rows: it has no option for that yet."""
-    from contextlib import nullcontext
-    from unittest.mock import patch
-
-    if taught is None:
-        return nullcontext()
-
-    def some(state: GraphState, config: TrainConfig) -> Targets:
-        return taught(state, make_targets(state, config))
-
-    return patch("gnn.train.make_targets", some)
 
 
 def numbers(column: pa.ChunkedArray) -> NDArray[np.integer]:

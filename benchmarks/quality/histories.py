@@ -23,9 +23,9 @@ from data.sources import Run, merged
 from data.synthetic import WorldConfig, simulate
 from gnn.audit import at_once
 from gnn.jobs import Judged, selection, with_labels
-from gnn.train import Targets, TrainConfig
+from gnn.targets import Targets, TrainConfig
+from graph.backend import DAY_US
 from graph.state import GraphState
-from graph.store import DAY_US
 
 DATASETS = Path(os.environ.get("RINGWATCH_DATASETS", ROOT.parent / "shared" / "datasets"))
 FILES = ROOT / "var" / "quality" / "files"

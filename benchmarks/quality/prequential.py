@@ -23,7 +23,8 @@ from data.sources import merged
 from gnn.audit import TREES
 from gnn.boosting import categories, drawn, fit_trees, rival_inputs
 from gnn.jobs import Judged, score_runs, selection, with_labels
-from gnn.train import Targets, TrainConfig, make_targets, train
+from gnn.targets import Targets, TrainConfig, make_targets
+from gnn.train import train
 from graph.state import GraphState
 
 FIRST, WEEKS = datetime(2018, 6, 6, tzinfo=UTC), 12

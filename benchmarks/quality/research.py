@@ -15,9 +15,8 @@ from torch import Tensor, nn
 from torch_geometric.data import HeteroData
 from torch_geometric.nn import HeteroConv, SAGEConv
 
-from gnn.train import Targets
+from gnn.targets import Targets
 from graph.bridges import to_hetero_data
-from graph.features import features
 from graph.sampler import EDGE_FEATURES
 from graph.state import GraphState
 
@@ -118,9 +117,7 @@ class _Reader:
     def __init__(self, state: GraphState) -> None:
         self.store, n = state.store, state.store.rows
         self.near = max(2, READ // len(self.store.roles))
-        self.x = np.concatenate(
-            [features(self.store.view, self.store.roles, np.arange(i, min(n, i + BLOCK))) for i in range(0, n, BLOCK)]
-        )
+        self.x = np.concatenate([self.store.features(np.arange(i, min(n, i + BLOCK))) for i in range(0, n, BLOCK)])
 
     def read(self, seeds: NDArray[np.int64]) -> HeteroData:
         return to_hetero_data(self.store, seeds, self.near, 2, self.x)

@@ -39,7 +39,7 @@ def test_planted_leaks_are_named_and_causal_inputs_are_not() -> None:
     inputs = {"causal": CAUSAL, "whole": WHOLE_HISTORY, "next": NEXT_GAP, "own": OWN_LABEL}
     whole, _ = build(runs, roles, total)
     fraud = np.zeros(total, bool)
-    fraud[whole.store.labels["row"]] = True
+    fraud[whole.store.label_events().row] = True
     probes = choose_probes(fraud, fraud, 60)
     state, cut = build(runs, roles, total, probes, inputs)
     assert state.store.rows == whole.store.rows == total
@@ -66,7 +66,7 @@ def test_what_the_journal_had_said_equals_a_plain_walk_through_it() -> None:
     times = LabelTimes(runs, state)
     rng = np.random.default_rng(0)
     last = sum(len(batch) for _, batch in runs)
-    labelled = rng.choice(state.store.labels["row"], 200)
+    labelled = rng.choice(state.store.label_events().row, 200)
     rows = np.concatenate([labelled, rng.integers(0, total, 50)])
     before = rng.integers(0, last + 1, len(rows))
     row_of = {

@@ -13,11 +13,11 @@ from sklearn.metrics import average_precision_score
 from data.journal import Events, Kind
 from data.schema import LABEL_SCHEMA, TRANSACTION_SCHEMA
 from gnn.against import OURS, against_dict, against_table, cut, evaluate_against
-from gnn.boosting import INPUTS, BoostingConfig, Setting, categories, drawn, fit_trees, input_names, rival_inputs
+from gnn.boosting import INPUTS, TIES, BoostingConfig, Setting, categories, drawn, fit_trees, input_names, rival_inputs
 from gnn.errors import ModelError
 from gnn.jobs import evaluate_files, train_files
 from gnn.replay import numbered
-from gnn.train import TrainConfig, make_targets
+from gnn.targets import TrainConfig, make_targets
 from graph.sampler import neighbours
 from tests.gnn.test_train import built, history
 from tests.serve.test_cli import ringwatch
@@ -60,7 +60,7 @@ def test_inputs_are_named_and_never_change_when_more_becomes_known(inputs: str) 
     late.apply(Events(Kind.LABEL, late.applied, label_batch(payments, [0, 17], [True, True], delay_us=10**13)))
     np.testing.assert_array_equal(rival_inputs(late, rows, inputs, K), before)
     if inputs == "history":
-        missing = np.repeat(neighbours(early.store.view, rows, K).reshape(len(rows), -1) < 0, 5, 1)
+        missing = np.repeat(neighbours(early.store.view, rows, K).reshape(len(rows), -1) < 0, len(TIES), 1)
         np.testing.assert_array_equal(np.isnan(before[:, -missing.shape[1] :]), missing)
         assert missing.any()
     else:

@@ -9,10 +9,10 @@ import torch
 from data.journal import Events, Kind
 from gnn.artifact import Artifact, untrained
 from gnn.model import LARGEST, _recurse, uncached
+from gnn.replay import late_capacity
 from gnn.scorer import Scorer
-from graph.sampler import neighbours
+from graph.backend import DAY_US, Window
 from graph.state import GraphState
-from graph.store import DAY_US, Window
 from tests.graph.history import HOUR_US, sharing
 
 ROLES = ("account", "merchant", "device", "card")
@@ -79,19 +79,19 @@ def test_int8_equals_uncached_but_for_roundings_that_flip():
     artifact = untrained(ROLES, neighbours=6, cache="int8")
     scorer = Scorer(artifact, new_state(1 << 14))
     scored([scorer], sharing(0, n, most=100, gap_us=HOUR_US // 2))
-    view, rows = scorer.state.store.view, np.arange(n)
+    store, rows = scorer.state.store, np.arange(n)
     flipped = np.zeros(n, bool)
     for number in range(2):
         layer = artifact.net.layer(number)
-        below = torch.cat([_recurse(artifact.net, view, some, number)[0] for some in np.array_split(rows, 6)])
+        below = torch.cat([_recurse(artifact.net, store, some, number)[0] for some in np.array_split(rows, 6)])
         expected = torch.clamp(torch.round(layer.keys_values(below) / layer.kv_scale), -LARGEST, LARGEST).numpy()
         steps = np.abs(scorer.cache.layer(number)[rows] - expected)
         assert 0 < (steps > 0).mean() < 1e-4
         assert steps.max() == 1
         flipped |= (steps > 0).any(1)
-    near = neighbours(view, rows, 6)
+    near = store.neighbours(rows, 6)
     touched = (flipped[np.maximum(near, 0)] & (near >= 0)).any((1, 2))
-    logit = np.concatenate([uncached(artifact.net, view, some)[1] for some in np.array_split(rows, 6)])
+    logit = np.concatenate([uncached(artifact.net, store, some)[1] for some in np.array_split(rows, 6)])
     difference = np.abs(scorer.logits(rows) - logit)
     assert difference[~touched].max() < 1e-5
     assert np.quantile(difference, 0.999) < 2e-3
@@ -124,6 +124,22 @@ def test_a_model_that_joins_late_scores_as_if_it_had_always_been_there(artifact,
     assert late.cache.complete_from > 0
     if capacity > N:
         assert 0 < (late.cache.depth[:joined] > 0).sum() < joined  # only what was asked for
+
+
+@pytest.mark.parametrize("layers", [1, 3])
+def test_a_late_model_is_exact_at_the_capacity_the_service_takes(monkeypatch, layers):
+    monkeypatch.setattr("gnn.replay.STEP", 32)  # so that the buffer wraps in a test
+    capacity, joined = late_capacity(WINDOW.rows, layers), 1000
+    artifact = untrained(ROLES, neighbours=6, layers=layers)
+    (expected,) = scored([Scorer(artifact, new_state())], parts(7))
+    for held, exact in ((capacity, True), (capacity - WINDOW.rows, False)):
+        state = new_state(held)
+        for part in parts(32, 0, joined):
+            state.apply(part)
+        assert state.store.oldest > 0
+        late, first = Scorer(artifact, state), state.store.rows
+        (found,) = scored([late], parts(32, first, first + 100))
+        assert (found == expected[first : first + len(found)]).all() == exact
 
 
 def test_a_late_model_on_a_short_buffer_is_exact_once_it_has_scored_two_windows(artifact, from_the_start):

@@ -11,7 +11,7 @@ from sklearn.metrics import average_precision_score
 from data.synthetic import WorldConfig, simulate
 from gnn.card import Card, bootstrap, make_card, markdown
 from gnn.jobs import evaluate_files, train_files
-from gnn.train import TrainConfig
+from gnn.targets import TrainConfig
 from tests.serve.test_cli import ringwatch
 
 FIRST, UNTIL = datetime(2026, 3, 1, tzinfo=UTC), datetime(2026, 4, 1, tzinfo=UTC)

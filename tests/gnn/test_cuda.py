@@ -7,8 +7,8 @@ import torch
 from data.journal import Events, Kind
 from gnn.artifact import untrained
 from gnn.scorer import Scorer
+from graph.backend import DAY_US, Window
 from graph.state import GraphState
-from graph.store import DAY_US, Window
 from tests.world import label_batch, payment_batch
 
 pytestmark = [

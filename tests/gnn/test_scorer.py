@@ -13,8 +13,8 @@ from gnn.errors import ModelError
 from gnn.groups import group_names
 from gnn.model import uncached
 from gnn.scorer import Scorer, choose_device
+from graph.backend import DAY_US, Window
 from graph.state import GraphState
-from graph.store import DAY_US, Window
 from tests.world import label_batch, payment_batch
 
 ROLES = ("account", "merchant", "device", "payee")
@@ -69,7 +69,7 @@ def test_a_score_has_the_same_bits_whatever_batch_it_came_in(artifact, one_by_on
 def test_cached_equals_uncached(artifact, one_by_one):
     scorer, _ = one_by_one
     rows = np.arange(0, N, 3)
-    h, logit = uncached(artifact.net, scorer.state.store.view, rows)
+    h, logit = uncached(artifact.net, scorer.state.store, rows)
     np.testing.assert_allclose(scorer.logits(rows), logit.numpy(), atol=1e-5)
     np.testing.assert_allclose(scorer.embed(rows), h.numpy(), atol=1e-4)
 
@@ -83,13 +83,13 @@ def test_a_past_payment_scores_the_same_again(one_by_one):
 def test_the_torch_engine_agrees_with_the_kernels(artifact, one_by_one):
     scorer, expected = one_by_one
     other = Scorer(artifact, scorer.state, "cpu")
-    other._engine = TorchEngine(artifact.net, "cpu")
+    other._engine = TorchEngine(artifact.net, scorer.state.store, "cpu")
     np.testing.assert_allclose(other.score(0, N), expected, atol=1e-6)
     np.testing.assert_allclose(other.cache.data, scorer.cache.data, atol=1e-4)
     rows = np.arange(0, N, 97)
     masks = np.concatenate([[0], 1 << np.arange(len(group_names(ROLES)))])
     work = scorer._prepare(rows)
-    arguments = (scorer.state.store.view, scorer.cache.data, rows, work, masks)
+    arguments = (scorer.cache.data, rows, work, masks)
     expected_without = scorer._engine.without(*arguments)
     np.testing.assert_allclose(other._engine.without(*arguments), expected_without, atol=1e-5)
     assert np.ptp(expected_without, axis=1).min() > 1e-4  # leaving something out moves every score
@@ -134,7 +134,7 @@ def test_contributions_are_differences_of_log_odds(artifact, one_by_one):
     work = scorer._prepare(row)
     for code, contribution in found.items():
         masks = np.array([0, 1 << names.index(code)])
-        full, without = scorer._engine.without(scorer.state.store.view, scorer.cache.data, row, work, masks)[0]
+        full, without = scorer._engine.without(scorer.cache.data, row, work, masks)[0]
         assert contribution == pytest.approx(full - without, abs=1e-4)
     assert full == pytest.approx(scorer.logits(row)[0], abs=1e-5)
 

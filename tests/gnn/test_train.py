@@ -13,9 +13,10 @@ from gnn.artifact import Artifact
 from gnn.errors import ModelError
 from gnn.jobs import score_runs
 from gnn.replay import numbered, present_roles
-from gnn.train import TrainConfig, make_targets, train
+from gnn.targets import TrainConfig, make_targets
+from gnn.train import train
+from graph.backend import DAY_US, Window
 from graph.state import GraphState
-from graph.store import DAY_US, Window
 from tests.world import label_batch, payment_batch
 
 N, DAYS = 6000, 60
@@ -80,7 +81,7 @@ def test_the_trainers_scores_are_those_of_the_service(learnt):
     from gnn.model import uncached
 
     rows = np.arange(0, N, 501)
-    _, logit = uncached(again.net, state.store.view, rows)
+    _, logit = uncached(again.net, state.store, rows)
     np.testing.assert_allclose(scorer.logits(rows), logit.numpy(), atol=1e-5)
     assert probability.std() > 0
     assert artifact.version != again.version
@@ -142,10 +143,9 @@ def test_planted_leaks_would_be_caught():
     """The audit's idea in small: a seed's own label is in no feature, whenever it became known."""
     runs, _ = history()
     state = built(runs)
-    from graph.features import features
 
     rows = np.arange(N)
-    before = features(state.store.view, state.store.roles, rows)
+    before = state.store.features(rows)
     state.apply(
         Events(
             Kind.LABEL,
@@ -153,4 +153,4 @@ def test_planted_leaks_would_be_caught():
             label_batch(runs[0][1], [0], [True], delay_us=int(timedelta(days=99).total_seconds() * 1e6)),
         )
     )
-    np.testing.assert_array_equal(features(state.store.view, state.store.roles, rows), before)
+    np.testing.assert_array_equal(state.store.features(rows), before)

@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 
 from data.journal import Events, Kind
-from graph.store import DAY_US
+from graph.backend import DAY_US
 from tests.world import START_US, UTC_US, reports, transactions
 
 COLUMNS = {"account": "account_id", "merchant": "merchant_id", "device": "device_id"}

@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from graph.features import DEPTH, NEVER_S, WINDOWS_US, counterparts
-from graph.store import Window
+from graph.backend import Window
+from graph.features import BAND_US, BANDS, DEPTH, NEVER_S, SETTLED, WINDOWS_US, counterparts
 
 
 @dataclass
@@ -66,6 +66,7 @@ class PlainGraph:
             "age": math.log1p(age) / 16,
             "labelled": float(belief >= 0),
             "fraud": float(belief == 1),
+            "settled": float(belief >= 0 or here.time - there.time >= self.window.settle_us),
             "amount_gap": math.log1p(here.amount) - math.log1p(there.amount),
             "recent_day": math.exp(-age / 86_400),
             "recent_week": math.exp(-age / (7 * 86_400)),
@@ -91,12 +92,13 @@ class PlainGraph:
 
     def _entity(self, row: int, role: int, others: list[int]) -> list[float]:
         here = self.rows[row]
-        nothing = [0.0] * (4 + 16 + 5 * len(others))
+        nothing = [0.0] * (4 + 16 + len(SETTLED) + 5 * len(others))
+        never = [math.log1p(NEVER_S)] * 2 + [0.0] * (len(SETTLED) - 2)
         if here.entity[role] < 0:
             return nothing
         seen = self.chain(row, role, self.window.span_us)
         if not seen:
-            return [1.0, math.log1p(NEVER_S), *nothing[2:]]
+            return [1.0, math.log1p(NEVER_S), *nothing[2:20], *never, *nothing[20 + len(SETTLED) :]]
         node = here.entity[role]
 
         def age(back: int) -> float:
@@ -114,6 +116,7 @@ class PlainGraph:
         frauds = [sum(beliefs[b] == 1 for b in walked if age(b) <= w) for w in WINDOWS_US]
         labelled = [sum(beliefs[b] >= 0 for b in walked if age(b) <= w) for w in WINDOWS_US]
         out += [math.log1p(v) for v in (*counts, *amounts, *frauds, *labelled)]
+        out += self._settled(row, seen)
         for other in others:
             met = {}
             for b in walked:
@@ -127,3 +130,23 @@ class PlainGraph:
                 out.append(math.log1p(len({met[b] for b in walked if met[b] >= 0 and age(b) <= w})))
             out.append(math.log1p(sum(met[b] >= 0 and met[b] == here.entity[other] for b in walked)))
         return out
+
+    def _settled(self, row: int, seen: list[int]) -> list[float]:
+        """By the names of `SETTLED`, from earlier rows of an entity, newest first."""
+        here, settle = self.rows[row], self.window.settle_us
+        begin = settle if settle < self.window.span_us else 0
+        horizon = max(int(WINDOWS_US[-1]), begin + BANDS * BAND_US)
+
+        def age(back: int) -> int:
+            return here.time - self.rows[back].time
+
+        walked = [seen[0], *(b for b in seen[1:] if age(b) <= horizon)][:DEPTH]
+        settled = [b for b in walked if self.believed(b, here.offset) >= 0 or age(b) >= settle]
+        fraud = [self.believed(b, here.offset) == 1 for b in settled]
+        ages = [age(b) / 1e6 for b, is_fraud in zip(settled, fraud, strict=True) if is_fraud]
+        out = [math.log1p(ages[0]), math.log1p(ages[-1])] if ages else [math.log1p(NEVER_S)] * 2
+        out += [float(fraud[0]) if fraud else 0.0, math.log1p(fraud.index(True) + 1) if ages else 0.0]
+        for band in range(BANDS):
+            inside = [f for b, f in zip(settled, fraud, strict=True) if max(0, age(b) - begin) // BAND_US == band]
+            out.append(sum(inside) / len(inside) if inside else 0.0)
+        return [*out, math.log1p(len(settled))]

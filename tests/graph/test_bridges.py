@@ -8,11 +8,11 @@ import torch
 from torch_geometric.nn import HeteroConv, SAGEConv
 
 from data.journal import Events, KeptEvents, Kind
+from graph.backend import DAY_US, Window
 from graph.bridges import to_hetero_data, to_networkx
 from graph.errors import GraphError
 from graph.sampler import neighbours
 from graph.state import GraphState
-from graph.store import DAY_US, Window
 from tests.world import label_batch, payment_batch
 
 ROLES = ("account", "merchant", "device", "payee")
@@ -140,6 +140,61 @@ def test_an_investigator_sees_names_payments_and_frauds(state):
     for bad in ([("device", "nobody")], [("planet", "d3")]):
         with pytest.raises(GraphError):
             to_networkx(state, bad)
+
+
+def test_a_fraud_that_someone_pays_themselves_counts_once():
+    batch = payment_batch(2, seed=2, accounts=1, devices=1)
+    batch = batch.set_column(batch.schema.get_field_index("payee_id"), "payee_id", pa.array(["a0", None]))
+    state = GraphState(ROLES, 2000, Window(1500, 90 * DAY_US))
+    state.apply(Events(Kind.TRANSACTION, 0, batch))
+    state.apply(Events(Kind.LABEL, 2, label_batch(batch, [0, 1], [True, False])))
+    graph = to_networkx(state, [("account", "a0")])
+    (account,) = (node for node, d in graph.nodes(data=True) if d["kind"] == "account")
+    assert graph.nodes[account]["frauds"] == 1
+    assert [graph.edges[account, row]["role"] for row in (0, 1)] == ["account+payee", "account"]
+
+
+def test_an_export_says_whether_it_was_cut(state):
+    asked = [("device", "d3")]
+    whole = to_networkx(state, asked, hops=2, most=N)
+    held = sum(d["kind"] == "payment" for _, d in whole.nodes(data=True))
+    assert not whole.graph["cut"]
+    assert not to_networkx(state, asked, hops=2, most=held).graph["cut"]
+    for most in (held - 1, 5, 1):
+        cut = to_networkx(state, asked, hops=2, most=most)
+        assert cut.graph["cut"]
+        assert sum(d["kind"] == "payment" for _, d in cut.nodes(data=True)) == most
+
+
+def test_a_payment_brings_its_amount_and_its_categories(state):
+    payment = to_hetero_data(state.store, np.array([1100, 300]), k=5)["payment"]
+    rows = payment.row.numpy()
+    assert payment.amount.tolist() == PAYMENTS.column("amount").take(pa.array(rows)).to_pylist()
+    assert payment.category.shape == (len(rows), 4)
+    for column, name in enumerate(("currency", "channel")):
+        words = PAYMENTS.column(name).take(pa.array(rows)).to_pylist()
+        codes = payment.category[:, column].tolist()
+        assert len(set(zip(words, codes, strict=True))) == len(set(words)) == 2
+    assert not payment.category[:, 2:].any()  # not given
+    assert payment.whole.all()
+
+
+@pytest.mark.parametrize("span_us", [90 * DAY_US, 4 * 60 * 60 * 1_000_000])
+def test_features_that_the_buffer_has_lost_a_part_of_are_marked(span_us):
+    window = Window(200, span_us)
+    states = [GraphState(ROLES, capacity, window) for capacity in (700, 2000)]
+    for state in states:
+        for i in range(0, N, 50):
+            state.apply(Events(Kind.TRANSACTION, i, PAYMENTS.slice(i, 50)))
+    short, long = (state.store for state in states)
+    old = to_hetero_data(short, np.arange(short.oldest, short.oldest + 400), k=4, hops=1)["payment"]
+    same = np.isclose(old.x.numpy(), long.features(old.row.numpy()), atol=1e-6).all(1)
+    assert same[old.whole.numpy()].all()
+    assert not same.all()
+    assert 0 < old.whole.sum() < len(same)
+    newest = np.arange(N - 20, N)  # two hops from these, the features of the last see three windows back
+    assert to_hetero_data(short, newest, k=8, hops=2)["payment"].whole.all()
+    assert to_hetero_data(long, newest, k=8, hops=4)["payment"].whole.all()
 
 
 def test_a_long_chain_is_followed_to_its_end():

@@ -2,10 +2,10 @@
 
 import pytest
 
+from graph.backend import DAY_US, Window
 from graph.capacity import Deployment, estimate, row_bytes
 from graph.errors import GraphError
 from graph.state import GraphState
-from graph.store import DAY_US, Window
 
 ENTITIES = {"account": 30, "merchant": 4, "device": 20}
 ROLES = ("account", "merchant", "device")

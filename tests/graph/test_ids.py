@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 from data.digests import KEY, digest, key_from_environment
 from data.errors import DataError
 from data.journal import Events, Kind
+from graph.backend import DAY_US, Window
 from graph.errors import GraphError
 from graph.features import features
 from graph.ids import Ids, PaymentIds
 from graph.sampler import neighbours
 from graph.state import GraphState
-from graph.store import DAY_US, Window
 from tests.graph.history import payments, sharing
 from tests.world import START_US, reports
 

@@ -8,10 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data.journal import Events, Kind
+from graph.backend import DAY_US, Window
 from graph.features import feature_names, features
+from graph.rows import LATE_MS, believed
 from graph.sampler import EDGE_FEATURES, edges, neighbours
 from graph.state import GraphState
-from graph.store import DAY_US, LATE_MS, Window, believed
 from tests.graph.history import HOUR_US, payments, sharing
 from tests.graph.plain import PlainGraph
 from tests.world import START_US, reports

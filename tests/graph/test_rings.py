@@ -7,9 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data.journal import Events, KeptEvents, Kind
+from graph.backend import DAY_US, Window
 from graph.draw import draw_ring
 from graph.state import GraphState
-from graph.store import DAY_US, Window
 from tests.world import label_batch, payment_batch
 
 ROLES = ("account", "merchant", "device")

@@ -14,11 +14,11 @@ import pytest
 
 import graph.snapshot
 from data.journal import Events, Kind
+from graph.backend import DAY_US, Window
 from graph.errors import GraphError
 from graph.memory import Part
 from graph.snapshot import KEPT, alone, found, restore, save
 from graph.state import GraphState
-from graph.store import DAY_US, Window
 from tests.world import label_batch, payment_batch
 
 ROLES = ("account", "merchant", "device", "payee")

@@ -11,11 +11,11 @@ import pytest
 
 import graph.rings
 from data.journal import Events, Kind
+from graph.backend import DAY_US, Window
 from graph.features import features
 from graph.rings import Ring, RingIndex
 from graph.sampler import edges, neighbours
 from graph.state import GraphState
-from graph.store import DAY_US, Window
 from tests.graph.history import HOUR_US, payments, sharing
 from tests.world import START_US
 

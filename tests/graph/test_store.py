@@ -5,11 +5,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from graph.backend import DAY_US, Batch, Window
 from graph.errors import GraphError
 from graph.features import feature_names, features
 from graph.ids import USED
 from graph.sampler import EDGE_FEATURES, edges, neighbours
-from graph.store import DAY_US, Batch, GraphStore, Window
+from graph.store import GraphStore
 from tests.graph.plain import PlainGraph
 
 ROLES = ("account", "merchant", "device", "payee")
@@ -80,7 +81,9 @@ def play(events: list[tuple], window: Window, capacity: int, group: int) -> tupl
 
 @settings(max_examples=150, deadline=None)
 @given(
-    histories(), st.sampled_from([(8, 5 * DAY_US), (40, 90 * DAY_US), (100, 40 * DAY_US)]), st.sampled_from([1, 7, 64])
+    histories(),
+    st.sampled_from([(8, 5 * DAY_US), (40, 90 * DAY_US, 7 * DAY_US), (100, 40 * DAY_US, DAY_US)]),
+    st.sampled_from([1, 7, 64]),
 )
 def test_walks_features_and_labels_equal_the_plain_reference(events, window, group):
     window = Window(*window)

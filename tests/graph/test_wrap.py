@@ -12,12 +12,12 @@ import pyarrow as pa
 import pytest
 
 from data.journal import Events, Kind
+from graph.backend import DAY_US, Window
 from graph.features import features
 from graph.ids import HEAD_SPAN
 from graph.sampler import EDGE_FEATURES, edges, neighbours
 from graph.snapshot import restore, save
 from graph.state import GraphState
-from graph.store import DAY_US, Window
 from tests.graph.history import HOUR_US, payments, sharing
 from tests.graph.plain import PlainGraph
 from tests.world import START_US, reports
@@ -125,7 +125,17 @@ class Pair:
         assert np.abs(store.raw_time(held) - [row.raw_time for row in there]).max(initial=0) <= 500
         for name in self.rng.choice(sorted(self.newest), 5).tolist():
             newest = self.newest[name]
-            assert store.newest(store.ids.get(0, name)) == (newest if newest >= store.oldest else -1)
+            node = np.array([store.ids.get(0, name)])
+            assert store.newest(node).tolist() == [newest if newest >= store.oldest else -1]
+            first, of = max(store.oldest, newest - 60), int(name[1:])
+            chain = [row for row in range(first, store.rows) if of in (plain.rows[row].entity[r] for r in (0, 3))]
+            assert store.history(int(node[0]), 7, newest - 60).tolist() == chain[::-1][:7]
+        labels = [plain.believed(row, plain.rows[asked[0]].offset) for row in held.tolist()]
+        assert store.believed(held, int(asked[0])).tolist() == labels
+        assert store.believed(held).tolist() == [plain.believed(row, plain.offset) for row in held.tolist()]
+        times = np.sort(np.append(store.column("time", held), self.time)) + int(self.rng.integers(-1, 2))
+        every = [plain.rows[row].time for row in range(store.oldest, store.rows)]
+        assert store.since(times).tolist() == (store.oldest + np.searchsorted(every, times)).tolist()
         self.done["look up"] += 45
 
     @property
@@ -142,9 +152,9 @@ class Pair:
     ("seed", "window", "capacity"),
     [
         (0, Window(83, 90 * DAY_US), 97),  # the count is the limit
-        (1, Window(61, 12 * HOUR_US), 67),  # the age is, most of the time
+        (1, Window(61, 12 * HOUR_US, 3 * HOUR_US), 67),  # the age is, most of the time
         (2, Window(130, 5 * DAY_US), 131),  # one slot more than the window: a row leaves as it goes out of sight
-        (3, Window(211, 20 * DAY_US), 293),
+        (3, Window(211, 20 * DAY_US, 4 * DAY_US), 293),
     ],
 )
 def test_a_hundred_thousand_operations_equal_the_plain_reference(seed, window, capacity, tmp_path):

@@ -35,6 +35,7 @@ def ringwatch(*words: str | int | Path) -> subprocess.CompletedProcess[str]:
         (["rings", "--model", "nowhere", "--journal", "j"], "no readable model"),
         (["capacity", "--transactions", "inf", "--accounts", "1"], "finite"),
         (["capacity", "--transactions", "3e9", "--accounts", "1"], "fewer than"),
+        (["capacity", "--window-rows", "1e9", "--accounts", "1"], "fewer than"),
     ],
 )
 def test_bad_input_is_one_clear_line_and_status_2(words, said):

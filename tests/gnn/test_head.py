@@ -1,0 +1,123 @@
+"""The head: scikit-learn's trees in arrays, kept only where they help, and never trusted when read."""
+
+import numpy as np
+import pytest
+from sklearn.ensemble import HistGradientBoostingClassifier
+
+from data.journal import Events, Kind
+from gnn.artifact import load, untrained
+from gnn.errors import ModelError
+from gnn.head import fit_head, from_sklearn
+from gnn.model import uncached
+from gnn.scorer import Scorer
+from gnn.targets import Targets
+from gnn.trees import Trees, apply, boosted, no_trees, read_trees
+from graph.backend import Window
+from graph.state import GraphState
+from tests.world import payment_batch
+
+F = 6
+
+
+def inputs(n: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    x, logit = rng.normal(size=(n, F)).astype(np.float32), rng.normal(size=n).astype(np.float32)
+    x[:, 1] = np.round(x[:, 1])  # ties at thresholds
+    fraud = (x[:, 0] > 0.5) & (x[:, 1] > 0) | (logit > 2)
+    return x, logit, fraud
+
+
+@pytest.fixture(scope="module")
+def grown() -> tuple[HistGradientBoostingClassifier, Trees]:
+    x, logit, fraud = inputs(5000, 0)
+    model = HistGradientBoostingClassifier(max_iter=40, random_state=0)
+    model.fit(np.concatenate([x, logit[:, None]], 1), fraud)
+    return model, from_sklearn(model)
+
+
+def test_the_arrays_score_as_scikit_learn_does(grown):
+    model, trees = grown
+    x, logit, _ = inputs(5000, 1)
+    thresholds = trees.threshold[(trees.feature == 0)]
+    x[: len(thresholds), 0] = thresholds  # exactly on a cut
+    expected = model.decision_function(np.concatenate([x, logit[:, None]], 1))
+    np.testing.assert_allclose(apply(trees, x, logit), expected, atol=1e-5)
+
+
+def test_what_is_left_out_counts_as_its_mean(grown):
+    _, trees = grown
+    x, logit, _ = inputs(50, 2)
+    mean, groups = np.linspace(-1, 1, F).astype(np.float32), np.array([0, 0, 1, 1, 2, 2], np.int32)
+    for mask in range(8):
+        blanked = np.where((mask >> groups) & 1, mean, x).astype(np.float32)
+        expected = apply(trees, blanked, logit)
+        found = [boosted(trees, x[b], mean, groups, mask, float(logit[b])) for b in range(len(x))]
+        np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_no_trees_change_nothing():
+    x, logit, _ = inputs(50, 3)
+    np.testing.assert_array_equal(apply(no_trees(), x, logit), logit)
+
+
+@pytest.mark.parametrize("useful", [True, False])
+def test_trees_are_kept_only_where_they_help(useful):
+    x, logit, fraud = inputs(12_000, 4)
+    if not useful:  # the network knows all already
+        logit = np.where(fraud, 5, -5).astype(np.float32)
+    rows = np.arange(len(x))
+    targets = Targets(rows[:8000], rows[8000:], rows[:0], fraud.astype(np.float32), 0)
+    trees, facts = fit_head(x, logit, targets)
+    assert facts["kept"] == useful == bool(len(trees.root))
+    assert (facts["validation_ap"] > facts["network_validation_ap"]) == useful
+
+
+def test_a_model_keeps_its_head_and_both_engines_use_it(grown, tmp_path):
+    artifact = untrained(("account", "merchant"), width=16, hidden=16, neighbours=4)
+    x, logit, fraud = inputs(5000, 5)
+    wide = np.zeros((len(x), artifact.config.inputs + 1), np.float32)
+    wide[:, :F], wide[:, -1] = x, logit
+    artifact.net.trees = from_sklearn(HistGradientBoostingClassifier(max_iter=10, random_state=0).fit(wide, fraud))
+    artifact.save(tmp_path)
+    again = load(tmp_path)
+    assert again.version == artifact.version
+    for ours, theirs in zip(artifact.net.trees, again.net.trees, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    state = GraphState(artifact.roles, 1 << 10, Window(500))
+    state.apply(Events(Kind.TRANSACTION, 0, payment_batch(300, 1, 40, 20, 20)))
+    rows = np.arange(300)
+    _, expected = uncached(again.net, state.store, rows)
+    scorer = Scorer(again, state)
+    scorer.score(0, 300)
+    np.testing.assert_allclose(scorer.logits(rows), expected, atol=1e-5)
+    whole = scorer._engine.without(scorer.cache.data, rows, scorer._prepare(rows), np.array([0, 5]))
+    np.testing.assert_allclose(whole[:, 0], expected, atol=1e-5)
+    from gnn.engines import TorchEngine
+
+    torch_engine = TorchEngine(again.net, state.store, "cpu")
+    other = torch_engine.without(scorer.cache.data, rows, scorer._prepare(rows), np.array([0, 5]))
+    np.testing.assert_allclose(other, whole, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("name", "at", "value", "reason"),
+    [
+        ("left", 0, 0, "leads outside it, or back"),
+        ("right", 0, 1 << 30, "leads outside it, or back"),
+        ("feature", 0, F + 1, "a feature that there is not"),
+        ("root", 0, -1, "begins outside"),
+    ],
+)
+def test_a_head_that_would_lead_the_kernel_astray_is_refused(grown, name, at, value, reason):
+    arrays = {n: a.copy() for n, a in grown[1]._asdict().items()}
+    arrays[name][at] = value
+    with pytest.raises(ValueError, match=reason):
+        read_trees(arrays, F)
+
+
+def test_a_damaged_head_is_a_model_error(tmp_path):
+    artifact = untrained(("account",), width=8, hidden=8, heads=2)
+    artifact.net.trees = Trees._make(np.zeros(1, array.dtype) for array in no_trees())
+    artifact.save(tmp_path)
+    with pytest.raises(ModelError, match="leads outside it, or back"):
+        load(tmp_path)

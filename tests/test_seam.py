@@ -1,0 +1,134 @@
+"""A store that is nothing but the seam gives what the CPU's store gives, all the way from the journal to the answer."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from data.journal import SqliteJournal
+from gnn.artifact import untrained
+from gnn.model import uncached
+from gnn.scorer import Scorer
+from gnn.targets import TrainConfig
+from gnn.train import train
+from graph.backend import DAY_US, Nodes, Store, Window
+from graph.bridges import to_hetero_data, to_networkx
+from graph.snapshot import restore, save
+from graph.state import GraphState
+from graph.store import GraphStore
+from serve.house import House
+from serve.policy import rules_score
+from serve.settings import Settings
+from tests.graph.history import HOUR_US, sharing
+
+ROLES = ("account", "merchant", "device", "card")
+WINDOW = Window(200, 20 * DAY_US)
+N = 700
+
+
+class Narrow:
+    """What a protocol names of something, and nothing else."""
+
+    def __init__(self, held: Any, names: type) -> None:
+        self._held, self._names = held, {n for n in dir(names) if not n.startswith("_")} | {"__len__"}
+
+    def __getattr__(self, name: str) -> Any:
+        if name not in self._names:
+            raise AttributeError(f"the seam has no {name}")
+        found = getattr(self._held, name)
+        return Narrow(found, Nodes) if name == "ids" else found
+
+
+def elsewhere(roles: tuple[str, ...], capacity: int, window: Window | None, *, entities: int = 0) -> Any:
+    return Narrow(GraphStore(roles, capacity, window, entities=entities), Store)
+
+
+def grown(make: Any, capacity: int = 1 << 11) -> GraphState:
+    state = GraphState(ROLES, capacity, WINDOW, make=make)
+    for events in sharing(4, N, most=100, gap_us=HOUR_US // 2):
+        state.apply(events)
+    return state
+
+
+@pytest.fixture(scope="module")
+def states() -> tuple[GraphState, GraphState]:
+    return grown(GraphStore), grown(elsewhere)
+
+
+def test_it_is_narrow(states):
+    with pytest.raises(AttributeError):
+        _ = states[1].store.view
+    with pytest.raises(AttributeError):
+        _ = states[1].store.ids.head
+
+
+def test_graph_rings_and_exports_are_the_same(states):
+    here, there = states
+    rows = np.arange(N)
+    for name in ("time", "amount", "entity", "category", "ring"):
+        np.testing.assert_array_equal(here.store.column(name, rows), there.store.column(name, rows))
+    np.testing.assert_array_equal(here.store.ring_ids(rows), there.store.ring_ids(rows))
+    assert here.rings.rings() == there.rings.rings() != []
+    for ring in here.rings.rings(3):
+        assert here.rings.subgraph(ring).edges == there.rings.subgraph(ring).edges
+    assert to_networkx(here, [("account", "a1")]).edges == to_networkx(there, [("account", "a1")]).edges
+    a, b = (to_hetero_data(state.store, rows[-5:], 4) for state in states)
+    np.testing.assert_array_equal(a["payment"].x, b["payment"].x)
+    assert rules_score(here, rows[-5:])[1] == rules_score(there, rows[-5:])[1]
+
+
+def test_scores_and_reasons_are_the_same(states):
+    artifact = untrained(ROLES, neighbours=6)
+    here, there = (Scorer(artifact, state) for state in states)
+    np.testing.assert_allclose(there.score(0, N), here.score(0, N), atol=1e-5)
+    rows = np.arange(N - 20, N)
+    for a, b in zip(here.reasons(rows), there.reasons(rows), strict=True):
+        assert {r.code: r.message for r in a if abs(r.contribution) > 0.02}.items() <= {
+            r.code: r.message for r in b
+        }.items()
+    logit = uncached(artifact.net, states[1].store, rows)[1]
+    np.testing.assert_allclose(there.logits(rows), logit, atol=1e-5)
+
+
+def test_snapshots_go_from_one_to_the_other(states, tmp_path):
+    here = restore(save(states[0], tmp_path / "here"), make=elsewhere).state
+    there = restore(save(states[1], tmp_path / "there")).state
+    rows = np.arange(N)
+    np.testing.assert_array_equal(here.store.features(rows), states[0].store.features(rows))
+    np.testing.assert_array_equal(there.store.features(rows), states[0].store.features(rows))
+    assert here.rings.rings() == there.rings.rings()
+
+
+def test_a_replica_runs_on_it(tmp_path):
+    artifact = untrained(ROLES, neighbours=6, window_rows=200, window_days=20)
+    config = Settings(model=tmp_path, journal=tmp_path / "journal.sqlite", insecure=True)
+    journal = SqliteJournal(config.journal)
+    for events in sharing(4, N, most=100, gap_us=HOUR_US // 2):
+        with journal.begin() as commit:
+            commit.append(events.kind, events.batch)
+    journal.close()
+    scored = []
+    for make in (GraphStore, elsewhere):
+        house = House(artifact, config)
+        house.build(GraphState(ROLES, 1 << 11, artifact.config.window, house.journal, make=make))
+        house.open()
+        assert house.scored == N
+        scored.append(house.probability[:N].copy())
+        house.close()
+    np.testing.assert_allclose(scored[1], scored[0], atol=1e-5)
+
+
+def test_training_reads_no_more(monkeypatch):
+    """The learner gets the same features, ties and beliefs, so the same seed gives the same weights."""
+    runs = [(e.kind, e.batch) for e in sharing(4, 1500, most=100, labels=0.8, gap_us=HOUR_US // 2)]
+    config = TrainConfig(epochs=1, test=0.0, label_delay_days=1.0, validation=0.4)
+    shape = {"layers": 1, "neighbours": 4, "window_rows": 200}
+    here = train(runs, config, shape)
+
+    def state(roles: tuple[str, ...], capacity: int, window: Window) -> GraphState:
+        return GraphState(roles, capacity, window, make=elsewhere)
+
+    monkeypatch.setattr("gnn.train.GraphState", state)
+    there = train(runs, config, shape)
+    for a, b in zip(here.net.weights(), there.net.weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
