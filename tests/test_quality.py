@@ -16,9 +16,9 @@ from benchmarks.quality.amlsim import DAY_US, Accounts, folds, pooled, reading, 
 from benchmarks.quality.contest import OURS, RESEARCH, Contest, entrants, measures, table
 from benchmarks.quality.tolokers import Graph, drawn, shuffled
 from data.journal import Kind
-from data.sources import Run
+from data.sources import Run, merged
 from gnn.boosting import BoostingConfig, Setting
-from gnn.targets import Targets, TrainConfig
+from gnn.targets import Targets, TrainConfig, make_targets
 from tests.data.test_datasets import dataset
 from tests.gnn.test_train import history
 
@@ -248,8 +248,12 @@ def test_each_week_knows_only_labels_reported_before_it(tmp_path: Path, monkeypa
     monkeypatch.setattr(prequential, "handbook_files", lambda: files)
     monkeypatch.setattr(prequential, "FIRST", datetime(2026, 2, 10, tzinfo=UTC))
     labels = pq.read_table(files[1])
+    past = prequential.Past(runs)
     for moment in (prequential.FIRST, prequential.FIRST + histories.WEEK):
-        targets = prequential.targets_at(moment)
+        targets = past.targets(moment)
+        plain = make_targets(contest.built(list(merged(*files, stop=moment)), prequential.ROLES), prequential.CONFIG)
+        for part in ("train", "validation", "fraud"):
+            np.testing.assert_array_equal(getattr(targets, part), getattr(plain, part))
         taught = np.concatenate([targets.train, targets.validation])
         known = sum(reported < moment for reported in labels["reported_at"].to_pylist())
         assert 0 < targets.fraud.sum() <= known < len(labels)
