@@ -186,10 +186,13 @@ def weekly(options: argparse.Namespace) -> None:
         f"{name}, mean of {len(weeks)} weeks": Figure(float(np.mean(list(weeks.values()))), "1")
         for name, weeks in found.items()
     }
+    network = (
+        f"The network is trained anew every {options.every} weeks, trees" if options.every else "Trees are trained"
+    )
     about = (
         f"{options.weeks} weeks of the Handbook one after another from {prequential.FIRST.date()} on, each judged by "
-        f"models that know the labels reported before its first moment. The network is trained anew every "
-        f"{options.every or 'no'} weeks, trees every week or once. {DELAYED}"
+        f"models that know the labels reported before its first moment. {network} every week or "
+        f"once. {DELAYED}"
     )
     tables = {"": {name: {week: [ap] for week, ap in weeks.items()} for name, weeks in found.items()}}
     put("prequential", about, figures, tables, {"picture": prequential.PICTURE.name})
