@@ -16,8 +16,9 @@ from benchmarks.quality.amlsim import DAY_US, Accounts, folds, pooled, reading, 
 from benchmarks.quality.contest import OURS, RESEARCH, Contest, entrants, measures, table
 from benchmarks.quality.tolokers import Graph, drawn, shuffled
 from data.journal import Kind
-from data.sources import Run
-from gnn.targets import Targets, TrainConfig
+from data.sources import Run, merged
+from gnn.boosting import BoostingConfig, Setting
+from gnn.targets import Targets, TrainConfig, make_targets
 from tests.data.test_datasets import dataset
 from tests.gnn.test_train import history
 
@@ -61,6 +62,8 @@ def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Contest:
 def test_every_entrant_scores_the_same_payments_and_runs_are_kept(
     small: Contest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    quick = BoostingConfig(settings=(Setting(leaves=7, rows=20),), trees=50, negatives=5, neighbours=4)
+    monkeypatch.setattr(contest, "BoostingConfig", lambda **_: quick)
     runs = entrants(small, 1, rivals=True)
     assert {OURS, RESEARCH, "rules", "logistic", "trees: columns", "trees: features", "trees: history"} == set(runs[0])
     assert {len(score) for score in runs[0].values()} == {len(small.rows)}
@@ -97,14 +100,41 @@ def test_a_run_of_other_sources_is_another_run(tmp_path: Path, monkeypatch: pyte
         return {"a": np.arange(3.0)}, {"n": len(made)}
 
     for source, number in (("x", 1), ("x", 1), ("y", 2), ("x", 1)):
-        monkeypatch.setattr(kept, "sources", lambda source=source: source)
+        monkeypatch.setattr(kept, "sources", lambda _, source=source: source)
         scores, facts = kept.kept("bench", "run-0", make)
         assert facts == {"n": number}
         assert scores["a"].tolist() == [0, 1, 2]
-    monkeypatch.setattr(kept, "sources", lambda: "z")
+    monkeypatch.setattr(kept, "sources", lambda _: "z")
     with pytest.raises(ZeroDivisionError):
         kept.kept("bench", "run-0", lambda: 1 / 0)  # type: ignore[arg-type, return-value]
     assert not list((tmp_path / "var" / "quality" / "bench").glob("z/*"))
+
+
+def test_rivals_need_not_run_again_where_only_the_model_changes(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for package, name in (
+        ("data", "schema"),
+        ("graph", "features"),
+        ("gnn", "model"),
+        ("gnn", "boosting"),
+        ("gnn", "card"),
+    ):
+        (tmp_path / package).mkdir(exist_ok=True)
+        (tmp_path / package / f"{name}.py").write_text(name)
+    monkeypatch.setattr(kept, "ROOT", tmp_path)
+
+    def digests() -> tuple[str, str]:
+        kept.sources.cache_clear()
+        return kept.sources(False), kept.sources(True)
+
+    before = digests()
+    for path, changes in (("gnn/card.py", 0), ("gnn/model.py", 1), ("gnn/boosting.py", 2), ("graph/features.py", 2)):
+        (tmp_path / path).write_text("other")
+        after = digests()
+        assert sum(a != b for a, b in zip(before, after, strict=True)) == changes
+        before = after
+    kept.sources.cache_clear()
 
 
 def test_an_interval_is_students_and_one_seed_has_none() -> None:
@@ -218,8 +248,12 @@ def test_each_week_knows_only_labels_reported_before_it(tmp_path: Path, monkeypa
     monkeypatch.setattr(prequential, "handbook_files", lambda: files)
     monkeypatch.setattr(prequential, "FIRST", datetime(2026, 2, 10, tzinfo=UTC))
     labels = pq.read_table(files[1])
+    past = prequential.Past(runs)
     for moment in (prequential.FIRST, prequential.FIRST + histories.WEEK):
-        targets = prequential.targets_at(moment)
+        targets = past.targets(moment)
+        plain = make_targets(contest.built(list(merged(*files, stop=moment)), prequential.ROLES), prequential.CONFIG)
+        for part in ("train", "validation", "fraud"):
+            np.testing.assert_array_equal(getattr(targets, part), getattr(plain, part))
         taught = np.concatenate([targets.train, targets.validation])
         known = sum(reported < moment for reported in labels["reported_at"].to_pylist())
         assert 0 < targets.fraud.sum() <= known < len(labels)

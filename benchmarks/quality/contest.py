@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from sklearn.metrics import average_precision_score, roc_auc_score
 from threadpoolctl import threadpool_limits
 
-from benchmarks.quality.kept import Scores, folder, kept
+from benchmarks.quality.kept import Scores, folder, is_kept, kept
 from benchmarks.quality.research import score_research
 from data.journal import Kind
 from data.sources import Run
@@ -153,9 +153,10 @@ def entrants(contest: Contest, seeds: int, rivals: bool) -> list[Scores]:
     for seed in range(seeds):
         scores, _ = kept(contest.name, f"ours-{seed}", lambda seed=seed: ours(contest, seed))
         scores = dict(scores)
-        if rivals:
-            scores |= kept(contest.name, f"trees-{seed}", lambda seed=seed: trees(contest, seed))[0]
-            scores |= kept(contest.name, f"research-{seed}", lambda seed=seed: research(contest, seed))[0]
+        for name, make in (("trees", trees), ("research", research)):
+            run = f"{name}-{seed}"
+            if rivals or is_kept(contest.name, run, True):  # a rival that is there costs nothing to show
+                scores |= kept(contest.name, run, lambda make=make, seed=seed: make(contest, seed), True)[0]
         found.append(scores)
     return found
 

@@ -18,38 +18,48 @@ from benchmarks.report import ROOT
 
 Scores = dict[str, NDArray[Any]]
 # What judges, explains, exports or stores scores does not make them.
-ASIDE = {
+ASIDE: dict[str, tuple[str, ...]] = {
     "gnn": ("audit", "leaks", "card", "evaluate", "jobs", "against", "baselines", "explain", "groups", "shift"),
     "graph": ("bridges", "draw", "capacity", "snapshot"),
     "data": (),
 }
+# What makes the model and none of its rivals: they need not run again while only the model changes.
+MODEL = ("model", "train", "kernels", "scorer", "engines", "cache", "artifact", "head", "trees")
 
 
 @cache
-def sources() -> str:
-    """A digest of everything that enters a score."""
+def sources(rivals: bool = False) -> str:
+    """A digest of everything that enters a score, of the model or of its rivals."""
     digest = hashlib.sha256()
     for package, aside in ASIDE.items():
         for source in sorted((ROOT / package).glob("*.py")):
-            if source.stem not in aside:
+            if source.stem not in aside and not (rivals and package == "gnn" and source.stem in MODEL):
                 digest.update(source.read_bytes())
     return digest.hexdigest()[:12]
 
 
-def folder(bench: str) -> Path:
+def folder(bench: str, rivals: bool = False) -> Path:
     """Where a benchmark's runs by these sources are kept, and the models that made them."""
-    return ROOT / "var" / "quality" / bench / sources()
+    return ROOT / "var" / "quality" / bench / sources(rivals)
 
 
-def kept(bench: str, run: str, make: Callable[[], tuple[Scores, dict[str, Any]]]) -> tuple[Scores, dict[str, Any]]:
+def is_kept(bench: str, run: str, rivals: bool = False) -> bool:
+    """Whether a run is there."""
+    return (folder(bench, rivals) / f"{run}.npz").exists()
+
+
+def kept(
+    bench: str, run: str, make: Callable[[], tuple[Scores, dict[str, Any]]], rivals: bool = False
+) -> tuple[Scores, dict[str, Any]]:
     """The scores and facts of a run, made only where they are not there yet.
 
     Args:
         bench: Name of the benchmark.
         run: Name of the run in it, such as `ours-0`.
         make: Makes them.
+        rivals: Whether they are a rival's, which the model's own sources do not enter.
     """
-    home = folder(bench)
+    home = folder(bench, rivals)
     path = home / f"{run}.npz"
     if path.exists():
         with np.load(path, allow_pickle=False) as held:

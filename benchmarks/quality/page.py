@@ -57,7 +57,9 @@ def _table(table: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> list[str]:
     measures = list(dict.fromkeys(measure for of in table.values() for measure in of))
     lines = ["| | " + " | ".join(_short(m) for m in measures) + " |", "|---|" + "---:|" * len(measures)]
     first = measures[0]
-    names = sorted(table, key=lambda n: (n != OURS, -table[n].get(first, {"mean": 0})["mean"]))
+    names = list(table)
+    if OURS in table:  # ours, then rivals from the best on; protocols stay in their order
+        names.sort(key=lambda n: (n != OURS, -table[n].get(first, {"mean": 0})["mean"]))
     for name in names:
         cells = [_cell(table[name].get(measure)) for measure in measures]
         lines.append(f"| {f'**{name}**' if name == OURS else name} | " + " | ".join(cells) + " |")

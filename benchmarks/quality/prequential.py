@@ -11,20 +11,26 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 from sklearn.metrics import average_precision_score
 from threadpoolctl import threadpool_limits
 
 from benchmarks.quality.contest import OURS, built
 from benchmarks.quality.histories import WEEK, handbook_files
-from benchmarks.quality.kept import Scores, kept
+from benchmarks.quality.kept import Scores, is_kept, kept
 from benchmarks.report import ROOT
-from data.sources import merged
+from data.journal import Events, Kind
+from data.schema import TIMESTAMP
+from data.sources import Run, merged
 from gnn.audit import TREES
 from gnn.boosting import categories, drawn, fit_trees, rival_inputs
 from gnn.jobs import Judged, score_runs, selection, with_labels
+from gnn.model import ModelConfig
+from gnn.replay import capacity_for, numbered
 from gnn.targets import Targets, TrainConfig, make_targets
 from gnn.train import train
+from graph.backend import Window
 from graph.state import GraphState
 
 FIRST, WEEKS = datetime(2018, 6, 6, tzinfo=UTC), 12
@@ -58,17 +64,43 @@ def read(weeks: int = WEEKS) -> Weeks:
     runs = list(merged(*paths, stop=starts[-1] + WEEK, chunk=1 << 16))
     judged = with_labels(runs, paths[1])
     rows = tuple(np.flatnonzero(selection(judged, start, start + WEEK, "handbook")) for start in starts)
-    return Weeks(built(runs, ROLES), judged, starts, rows)
+    state = built(runs, ROLES)
+    # As the model has it: a payment older than labels take, without one, counts as legitimate.
+    state.store.window = ModelConfig(ROLES, settle_days=CONFIG.label_delay_days).window
+    return Weeks(state, judged, starts, rows)
 
 
-def targets_at(moment: datetime) -> Targets:
-    """Which payments teach at a moment, by the labels reported until then."""
-    return make_targets(built(list(merged(*handbook_files(), stop=moment, chunk=1 << 16)), ROLES), CONFIG)
+class Past:
+    """The graph as of one moment after another, built once.
+
+    Args:
+        runs: The history in journal order.
+    """
+
+    def __init__(self, runs: Sequence[Run]) -> None:
+        window = Window()
+        total = sum(len(batch) for kind, batch in runs if kind is Kind.TRANSACTION)
+        self._state = GraphState(ROLES, capacity_for(total, window), window)
+        self._left = list(numbered(runs))[::-1]
+
+    def targets(self, moment: datetime) -> Targets:
+        """Which payments teach at a moment, by the labels reported before it; moments never run backwards."""
+        stop = int(pa.scalar(moment, TIMESTAMP).value)
+        while self._left:
+            events = self._left.pop()
+            name = "timestamp" if events.kind is Kind.TRANSACTION else "reported_at"
+            before = int(np.searchsorted(events.batch.column(name).cast(pa.int64()).to_numpy(), stop))
+            if before:
+                self._state.apply(Events(events.kind, events.offset, events.batch.slice(0, before)))
+            if before < len(events.batch):
+                self._left.append(Events(events.kind, events.offset + before, events.batch.slice(before)))
+                break
+        return make_targets(self._state, CONFIG)
 
 
-def trees(weeks: Weeks, trained: datetime, judged: Sequence[int]) -> tuple[Scores, dict[str, Any]]:
-    """Trees trained at a moment, and their scores of some weeks by number."""
-    targets = targets_at(trained)
+def trees(weeks: Weeks, targets: Targets | None, judged: Sequence[int]) -> tuple[Scores, dict[str, Any]]:
+    """Trees taught by what was known at a moment, and their scores of some weeks by number."""
+    assert targets is not None  # only a run that is kept needs none
     rows, validation = drawn(targets, TREES), targets.validation
     if len(validation) > JUDGED:
         validation = np.sort(np.random.default_rng(0).choice(validation, JUDGED, replace=False))
@@ -114,13 +146,14 @@ def run(every: int | None = 4, weeks: int = WEEKS) -> dict[str, dict[str, float]
                 OURS,
                 kept("prequential", f"network-{start.date()}", lambda s=start, o=of: network(history, s, o))[0],
             )
+    past = Past(list(merged(*handbook_files(), stop=history.starts[-1], chunk=1 << 16)))
     for w, start in enumerate(history.starts):
-        enter(
-            "trees: features, every week",
-            kept("prequential", f"trees-{start.date()}", lambda s=start, w=w: trees(history, s, [w]))[0],
-        )
-    first = history.starts[0]
-    enter("trees: features, once", kept("prequential", "trees-once", lambda: trees(history, first, later))[0])
+        names = {f"trees-{start.date()}": [w]} | ({"trees-once": list(later)} if w == 0 else {})
+        there = all(is_kept("prequential", name, True) for name in names)
+        targets = None if there else past.targets(start)
+        for name, of in names.items():
+            scores, _ = kept("prequential", name, lambda of=of, t=targets: trees(history, t, of), True)
+            enter("trees: features, once" if name == "trees-once" else "trees: features, every week", scores)
     return found
 
 

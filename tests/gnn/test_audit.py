@@ -1,6 +1,8 @@
 """The leakage audit: clean inputs pass, planted leaks are named, and the three protocols are told apart."""
 
 import json
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -16,9 +18,9 @@ from gnn.errors import ModelError
 from gnn.jobs import with_labels
 from gnn.leaks import CAUSAL, NEXT_GAP, OWN_LABEL, PLANTED, WHOLE_HISTORY, LabelTimes, build, choose_probes, leaking
 from gnn.replay import present_roles
+from serve.cli import app
 from tests.data.test_datasets import dataset
 from tests.gnn.test_train import history
-from tests.serve.test_cli import ringwatch
 
 
 @pytest.fixture(scope="module")
@@ -124,8 +126,6 @@ def test_the_strict_protocol_leaks_nothing_and_the_others_do(found: Audit) -> No
 
 
 def test_a_leak_that_is_not_caught_makes_the_audit_unsound(found: Audit) -> None:
-    from dataclasses import replace
-
     missed = replace(found.planted[0], leaks=())
     assert not replace(found, planted=(missed, found.planted[1])).sound
     assert not replace(found, early_labels=1).sound
@@ -141,14 +141,38 @@ def test_too_little_to_judge_is_refused(world: dict[str, Path], tmp_path: Path) 
         audit_files(world["transactions"], tmp_path / "none.parquet")
 
 
-def test_the_command_prints_the_gaps(world: dict[str, Path], tmp_path: Path) -> None:
-    words = [word for name, path in world.items() for word in (f"--{name}", path)]
-    done = ringwatch("audit", *words, "--json", tmp_path / "audit.json")
-    assert done.returncode == 0, done.stderr
+def test_the_command_prints_the_gaps(
+    world: dict[str, Path],
+    found: Audit,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    asked = {}
+
+    def audited(*files: Path, **options: object) -> Audit:
+        asked.update(options, files=files)
+        return found
+
+    monkeypatch.setattr("gnn.audit.audit_files", audited)
+    words = [str(word) for name, path in world.items() for word in (f"--{name}", path)]
+    with pytest.raises(SystemExit) as left:
+        app(["audit", *words, "--test-from", "2026-03-01", "--json", str(tmp_path / "audit.json")])
+    assert left.value.code == 0
+    assert asked["files"] == tuple(world.values())
+    assert asked["test_start"] == datetime(2026, 3, 1, tzinfo=UTC)
+    printed = capsys.readouterr().out
     for said in ("published", "clean", "strict", "planted.account.next_gap", "nothing from the future"):
-        assert said in done.stdout
+        assert said in printed
     assert json.loads((tmp_path / "audit.json").read_text())["splits"][2]["leaks"] == []
-    assert ringwatch("audit", "--transactions", "t.parquet").returncode == 2
+    found = replace(found, early_labels=1)
+    with pytest.raises(SystemExit) as left:
+        app(["audit", *words])
+    assert left.value.code == 1
+    assert "LEAKS" in capsys.readouterr().out
+    with pytest.raises(SystemExit) as left:
+        app(["audit", "--transactions", "t.parquet"])
+    assert left.value.code == 2
 
 
 def test_known_at_once_flatters_s_ffsd(tmp_path: Path) -> None:
