@@ -16,7 +16,7 @@ from data.schema import LABEL_SCHEMA, TRANSACTION_SCHEMA
 from gnn.calibrate import PlattScaling
 from gnn.errors import ModelError
 from gnn.model import ModelConfig, RingwatchNet
-from gnn.trees import read_trees
+from gnn.trees import random_trees, read_trees
 from graph.features import feature_names
 
 FORMAT = 2
@@ -145,4 +145,5 @@ def untrained(roles: tuple[str, ...] = ("account", "merchant", "device"), seed: 
         if net.config.cache == "int8":
             for number in range(net.config.layers):
                 net.layer(number).kv_scale.uniform_(0.02, 0.06)
+    net.trees = random_trees(net.config.inputs, seed)
     return Artifact(net.config, net, PlattScaling(1.0, 0.0))

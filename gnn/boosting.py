@@ -12,7 +12,7 @@ own columns alone (Handbook, validation AP .2369 against .2365, one run).
 
 import copy
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 import numpy as np
@@ -84,10 +84,6 @@ class BoostingConfig:
     negatives: int = 25
     neighbours: int = 16
     seed: int = 0
-
-    def seeded(self, seed: int) -> "BoostingConfig":
-        """The same with another seed."""
-        return replace(self, seed=seed)
 
 
 class Classifier(Protocol):

@@ -6,6 +6,7 @@ where they are better on the validation payments of the model at hand. scikit-le
 read by one small kernel.
 """
 
+from dataclasses import replace
 from typing import Any, Final
 
 import numpy as np
@@ -18,14 +19,19 @@ from gnn.targets import Targets
 from gnn.trees import LEAF, Trees, apply, no_trees
 
 HEAD: Final = BoostingConfig(
-    settings=(Setting(leaves=15, rows=200, burn_in=0.15, l2=5.0, inputs=0.5),), rate=0.05, trees=300
+    settings=(Setting(leaves=15, rows=200, burn_in=0.15, l2=5.0, inputs=0.5),), rate=0.05, trees=300, step=50
 )
+SHARES: Final = (0.0, 0.3, 0.5, 0.7)  # of the network beside trees that do not read it
 
 
-def from_sklearn(model: HistGradientBoostingClassifier) -> Trees:
+def from_sklearn(model: HistGradientBoostingClassifier, network: float = 0.0) -> Trees:
     """The arrays of fitted trees on numbers alone.
 
     They are private in scikit-learn, and there is no public way to them; a test compares with `decision_function`.
+
+    Args:
+        model: Fitted.
+        network: Share of the network's log-odds beside them; the trees have the rest.
     """
     nodes = [stage[0].nodes for stage in model._predictors]
     start = np.cumsum([0, *(len(n) for n in nodes)])
@@ -42,15 +48,18 @@ def from_sklearn(model: HistGradientBoostingClassifier) -> Trees:
         threshold=np.where(leaf, np.float32(0), threshold),
         left=np.where(leaf, 0, flat["left"] + shift).astype(np.int32),
         right=np.where(leaf, 0, flat["right"] + shift).astype(np.int32),
-        value=np.where(leaf, flat["value"], 0).astype(np.float32),
-        base=np.array([model._baseline_prediction.item()], np.float32),
+        value=np.where(leaf, (1 - network) * flat["value"], 0).astype(np.float32),
+        base=np.array([(1 - network) * model._baseline_prediction.item(), network], np.float32),
     )
 
 
 def fit_head(
     x: NDArray[np.float32], logit: NDArray[np.float32], targets: Targets, seed: int = 0
 ) -> tuple[Trees, dict[str, Any]]:
-    """Trees on the payments that trained the network, if they are better than it on later ones.
+    """The head that is best on payments later than those it learnt from, or none.
+
+    Stacked trees read the network's log-odds among their inputs; where the network has learnt little data by heart they
+    trust it too much, and trees on features alone, averaged with it, are better (measured on the seeded world).
 
     Args:
         x: Features of all payments, float32 [N, F].
@@ -61,16 +70,23 @@ def fit_head(
     Returns:
         The head, and how it was chosen.
     """
-    config = HEAD.seeded(seed)
+    config = replace(HEAD, seed=seed)
     rows, validation = drawn(targets, config), targets.validation
     y, known = targets.fraud[rows] > 0, targets.fraud[validation] > 0
+    judged, theirs = x[validation], logit[validation]
 
-    def inputs(chosen: NDArray[np.int64]) -> NDArray[np.float32]:
+    def stacked(chosen: NDArray[np.int64]) -> NDArray[np.float32]:
         return np.concatenate([x[chosen], logit[chosen, None]], 1)
 
-    model, facts = fit_trees(inputs(rows), y, inputs(validation), known, config)
-    trees = from_sklearn(model)
-    alone = float(average_precision_score(known, logit[validation]))
-    with_trees = float(average_precision_score(known, apply(trees, x[validation], logit[validation])))
-    facts |= {"network_validation_ap": alone, "validation_ap": with_trees, "kept": with_trees > alone}
-    return trees if with_trees > alone else no_trees(), facts
+    heads: dict[str, tuple[Trees, dict[str, Any]]] = {"none": (no_trees(), {})}
+    model, facts = fit_trees(stacked(rows), y, stacked(validation), known, config)
+    heads["stacked"] = from_sklearn(model), facts
+    model, facts = fit_trees(x[rows], y, judged, known, config)
+    for share in SHARES:
+        heads[f"beside {share} network"] = from_sklearn(model, share), facts
+    found = {
+        name: float(average_precision_score(known, apply(trees, judged, theirs))) for name, (trees, _) in heads.items()
+    }
+    best = max(found, key=lambda name: found[name])
+    trees, facts = heads[best]
+    return trees, {**facts, "head": best, "validation_ap": found[best], "candidates": found}

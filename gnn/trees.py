@@ -19,13 +19,13 @@ class Trees(NamedTuple):
     left: NDArray[np.int32]  # [N] node
     right: NDArray[np.int32]  # [N] node
     value: NDArray[np.float32]  # [N] log-odds that a leaf adds
-    base: NDArray[np.float32]  # [1] log-odds of the trees' own baseline
+    base: NDArray[np.float32]  # [2] log-odds of the trees' own baseline; share of the network's log-odds beside them
 
 
 def no_trees() -> Trees:
     """A head that changes nothing."""
     i, f = np.zeros(0, np.int32), np.zeros(0, np.float32)
-    return Trees(i, i, f, i, i, f, np.zeros(1, np.float32))
+    return Trees(i, i, f, i, i, f, np.zeros(2, np.float32))
 
 
 def read_trees(arrays: dict[str, NDArray[np.generic]], features: int) -> Trees:
@@ -45,7 +45,7 @@ def read_trees(arrays: dict[str, NDArray[np.generic]], features: int) -> Trees:
         if array.dtype != plain.dtype or array.ndim != 1:
             raise ValueError(f"the head's {name} is {array.dtype} {array.shape}")
     nodes = np.arange(len(trees.feature))
-    if any(len(array) != len(nodes) for array in trees[1:-1]) or len(trees.base) != 1:
+    if any(len(array) != len(nodes) for array in trees[1:-1]) or len(trees.base) != 2:
         raise ValueError("the head's arrays differ in length")
     inner = trees.feature != LEAF
     if not ((trees.root >= 0) & (trees.root < len(nodes))).all():
@@ -57,6 +57,24 @@ def read_trees(arrays: dict[str, NDArray[np.generic]], features: int) -> Trees:
         if not ((branch > nodes[inner]) & (branch < len(nodes))).all():
             raise ValueError("a node of the head leads outside it, or back")
     return trees
+
+
+def random_trees(features: int, seed: int, trees: int = 16, depth: int = 3) -> Trees:
+    """Trees that know nothing, beside half of the network: what tests and benchmarks of everything but quality need."""
+    rng = np.random.default_rng(seed)
+    size = 2 ** (depth + 1) - 1
+    node = np.arange(trees * size)
+    at, first = node % size, node - node % size
+    leaf = at >= size // 2
+    return Trees(
+        root=first[::size].astype(np.int32),
+        feature=np.where(leaf, LEAF, rng.integers(0, features + 1, len(node))).astype(np.int32),
+        threshold=rng.normal(0.5, 1, len(node)).astype(np.float32),
+        left=np.where(leaf, 0, first + 2 * at + 1).astype(np.int32),
+        right=np.where(leaf, 0, first + 2 * at + 2).astype(np.int32),
+        value=np.where(leaf, rng.normal(0, 0.1, len(node)), 0).astype(np.float32),
+        base=np.array([-1, 0.5], np.float32),
+    )
 
 
 @jit()
@@ -80,7 +98,7 @@ def boosted(
     """
     if trees.root.shape[0] == 0:
         return logit
-    total = float(trees.base[0])
+    total = float(trees.base[0]) + float(trees.base[1]) * logit
     for t in range(trees.root.shape[0]):
         node = trees.root[t]
         feature = trees.feature[node]

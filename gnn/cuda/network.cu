@@ -226,7 +226,7 @@ extern "C" __global__ void finish(const Net* net) {
     const float* x = f.x + item / w.variants * FEATURES;
     const i64 mask = mask_of(w, item);
     const float logit = w.logit[item];
-    double total = (double)w.tree_base[0];
+    double total = (double)w.tree_base[0] + (double)w.tree_base[1] * (double)logit;
     for (i64 t = 0; t < w.trees; t++) {
         i32 node = w.tree_root[t], feature = w.tree_feature[node];
         while (feature >= 0) {

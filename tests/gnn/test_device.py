@@ -43,7 +43,7 @@ def device(request) -> Device:
 def scored(request, device) -> tuple[Artifact, Scorer, DeviceNet, np.ndarray, np.ndarray]:
     """A history scored on the host, and in buckets of several sizes on a device beside it."""
     artifact = untrained(ROLES, neighbours=6, cache=request.param)
-    state = GraphState(ROLES, 1 << 12, Window(2000, 90 * DAY_US))
+    state = GraphState(ROLES, 1 << 12, Window(2000, 90 * DAY_US, 2 * DAY_US))
     scorer = Scorer(artifact, state)
     store = DeviceStore(device, state.store.roles, state.store.role_type, 1 << 12, state.store.window)
     net = DeviceNet(store, artifact.net)

@@ -68,8 +68,15 @@ def test_trees_are_kept_only_where_they_help(useful):
     rows = np.arange(len(x))
     targets = Targets(rows[:8000], rows[8000:], rows[:0], fraud.astype(np.float32), 0)
     trees, facts = fit_head(x, logit, targets)
-    assert facts["kept"] == useful == bool(len(trees.root))
-    assert (facts["validation_ap"] > facts["network_validation_ap"]) == useful
+    assert (facts["head"] != "none") == useful == bool(len(trees.root))
+    assert facts["validation_ap"] == max(facts["candidates"].values())
+
+
+def test_trees_beside_the_network_are_an_average(grown):
+    x, logit, fraud = inputs(5000, 7)
+    model = HistGradientBoostingClassifier(max_iter=20, random_state=0).fit(x, fraud)
+    expected = 0.7 * model.decision_function(x) + 0.3 * logit
+    np.testing.assert_allclose(apply(from_sklearn(model, 0.3), x, logit), expected, atol=1e-5)
 
 
 def test_a_model_keeps_its_head_and_both_engines_use_it(grown, tmp_path):
