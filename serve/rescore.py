@@ -197,8 +197,12 @@ class _Slice:
         def step(rows: NDArray[np.int64], work: Work) -> NDArray[np.float32]:
             self._engine.gather(rows, work)
             self._engine.attend(layer, kv, work)
-            last = layer + 1 == self._config.layers
-            return work.logit if last else self._engine.keys_values(layer + 1, work)
+            if layer + 1 < self._config.layers:
+                return self._engine.keys_values(layer + 1, work)
+            # Features are not kept between steps: the head has them computed once more.
+            self._engine.describe(rows, work)
+            self._engine.finish(work)
+            return work.logit
 
         return self._each(step)
 
