@@ -89,9 +89,9 @@ def make_targets(state: GraphState, config: TrainConfig) -> Targets:
         # The first payment after a label was journalled tells when that was.
         at = np.minimum(labels.seen_from[frauds], n - 1)
         delay = int(np.quantile(time[at] - time[labels.row[frauds]], 0.9))
-    begin, last, end = int(time[0]), int(time[-1]), store.clock  # labels may go on after the last payment
-    test_start = int(begin + (last - begin) * (1 - config.test)) if config.test else end + 1
-    settled = min(test_start - delay, last)
+    begin, end = int(time[0]), store.clock
+    test_start = int(begin + (end - begin) * (1 - config.test)) if config.test else end + 1
+    settled = test_start - delay
     start = int(begin + (settled - begin) * (1 - config.validation))
     test_row = int(np.searchsorted(time, test_start))
     fraud, known = _believed(state, test_row)
