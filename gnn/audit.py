@@ -40,7 +40,7 @@ from graph.state import GraphState
 
 Report = Callable[[str, float], None]
 PUBLISHED: Final = ("random", "handbook")
-TREES: Final = BoostingConfig(settings=(Setting(leaves=15, rows=50),), trees=150, step=50, patience=1, negatives=10)
+TREES: Final = BoostingConfig(settings=(Setting(leaves=15, rows=50),), trees=150, step=50, negatives=10)
 JUDGED: Final = 100_000  # test payments that a case is judged by, drawn where there are more
 TAUGHT: Final = 60_000  # training payments that its trees learn from, likewise
 VALIDATION: Final = 0.12  # of the training payments, as in `TrainConfig`

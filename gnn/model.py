@@ -31,7 +31,7 @@ BIAS_HIDDEN = 16
 HEAD_HIDDEN = 32
 CATEGORY_WIDTH = 4
 EDGE = len(EDGE_FEATURES)
-DROPOUT = 0.1
+DROPOUT = 0.3
 # Evidence left out while learning, as explanations leave it out later. Without it categories are learnt by heart: on
 # S-FFSD's validation payments AP rose from .52 to .58.
 BLANK_FEATURE, BLANK_CATEGORY = 0.1, 0.5

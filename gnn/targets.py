@@ -20,6 +20,7 @@ class TrainConfig:
         negatives: Payments not known as fraud for each fraud, redrawn every epoch.
         rate: Peak learning rate of the one-cycle schedule (Smith and Topin 2019).
         weight_decay: Of AdamW.
+        pretraining: Steps in which each layer first learns what accounts do next, 0 for none.
         patience: Epochs without a better validation AP before a layer stops.
         validation: Share of the settled time that chooses the epoch and calibrates, the latest before the test.
         test: Share of all time held out after it, 0 to leave testing to later data.
@@ -31,11 +32,12 @@ class TrainConfig:
             the next layer is built on are always float32.
     """
 
-    epochs: int = 6
+    epochs: int = 8
     batch: int = 256
     negatives: int = 10
-    rate: float = 4e-3
-    weight_decay: float = 1e-3
+    rate: float = 3e-3
+    weight_decay: float = 1e-2
+    pretraining: int = 0
     patience: int = 3
     validation: float = 0.12
     test: float = 0.15
@@ -91,7 +93,7 @@ def make_targets(state: GraphState, config: TrainConfig) -> Targets:
         delay = int(np.quantile(time[at] - time[labels.row[frauds]], 0.9))
     begin, end = int(time[0]), store.clock
     test_start = int(begin + (end - begin) * (1 - config.test)) if config.test else end + 1
-    settled = test_start - delay
+    settled = min(test_start - delay, int(time[-1]))  # labels may go on long after the last payment
     start = int(begin + (settled - begin) * (1 - config.validation))
     test_row = int(np.searchsorted(time, test_start))
     fraud, known = _believed(state, test_row)

@@ -23,6 +23,7 @@ from gnn.calibrate import PlattScaling
 from gnn.feed import Feed, state_for
 from gnn.head import fit_head
 from gnn.model import LARGEST, ModelConfig, RingwatchNet
+from gnn.pretrain import NextPaymentHeads, next_payments
 from gnn.replay import capacity_for, numbered, present_roles
 from gnn.targets import Targets, TrainConfig, make_targets
 from gnn.trees import apply
@@ -140,6 +141,8 @@ class _Learner:
         # A short history still takes enough steps an epoch to learn from.
         batch = int(np.clip((len(positive) + drawn) // STEPS, 128, config.batch))
         steps = max(1, (len(positive) + drawn) // batch) * config.epochs
+        if config.pretraining:
+            self._pretrain(layer)
         if layer > 0:  # begin with exactly the layer below's score
             with torch.no_grad():
                 self.net.layer(layer).head_w2.zero_()
@@ -176,6 +179,31 @@ class _Learner:
                 if since >= config.patience:
                     break
         self.net.load_state_dict(best)
+
+    def _pretrain(self, layer: int) -> None:
+        """Teach a layer what accounts do next, on all of history before the validation."""
+        config, known = self.config, next_payments(self.state.store, int(self.targets.validation[0]))
+        if not len(known.rows):
+            return
+        self.net.train()
+        heads = NextPaymentHeads(self.net.config.width).to(self._device)
+        parameters = [*self.net.learnt_in(layer), *heads.parameters()]
+        optimiser = torch.optim.AdamW(parameters, config.rate, weight_decay=config.weight_decay)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, config.rate, total_steps=config.pretraining + 1)
+        for step in range(config.pretraining):
+            at = np.sort(self._rng.integers(0, len(known.rows), config.batch))
+            with torch.autocast(self._device.type, torch.bfloat16, enabled=config.precision == "bf16"):
+                h, _ = self._forward(layer, known.rows[at])
+                merchant, numbers = (
+                    torch.from_numpy(part[at]).to(self._device) for part in (known.merchant, known.numbers)
+                )
+                loss = heads.loss(h, merchant, numbers)
+            optimiser.zero_grad()
+            loss.backward()
+            nn.utils.clip_grad_norm_(parameters, 1.0)
+            optimiser.step()
+            schedule.step()
+            self.report(f"pre-training layer {layer + 1} of {self.net.config.layers}", step / config.pretraining)
 
     def _snapshot(self) -> dict[str, Tensor]:
         return {name: tensor.detach().clone() for name, tensor in self.net.state_dict().items()}

@@ -130,8 +130,7 @@ def trees(contest: Contest, seed: int) -> tuple[Scores, dict[str, Any]]:
     """Rules, and trees and a regression on the model's own rows, labels and validation."""
     contest.settle()
     with threadpool_limits(1, "openmp"):
-        # Fewer looks at the validation payments than by default: each bins all inputs anew.
-        rivals = fit_rivals(contest.past, contest.targets, BoostingConfig(seed=seed, step=50))
+        rivals = fit_rivals(contest.past, contest.targets, BoostingConfig(seed=seed))
         scores = {rival.name: rival.probability(contest.graph, contest.rows) for rival in rivals}
     scores["rules"] = rules_score(contest.graph, contest.rows)[0]
     return scores, {rival.name: rival.facts for rival in rivals}

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
@@ -30,6 +31,7 @@ from graph.state import GraphState
 DATASETS = Path(os.environ.get("RINGWATCH_DATASETS", ROOT.parent / "shared" / "datasets"))
 FILES = ROOT / "var" / "quality" / "files"
 WEEK = timedelta(days=7)
+TAUGHT, TESTED = 6, 100  # worlds that teach each model; the first of those that judge
 
 
 def handbook(name: str, test_start: datetime, days: int | None = None) -> Contest:
@@ -110,15 +112,19 @@ def _afterwards(judged: Judged) -> Iterator[Run]:
     yield Kind.LABEL, pa.RecordBatch.from_arrays([ids, pa.array(judged.fraud[known]), reported], schema=LABEL_SCHEMA)
 
 
-def world(seed: int, context_days: int = 30) -> Contest:
-    """Train on one made world and test on another, whose entities nobody has seen; its first days are context."""
-    paths = [_world(seed), _world(100 + seed)]
+def world(seed: int, worlds: int = TAUGHT, context_days: int = 30) -> Contest:
+    """Train on a few made worlds side by side and test on one more, whose entities nobody has seen.
+
+    One world has no thousand frauds that teach, of six kinds of ring: too few for any model. The test world's first
+    days are context.
+    """
+    folder, alone = _worlds(range(TAUGHT * seed, TAUGHT * seed + worlds)), _world(TESTED + seed)
     end = WorldConfig.hard(seed).start + timedelta(days=90)  # labels that come after the last payment teach nothing
     runs, later = (
-        list(merged(p / "transactions.parquet", p / "labels.parquet", stop=end, chunk=1 << 16)) for p in paths
+        list(merged(p / "transactions.parquet", p / "labels.parquet", stop=end, chunk=1 << 16)) for p in (folder, alone)
     )
-    truth = paths[1] / "truth.parquet"
-    judged = with_labels(later, paths[1] / "labels.parquet", truth)
+    truth = alone / "truth.parquet"
+    judged = with_labels(later, alone / "labels.parquet", truth)
     time = judged.payments["timestamp"].cast(pa.int64()).to_numpy()
     rows = np.flatnonzero(time >= time[0] // DAY_US * DAY_US + context_days * DAY_US)
     contest = _contest(f"world_{seed}", runs, later, judged, rows, TrainConfig(test=0))
@@ -142,6 +148,25 @@ def _world(seed: int) -> Path:
     if not (folder / "members.parquet").exists():
         simulate(WorldConfig.hard(seed)).write(folder)
     return folder
+
+
+def _worlds(seeds: range) -> Path:
+    """Worlds side by side in one history: the same days, and no entity in common."""
+    folder = FILES / f"worlds_{seeds[0]}_{seeds[-1]}"
+    if not (folder / "labels.parquet").exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, order in (("transactions", "timestamp"), ("labels", "reported_at")):
+            parts = [_prefixed(pq.read_table(_world(seed) / f"{name}.parquet"), f"{seed}.") for seed in seeds]
+            pq.write_table(pa.concat_tables(parts).sort_by(order), folder / f"{name}.parquet")
+    return folder
+
+
+def _prefixed(table: pa.Table, prefix: str) -> pa.Table:
+    for i, field in enumerate(table.schema):
+        if field.name.endswith("_id") or field.name == "ip":
+            name = pc.binary_join_element_wise(prefix, table[field.name].cast(pa.string()), "")
+            table = table.set_column(i, field, name)
+    return table
 
 
 def _contest(

@@ -1,0 +1,127 @@
+"""What each part of the model is worth on the seeded world: it is trained without it, and judged on the same payments.
+
+Fewer worlds teach than in the contest, so that all variants train in the time of two contests.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from benchmarks.quality.became import became
+from benchmarks.quality.contest import Contest, built, measures
+from benchmarks.quality.histories import world
+from benchmarks.quality.kept import Scores, kept
+from data.journal import Kind
+from data.sources import Run
+from gnn.boosting import drawn, fit_trees
+from gnn.head import HEAD
+from gnn.scorer import Scorer
+from gnn.targets import Targets, TrainConfig
+from gnn.train import train
+from gnn.trees import no_trees
+from graph.state import GraphState
+
+WORLDS = 2
+WHOLE = "all of it"
+FEATURES, BECAME = "trees on features", "trees, and what neighbours became"
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A model with a part left out, or put in.
+
+    Attributes:
+        config: Fields of the training's configuration that differ.
+        shape: Fields of the network's.
+        labels: Whether payments see the labels of those before them.
+        rings: Whether they see the size of their ring.
+        head: Whether the trees on top count.
+    """
+
+    config: dict[str, Any] = field(default_factory=dict)
+    shape: dict[str, Any] = field(default_factory=dict)
+    labels: bool = True
+    rings: bool = True
+    head: bool = True
+
+
+VARIANTS: dict[str, Variant] = {
+    WHOLE: Variant(),
+    "one layer": Variant(shape={"layers": 1}),
+    "no head of trees": Variant(head=False),
+    "no labels in sight": Variant(labels=False),
+    "no ring columns": Variant(rings=False),
+    "pre-trained": Variant(config={"pretraining": 2000}),
+}
+
+
+def run(seed: int) -> dict[str, dict[str, float]]:
+    """Measures by variant."""
+    contest = replace(world(seed, worlds=WORLDS), name=f"ablation_{seed}")
+    found = {}
+    for name, variant in VARIANTS.items():
+        scores, _ = kept(contest.name, name.replace(" ", "_"), lambda variant=variant: _scored(contest, variant, seed))
+        found[name] = measures(contest, scores["ours"])
+    for name, more in ((FEATURES, False), (BECAME, True)):
+        scores, _ = kept(contest.name, name.replace(" ", "_"), lambda more=more: _trees(contest, more, seed), True)
+        found[name] = measures(contest, scores["trees"])
+    return found
+
+
+def _scored(contest: Contest, variant: Variant, seed: int) -> tuple[Scores, dict[str, Any]]:
+    taught = contest.train if variant.labels else labels_last(contest.train)
+    config = TrainConfig(**{"test": 0, "seed": seed, **variant.config})
+    delay = contest.targets.label_delay_us / 86_400e6  # as labels that are known when they come would have it
+    config = replace(config, label_delay_days=delay)
+
+    def choose(state: GraphState, config: TrainConfig) -> Targets:
+        if not variant.rings:
+            _without_rings(state)
+        return contest.choose(state, config)
+
+    artifact = train(taught, config, variant.shape, choose=choose)
+    if not variant.head:
+        artifact.net.trees = no_trees()
+    state = built(contest.test if variant.labels else _payments(contest.test), contest.roles)
+    state.store.window = artifact.config.window
+    if not variant.rings:
+        _without_rings(state)
+    scorer = Scorer(artifact, state)
+    while scorer.fill(1 << 14):
+        pass
+    return {"ours": scorer.rescore(contest.rows)}, {"training": artifact.facts["training"]}
+
+
+def _trees(contest: Contest, more: bool, seed: int) -> tuple[Scores, dict[str, Any]]:
+    contest.settle()
+    targets, config = contest.targets, replace(HEAD, seed=seed)
+    rows = drawn(targets, config)
+
+    def inputs(state: GraphState, *parts: NDArray[np.int64]) -> list[NDArray[np.float32]]:
+        later = became(state) if more else np.empty((state.store.rows, 0), np.float32)
+        return [np.concatenate([state.store.features(part), later[part]], 1) for part in parts]
+
+    x, judged = inputs(contest.past, rows, targets.validation)
+    (test,) = inputs(contest.graph, contest.rows)
+    known = targets.fraud[targets.validation] > 0
+    model, facts = fit_trees(x, targets.fraud[rows] > 0, judged, known, config)
+    return {"trees": model.decision_function(test)}, facts
+
+
+def _payments(runs: Sequence[Run]) -> list[Run]:
+    return [(kind, batch) for kind, batch in runs if kind is Kind.TRANSACTION]
+
+
+def labels_last(runs: Sequence[Run]) -> list[Run]:
+    """The same events, all labels behind the last payment: known to the trainer, seen by no payment."""
+    labels = pa.Table.from_batches([batch for kind, batch in runs if kind is Kind.LABEL]).combine_chunks()
+    return [*_payments(runs), *((Kind.LABEL, batch) for batch in labels.to_batches())]
+
+
+def _without_rings(state: GraphState) -> None:
+    rows = np.arange(state.store.oldest, state.store.rows)
+    state.store.write_rings(rows, np.zeros((len(rows), 3), np.uint16), np.zeros(len(rows), np.uint32))
