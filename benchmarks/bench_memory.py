@@ -4,7 +4,6 @@ Example: python -m benchmarks.bench_memory --transactions 10000000
 """
 
 import argparse
-import gc
 
 import numpy as np
 import pyarrow as pa
@@ -47,8 +46,6 @@ def measure(n: int) -> tuple[dict[str, float], dict[str, float]]:
     sizes = {role: max(100, int(share * n)) for role, share in SHARES.items()}
     artifact = untrained(ROLES, cache="int8")
     pairs = []
-    gc.collect()
-    pa.default_memory_pool().release_unused()
     before = resident()
     state = GraphState(ROLES, n + 2 * STEP, Window(n, 90 * DAY_US))
     for first in range(0, n, STEP):
@@ -60,8 +57,6 @@ def measure(n: int) -> tuple[dict[str, float], dict[str, float]]:
     for node in range(state.store.ids.numbered):  # entities that no payment has drawn are not there
         held[ROLES[state.store.ids.kind(node)]] += 1
     del batch, tied, pairs
-    gc.collect()
-    pa.default_memory_pool().release_unused()  # what batches took is no part of the graph
     graph = resident()
     cache = KeyValueCache(artifact.config, artifact.net.weights().kv_scale, state.store)
     cache.data[:, :n], cache.depth[:n] = 1, artifact.config.layers
@@ -74,6 +69,7 @@ def measure(n: int) -> tuple[dict[str, float], dict[str, float]]:
         planned[name] = sum(line.total for line in lines if line.what.startswith(starts))
     entities = sum(held.values())
     used = {"all": after - before, "graph": graph - before, "caches": after - graph, "entities": entities, "ties": ties}
+    used["process"] = before
     return used, planned
 
 
@@ -85,6 +81,7 @@ def main() -> None:
     used, planned = measure(n)
     beside = {f"used, {name}, MB": used[name] / 1e6 for name in ("all", "graph", "caches")}
     beside |= {f"planned, {name}, MB": total / 1e6 for name, total in planned.items()}
+    beside["the process before, MB"] = used["process"] / 1e6
     beside |= {"payments": n, "entities": used["entities"], "ties": used["ties"]}
     error = abs(planned["all"] / used["all"] - 1)
     figures = {"whole_graph_estimate_error": Figure(error, "share of memory used", 0.05, "lower", beside)}

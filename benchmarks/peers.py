@@ -322,7 +322,9 @@ def duckdb_windows(payments: Stream, most: int = MOST) -> PeerResult:
     rate = len(part.time) / (time.perf_counter() - begin)
     note = "count and sum over 4 windows of 3 roles, no neighbours; batch only: a new payment needs a new query; those "
     note += "of the same microsecond see each other. More: any SQL, larger than memory"
-    return PeerResult("DuckDB window queries", rate, note, version("duckdb"), len(part.time), "one batch")
+    return PeerResult(
+        "DuckDB window queries", rate, note, version("duckdb"), len(part.time), f"one batch, threads {CORES}"
+    )
 
 
 def _best(name: str, package: str, note: str, builds: Settings, payments: Stream) -> PeerResult:

@@ -213,6 +213,9 @@ def rebuilt(digests: NDArray[np.uint64], used: int, buckets: NDArray[np.uint32])
     """Fill empty buckets from the digests [used]; one whose second word is 0 is no name (a free place may link on)."""
     t = Table(digests, buckets)
     for place in range(used):
+        if place % BLOCK == 0:
+            for n in range(place + BLOCK, min(place + 2 * BLOCK, used)):
+                prefetch(buckets, _home(buckets, digests[n, 0]))
         if digests[place, 1]:
             t.buckets[bucket_of(t, digests[place, 0], digests[place, 1])] = place + 1
 

@@ -113,36 +113,44 @@ def jump_from(
     sums: Sums,
     role_type: NDArray[np.int32],
     row: int,
+    slot: int,
     role: int,
     node: int,
     back: int,
+    shared: bool,
 ) -> None:
-    """Write the jump of a row in a role, whose entity's previous row is `back` rows back, 0 where there is none."""
+    """Write the jump of a row (at `slot`) in a role, whose entity's previous row is `back` rows back, 0 for none.
+
+    `shared` is whether other roles hold entities of the same type. Slots are counted down, not divided for.
+    """
     capacity = velocity.shape[0]
-    slot = row % capacity
     x = velocity[slot]
     amount = rows[slot].amount if node >= 0 else 0
     k = 0
-    target = row
+    jump = 0
     if back > 0:
         k = 1
-        target = row - back
-        p = target % capacity
-        q = role_in(rows, role_type, p, role, node)
-        kp = velocity[p].k[q] & (LARGE - 1)
-        if kp > 0:
-            middle = target - signed(velocity[p].jump[q])
-            if row - middle < capacity:
-                m = middle % capacity
-                qm = role_in(rows, role_type, m, role, node)
-                # Myers' rule: if the two jumps ahead have the same length, jump over both, else to the row before.
-                # A jump may lead out of the buffer, by many of its lengths (ever faster payments), not out of 32 bits.
-                beyond = middle - signed(velocity[m].jump[qm])
-                if velocity[m].k[qm] & (LARGE - 1) == kp and row - beyond <= _MOST_BACK:
-                    target = beyond
-                    k = kp + 1
-                    amount = added(amount, added(jump_sum(velocity, sums, p, q), jump_sum(velocity, sums, m, qm)))
-    x.jump[role] = row - target
+        jump = back
+        p = slot - back if slot >= back else slot - back + capacity
+        q = role_in(rows, role_type, p, role, node) if shared else role
+        y = velocity[p]
+        kp = signed(y.k[q]) & (LARGE - 1)
+        ahead = signed(y.jump[q])
+        inside = kp > 0 and back + ahead < capacity
+        m = p - (ahead if inside else 0)
+        m += capacity if m < 0 else 0
+        qm = role_in(rows, role_type, m, role, node) if shared else role
+        z = velocity[m]
+        # Myers' rule: if the two jumps ahead have the same length, jump over both, else to the row before.
+        # A jump may lead out of the buffer, by many of its lengths (ever faster payments), not out of 32 bits.
+        # Which it is cannot be foretold, so both are computed: a processor that guesses wrong has waited in vain.
+        beyond = back + ahead + signed(z.jump[qm])
+        both = signed(inside & (signed(z.k[qm]) & (LARGE - 1) == kp) & (beyond <= _MOST_BACK))
+        over = added(jump_sum(velocity, sums, p, q), jump_sum(velocity, sums, m, qm))
+        jump = back + both * (beyond - back)
+        k = 1 + both * kp
+        amount = added(amount, both * over)
+    x.jump[role] = jump
     if amount > _SUM_MOST:
         number = sums.span[1]
         sums.values[number & (sums.values.shape[0] - 1)] = amount

@@ -19,7 +19,7 @@ Records = NDArray[np.void]
 
 RING_COLUMNS = 3  # accounts, tying entities, known frauds
 LATE_MS = (1 << 32) - 1  # lateness is kept to the millisecond and up to this
-AHEAD = 32  # rows whose reads are asked for before the first of them is written
+AHEAD = 16  # rows of a block
 
 
 def row_dtype(roles: int) -> np.dtype[np.void]:
@@ -63,28 +63,39 @@ class View(NamedTuple):
     oldest: int  # row still in the buffer: a reader whose window begins before sees what is left of it
 
 
-@jit()
-def _ask_ahead(velocity: Records, head: NDArray[np.uint32], entity: NDArray[np.int32], first: int) -> None:
-    """Ask for what the next rows will read: heads, the rows they point to, and where those rows' jumps lead."""
-    n, roles = entity.shape
-    for b in range(n):
-        for r in range(roles):
+@jit(inline=True)
+def _ask_for_heads(head: NDArray[np.uint32], entity: NDArray[np.int32]) -> None:
+    """Ask for the heads of the entities [n, R] of rows to come."""
+    for b in range(entity.shape[0]):
+        for r in range(entity.shape[1]):
             if entity[b, r] >= 0:
                 prefetch(head, entity[b, r])
-    if velocity.shape[0] == 0:
-        return
-    capacity, now = velocity.shape[0], first % HEAD_SPAN + 1
-    for jumps in range(2):
-        for b in range(n):
-            for r in range(roles):
-                if entity[b, r] < 0 or head[entity[b, r]] == 0:
-                    continue
-                back = (now - signed(head[entity[b, r]])) % HEAD_SPAN
-                if 0 < back < capacity:
-                    slot = (first - back) % capacity
-                    if jumps:
-                        slot = (slot - signed(velocity[slot].jump[r])) % capacity
-                    prefetch(velocity, slot)
+
+
+@jit(inline=True)
+def _ask_for_jumps(
+    velocity: Records,
+    head: NDArray[np.uint32],
+    entity: NDArray[np.int32],
+    first: int,
+    jumped: bool,
+) -> None:
+    """Ask for the jumps of the rows that heads point to, or, once those are there, for where they lead."""
+    capacity, now, start = velocity.shape[0], first % HEAD_SPAN + 1, first % velocity.shape[0]
+    for b in range(entity.shape[0]):
+        for r in range(entity.shape[1]):
+            if entity[b, r] < 0 or head[entity[b, r]] == 0:
+                continue
+            back = now - signed(head[entity[b, r]])
+            back += HEAD_SPAN if back < 0 else 0
+            if 0 < back < capacity:
+                slot = start - back if start >= back else start - back + capacity
+                if jumped:
+                    jump = signed(velocity[slot].jump[r])
+                    if jump >= capacity:
+                        continue
+                    slot = slot - jump if slot >= jump else slot - jump + capacity
+                prefetch(velocity, slot)
 
 
 @jit()
@@ -98,46 +109,63 @@ def append(
     first: int,
     clock: int,
 ) -> int:
-    """Write payments as rows from `first` on; returns the journal time of the last, us."""
-    capacity, roles = rows.shape[0], role_type.shape[0]
-    for b in range(batch.time.shape[0]):
-        if b % AHEAD == 0:
-            _ask_ahead(velocity, head, batch.entity[b : b + AHEAD], first + b)
-        row = first + b
-        s = row % capacity
-        x = rows[s]
-        clock = max(clock, batch.time[b])
-        x.time = clock
-        x.late = min((clock - batch.time[b] + 500) // 1000, LATE_MS)
-        x.amount = batch.amount[b]
-        x.label = -1
-        x.ring_back = 0
-        for i in range(4):
-            x.ring[i] = 0
-            x.category[i] = batch.category[b, i]
-        if velocity.shape[0] and row >= capacity:
-            forget(velocity, sums, s)
-        now = row % HEAD_SPAN + 1
-        for r in range(roles):
-            node = batch.entity[b, r]
-            x.entity[r] = node
-            x.prev[r] = 0
-            back = 0
-            if node >= 0:
-                if head[node]:
-                    back = (now - signed(head[node])) % HEAD_SPAN
-                if back == 0 and head[node]:  # a self-transfer moves its head once
-                    same = role_in(rows, role_type, s, r, node)
-                    x.prev[r] = x.prev[same]
-                    if velocity.shape[0]:
-                        alias(velocity, s, r, same)
-                    continue
-                head[node] = now
-                if back >= capacity:  # already overwritten
-                    back = 0
-                x.prev[r] = back
-            if velocity.shape[0]:
-                jump_from(rows, velocity, sums, role_type, row, r, node, back)
+    """Write payments as rows from `first` on; returns the journal time of the last, us.
+
+    What a block of rows will read is asked for in three steps, each a block ahead of the next, as each says where the
+    next one leads: heads, the rows they point to, and the rows where the jumps of those lead.
+    """
+    capacity, roles, n = rows.shape[0], role_type.shape[0], batch.time.shape[0]
+    entity, exact = batch.entity, velocity.shape[0] > 0
+    shares = np.zeros(roles, np.bool_)  # whether the role's entities stand in other roles, too
+    for r in range(roles):
+        for other in range(roles):
+            shares[r] |= other != r and role_type[other] == role_type[r]
+    for block in range(-3 * AHEAD, n, AHEAD):
+        _ask_for_heads(head, entity[block + 3 * AHEAD : block + 4 * AHEAD])
+        if exact and block >= -2 * AHEAD:
+            at = block + 2 * AHEAD
+            _ask_for_jumps(velocity, head, entity[at : at + AHEAD], first + at, False)
+        if exact and block >= -AHEAD:
+            at = block + AHEAD
+            _ask_for_jumps(velocity, head, entity[at : at + AHEAD], first + at, True)
+        for b in range(max(0, block), min(block + AHEAD, n)):
+            row = first + b
+            s = row % capacity
+            x = rows[s]
+            clock = max(clock, batch.time[b])
+            x.time = clock
+            x.late = min((clock - batch.time[b] + 500) // 1000, LATE_MS)
+            x.amount = batch.amount[b]
+            x.label = -1
+            x.ring_back = 0
+            for i in range(4):
+                x.ring[i] = 0
+                x.category[i] = batch.category[b, i]
+            if exact and row >= capacity:
+                forget(velocity, sums, s)
+            now = row % HEAD_SPAN + 1
+            for r in range(roles):
+                node = signed(entity[b, r])
+                x.entity[r] = node
+                x.prev[r] = 0
+                back = 0
+                if node >= 0:
+                    newest = signed(head[node])
+                    if newest:
+                        back = now - newest
+                        back += HEAD_SPAN if back < 0 else 0
+                        if back == 0:  # a self-transfer moves its head once
+                            same = role_in(rows, role_type, s, r, node)
+                            x.prev[r] = x.prev[same]
+                            if exact:
+                                alias(velocity, s, r, same)
+                            continue
+                    head[node] = now
+                    if back >= capacity:  # already overwritten
+                        back = 0
+                    x.prev[r] = back
+                if exact:
+                    jump_from(rows, velocity, sums, role_type, row, s, r, node, back, shares[r])
     return clock
 
 

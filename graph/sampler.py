@@ -18,11 +18,10 @@ WALKED = 32  # rows whose chains are walked side by side: these and what they fi
 CHAIN = np.dtype(
     [
         ("at", "i8"),  # row of the next step, asked for
-        ("slot", "i8"),  # its slot
-        ("oldest", "i8"),  # row and
         ("first", "i8"),  # journal time, us, that the reader's window begins with
-        ("out", "i8"),  # where the reader's neighbours in this role begin
-        ("role", "i4"),
+        ("slot", "u4"),  # of the next step
+        ("left", "u4"),  # rows from there back to the first that the reader may follow to
+        ("out", "u4"),  # where in its block the reader's neighbours in this role begin
         ("node", "i4"),
     ]
 )
@@ -98,59 +97,85 @@ def _walk(
     """`walk` on the parts of a view that it needs, `held` the oldest row: a call from Python looks at each of them.
 
     All chains of a block take a step before any takes the next, and ask for the row of their next step while the others
-    take theirs.
+    take theirs. Numbers of places are unsigned where they are kept, so that no code is made for negative ones: how many
+    instructions lie between two requests bounds how many of them the processor has under way.
     """
     capacity, roles, k = data.shape[0], near.shape[1], near.shape[2]
     shares = np.zeros(roles, np.bool_)  # whether the role's entities stand in other roles, too
     for r in range(roles):
         for other in range(roles):
             shares[r] |= other != r and role_type[other] == role_type[r]
-    chains, out = np.empty(WALKED * roles, CHAIN), near.reshape(-1)
+    chains, going = np.empty(WALKED * roles, CHAIN), np.empty(WALKED * roles, np.uint32)
+    count = np.empty(roles, np.int64)
+    every = near.reshape(-1)
+    for b in range(min(WALKED, rows.shape[0])):
+        prefetch(data, rows[b] % capacity)
     for start in range(0, rows.shape[0], WALKED):
         stop = min(rows.shape[0], start + WALKED)
+        out = every[start * roles * k : stop * roles * k]
+        count[:] = 0
         for b in range(start, stop):
-            prefetch(data, rows[b] % capacity)
-        for i in range(start * roles * k, stop * roles * k):
-            out[i] = -1
-        n = 0
-        for b in range(start, stop):
-            s = rows[b] % capacity
+            if b + WALKED < rows.shape[0]:  # the next block's
+                prefetch(data, rows[b + WALKED] % capacity)
+            row = rows[b]
+            s = signed(np.uint32(row % capacity))
             x = data[s]
-            oldest, first = max(rows[b] - window_rows, held), x.time - window_us
+            left, first = row - max(row - window_rows, held), x.time - window_us
             for r in range(roles):
+                place = ((b - start) * roles + r) * k
+                for i in range(k):
+                    out[place + i] = -1
                 step = signed(x.prev[r])
-                if step == 0 or rows[b] - step < oldest:
+                if step == 0 or step > left:
                     continue
-                c = chains[n]
-                c.at, c.slot = rows[b] - step, s - step if s >= step else s - step + capacity
-                c.oldest, c.first = oldest, first
-                c.out, c.role, c.node = (b * roles + r) * k, r, x.entity[r]
-                prefetch(data, c.slot)
-                n += 1
-        for i in range(k):
-            going = 0
-            for m in range(n):
-                c = chains[m]
-                at, slot, role = c.at, c.slot, signed(c.role)
-                x = data[slot]
-                if x.time < c.first:
-                    continue
-                out[c.out + i] = at
-                if shares[role]:
-                    role = role_in(data, role_type, slot, role, c.node)
-                step = signed(x.prev[role])
-                at -= step
-                if step == 0 or at < c.oldest or i + 1 == k:
-                    continue
-                slot = slot - step if slot >= step else slot - step + capacity
+                slot = s - step if s >= step else s - step + capacity
                 prefetch(data, slot)
-                d = chains[going]  # chains that go on move up
-                d.at, d.slot = at, slot
-                if going < m:
-                    d.oldest, d.first = c.oldest, c.first
-                    d.out, d.role, d.node = c.out, c.role, c.node
-                going += 1
-            n = going
+                n = signed(np.uint32(r * WALKED + count[r]))
+                count[r] += 1
+                going[n] = n
+                c = chains[n]
+                c.at, c.first, c.slot, c.left = row - step, first, slot, left - step
+                c.out, c.node = place, x.entity[r]
+        for i in range(k):
+            for r in range(roles):
+                of_role = going[r * WALKED : r * WALKED + count[r]]
+                count[r] = _step(data, role_type, chains, of_role, out, i, r, shares[r], i + 1 < k)
+
+
+@jit(inline=True)
+def _step(
+    data: Records,
+    role_type: NDArray[np.int32],
+    chains: Records,
+    going: NDArray[np.uint32],
+    out: NDArray[np.int64],
+    i: int,
+    role: int,
+    shared: bool,
+    more: bool,
+) -> int:
+    """Take step `i` of the chains `going` of a role, and ask for the next; how many go on, which move up in `going`."""
+    capacity, on = data.shape[0], 0
+    for m in range(going.shape[0]):
+        n = signed(going[m])
+        c = chains[n]
+        at, slot = c.at, signed(c.slot)
+        x = data[slot]
+        if x.time < c.first:
+            continue
+        out[signed(c.out) + i] = at
+        if not more:
+            continue
+        step = signed(x.prev[role_in(data, role_type, slot, role, c.node) if shared else role])
+        left = signed(c.left) - step
+        if step == 0 or left < 0:
+            continue
+        slot = slot - step if slot >= step else slot - step + capacity
+        prefetch(data, slot)
+        c.at, c.slot, c.left = at - step, slot, left
+        going[on] = n
+        on += 1
+    return on
 
 
 @jit(inline=True)

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from data.jit import beside
 from data.journal import Events, Kind
 from data.schema import CATEGORIES, role
 from graph.backend import STEP, Batch, Store, StoreMaker, Window
@@ -142,16 +143,14 @@ class GraphState:
         category = np.empty((len(batch), len(CATEGORIES)), np.uint8)
         for c, name in enumerate(CATEGORIES):
             category[:, c] = _codes(batch.column(name))
-        rows = store.append(
-            Batch(
-                entity=entity,
-                time=batch.column("timestamp").cast(pa.int64()).to_numpy(),
-                amount=batch.column("amount").to_numpy(),
-                category=category,
-            ),
-            offset,
+        ready = Batch(
+            entity=entity,
+            time=batch.column("timestamp").cast(pa.int64()).to_numpy(),
+            amount=batch.column("amount").to_numpy(),
+            category=category,
         )
-        self.payments.put(batch.column("transaction_id"), rows.start)
+        ids, first = batch.column("transaction_id"), store.rows
+        rows = beside(lambda: store.append(ready, offset), lambda: self.payments.put(ids, first), len(batch))
         self.rings.extend(rows.start, rows.stop)
         self.rings.forget(store.expire(len(rows), self.rings.safe))
 

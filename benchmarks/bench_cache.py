@@ -1,0 +1,113 @@
+"""What a smaller key-value cache costs in average precision, on a trained model: float32, half and int8.
+
+One network is trained on the first 70 % of the days of the seeded world, as the product trains one with an int8 cache.
+The same weights then score the whole history three times, keys and values kept in each format, and are judged by the
+truth on the payments of the days after the training. No product cache keeps halves: they are rounded as they would be.
+
+Example: python -m benchmarks.bench_cache --seeds 3
+"""
+
+import argparse
+import tempfile
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.metrics import average_precision_score
+
+from benchmarks.report import Figure, show, write
+from data.journal import Kind
+from data.sources import Run, merged
+from data.synthetic import WorldConfig, simulate
+from gnn.artifact import Artifact
+from gnn.cache import KeyValueCache
+from gnn.jobs import with_labels
+from gnn.model import RingwatchNet
+from gnn.replay import capacity_for, numbered, score_events
+from gnn.scorer import Scorer
+from gnn.targets import TrainConfig
+from gnn.train import train
+from graph.state import GraphState
+
+TAUGHT = 0.7  # share of the days that the model is trained on
+
+
+class HalfCache(KeyValueCache):
+    """Keys and values to 11 bits of mantissa, kept as float32."""
+
+    def put(self, layer: int, rows: NDArray[np.int64], values: NDArray[np.float32]) -> None:
+        super().put(layer, rows, values.astype(np.float16).astype(np.float32))
+
+
+def in_float32(artifact: Artifact) -> Artifact:
+    """The same weights with a float32 cache."""
+    config = replace(artifact.config, cache="float32")
+    net = RingwatchNet(config)
+    net.load_state_dict(artifact.net.state_dict())
+    net.trees = artifact.net.trees
+    for number in range(config.layers):
+        net.layer(number).kv_scale.fill_(1)
+    net.eval().requires_grad_(False)
+    return replace(artifact, config=config, net=net)
+
+
+def scores(artifact: Artifact, runs: Sequence[Run], cache: type[KeyValueCache]) -> NDArray[np.float64]:
+    """Every payment's score, in order."""
+    total = sum(len(batch) for kind, batch in runs if kind is Kind.TRANSACTION)
+    window = artifact.config.window
+    state = GraphState(artifact.roles, capacity_for(total, window), window)
+    kept = cache(artifact.config, artifact.net.weights().kv_scale, state.store)
+    parts = score_events(state, Scorer(artifact, state, cache=kept), numbered(runs))
+    return np.concatenate([part.probability for part in parts])
+
+
+def measure(seed: int) -> dict[str, float]:
+    """Average precision by format."""
+    config = WorldConfig.hard(seed)
+    with tempfile.TemporaryDirectory() as folder:
+        simulate(config).write(Path(folder))
+        payments, labels, truth = (Path(folder) / f"{name}.parquet" for name in ("transactions", "labels", "truth"))
+        stop = config.start + timedelta(days=round(TAUGHT * config.days))
+        taught = list(merged(payments, labels, stop=stop, chunk=1 << 16))
+        end = config.start + timedelta(days=config.days)
+        whole = list(merged(payments, labels, stop=end, chunk=1 << 16))
+        judged = with_labels(whole, labels, truth)
+    artifact = train(taught, TrainConfig(test=0, seed=seed), {"cache": "int8"})
+    later = judged.payments["timestamp"].to_numpy() >= np.datetime64(stop.replace(tzinfo=None))
+    found = {}
+    for name, model, cache in (
+        ("int8", artifact, KeyValueCache),
+        ("float32", in_float32(artifact), KeyValueCache),
+        ("half", in_float32(artifact), HalfCache),
+    ):
+        score = scores(model, whole, cache)
+        found[name] = float(average_precision_score(judged.fraud[later], score[later]))
+        print(f"seed {seed}, {name}: {found[name]:.5f}", flush=True)
+    found["payments"], found["frauds"] = float(later.sum()), float(judged.fraud[later].sum())
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=2, help="of PyTorch; 1 where others use the machine too")
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    runs = [measure(seed) for seed in range(options.seeds)]
+    mean = {name: float(np.mean([run[name] for run in runs])) for name in runs[0]}
+    figures = {}
+    for name in ("int8", "half"):
+        lost = [run["float32"] - run[name] for run in runs]
+        beside = {"float32": mean["float32"], name: mean[name], "least": min(lost), "most": max(lost)}
+        beside |= {"trainings": len(runs), "payments judged": mean["payments"], "frauds": mean["frauds"]}
+        figures[f"ap_lost_{name}"] = Figure(mean["float32"] - mean[name], "average precision", None, "lower", beside)
+    write("cache_formats", figures)
+    show("cache_formats", figures)
+
+
+if __name__ == "__main__":
+    main()
