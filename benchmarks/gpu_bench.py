@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from benchmarks.peers import Stream, nodes, stream
 from benchmarks.report import Figure
 from gnn.artifact import untrained
-from gnn.device_net import Bucket, DeviceNet
+from gnn.device_batch import Bucket
+from gnn.device_net import DeviceNet
 from gnn.model import RingwatchNet
 from graph.backend import Batch, Window
 from graph.cuda_device import CudaDevice
@@ -25,6 +26,7 @@ from graph.ids import USED
 from graph.launch import filled, structure
 from graph.rows import row_dtype
 from graph.store import GraphStore
+from graph.waiting import wait
 
 ROLES = ("account", "merchant", "device")
 K = 16
@@ -116,7 +118,7 @@ def appending(device: CudaDevice, store: GraphStore) -> dict[str, Figure]:
     for first in range(0, ROWS, BULK):
         twin.stage(room, columns_of(store, np.arange(first, first + BULK)))
         room.packed.put()
-        device.mark().synchronize()
+        wait(device.mark(), device.patience_s)
         seconds.append(_once(device, lambda: twin.launch_append(room, BULK)))
     same = twin.parts()["rows"][:ROWS].tobytes() == store.row_data[:ROWS].tobytes()
     if not same:

@@ -1,8 +1,4 @@
-"""The network on a device: its weights and its key-value cache there, and the kernels of gnn/cuda/network.cu over them.
-
-`Bucket` is a micro-batch of up to so many payments, recorded once: one copy up, append, features, encoder, layers, one
-copy down. Nothing in it allocates, and nothing waits but the host for the scores.
-"""
+"""The network on a device: its weights, its key-value cache, and the kernels of gnn/cuda/network.cu over them."""
 
 from pathlib import Path
 from typing import Any
@@ -15,7 +11,7 @@ from gnn.errors import ModelError
 from gnn.groups import feature_groups
 from gnn.model import BIAS_HIDDEN, CATEGORY_WIDTH, EDGE, HEAD_HIDDEN, ModelConfig, RingwatchNet
 from graph.device import DeviceStore
-from graph.device_room import THREADS, Packed, blocks, to_host
+from graph.device_room import THREADS, blocks, to_host
 from graph.launch import filled, structure
 from graph.state import CATEGORY_BUCKETS
 
@@ -70,8 +66,7 @@ class DeviceNet:
             self.cache = xp.zeros((config.layers, store.capacity, 2 * config.width), config.cache)
             facts = xp.zeros(2, np.float32)
         self._launch("tile", 1, 1, filled(self.device, NET, {"logit": facts}))
-        with self.device.on():
-            self._tile, size = (int(v) for v in facts.tolist())
+        self._tile, size = (int(v) for v in to_host(self.device, facts))
         if size != NET.itemsize:
             raise ModelError(f"network.cuh lays Net out in {size} bytes, NumPy in {NET.itemsize}")
 
@@ -164,62 +159,9 @@ class DeviceNet:
             frame = self.store.reading(rows, x=x)
             self.store.describe(len(rows), frame)
             self.finish(self.net(0, graph=frame, logit=logit[at : at + len(rows)]), len(rows))
-        return to_host(logit)
+        return to_host(self.device, logit)
 
     def fetched(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """`outcome` without masks, on the host."""
         logit, h = self.outcome(rows)
-        with self.device.on():
-            return to_host(logit), to_host(h)
-
-
-class Bucket:
-    """A micro-batch of up to n payments, recorded.
-
-    Args:
-        net: The network and its store.
-        n: Payments, at most.
-    """
-
-    def __init__(self, net: DeviceNet, n: int) -> None:
-        self.net, self.n, c, device = net, n, net.config, net.device
-        xp, store = device.xp, net.store
-        with device.on():
-            near = xp.zeros((n, len(c.roles), c.neighbours), np.int64)
-            results = {
-                "near": near,
-                "edge": xp.zeros((*near.shape, EDGE), np.float32),
-                "x": xp.zeros((n, c.inputs), np.float32),
-            }
-            h = xp.zeros((n, c.width), np.float32)
-        self.room = store.room(n, turn=2, depth=c.neighbours, **results)
-        self._out = Packed(device, {"logit": ("f4", (n,)), "written": (c.cache, (c.layers, n, 2 * c.width))})
-        self.logit, self.written = self._out.columns["logit"], self._out.columns["written"]
-        places = {name: self._out.addresses[name] for name in ("logit", "written")}
-        self._nets = net.nets(graph=self.room.frame, h=h, write=1, **places)
-        self._keep = (results, h)
-        self.room.packed.control["n"] = 0
-        self._replay = device.record(self._work)
-
-    def _work(self) -> None:
-        store = self.net.store
-        self.room.packed.put()
-        store.launch_append(self.room, self.n)
-        store.describe(self.n, self.room.frame)
-        self.net.run(self._nets, self.n)
-        self._out.get()
-
-    def score(self, columns: dict[str, NDArray[Any]], oldest: int) -> NDArray[np.float32]:
-        """Append and score the next payments; waits for the scores.
-
-        Args:
-            columns: As `DeviceStore.stage` takes them, n rows at most.
-            oldest: The oldest row that they may see.
-
-        Returns:
-            Log-odds, float32; a view that the next call overwrites, as it does `written` [L, n, 2D].
-        """
-        self.net.store.stage(self.room, columns, oldest)
-        self._replay()
-        self.net.device.mark().synchronize()
-        return self.logit[: len(columns["time"])]
+        return to_host(self.device, logit), to_host(self.device, h)

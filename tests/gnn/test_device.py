@@ -5,7 +5,8 @@ import pytest
 
 from data.journal import Events, Kind
 from gnn.artifact import Artifact, untrained
-from gnn.device_net import Bucket, DeviceNet
+from gnn.device_batch import Bucket
+from gnn.device_net import DeviceNet
 from gnn.groups import group_names
 from gnn.model import uncached
 from gnn.scorer import Scorer
@@ -62,7 +63,7 @@ def scored(request, device) -> tuple[Artifact, Scorer, DeviceNet, np.ndarray, np
             logit = bucket.score(columns_of(state.store, np.arange(at, at + n)), state.store.oldest)
             found.append(artifact.calibration.probability(logit.astype(np.float64)))
             slots = np.arange(at, at + n)
-            np.testing.assert_array_equal(bucket.written[:, :n], to_host(net.cache[:, slots]))
+            np.testing.assert_array_equal(bucket.written[:, :n], to_host(device, net.cache[:, slots]))
             at += n
     store.labels.follow(state.store)
     return artifact, scorer, net, np.concatenate(expected), np.concatenate(found)
@@ -78,7 +79,10 @@ def test_scores_are_those_of_the_host(scored):
 
 def test_the_cache_is_that_of_the_host(scored):
     artifact, scorer, net, _, _ = scored
-    found, expected = to_host(net.cache[:, :N]).astype(np.float32), scorer.cache.data[:, :N].astype(np.float32)
+    found, expected = (
+        to_host(net.device, net.cache[:, :N]).astype(np.float32),
+        scorer.cache.data[:, :N].astype(np.float32),
+    )
     if artifact.config.cache == "float32":
         np.testing.assert_allclose(found, expected, atol=1e-4)
     else:
@@ -120,7 +124,7 @@ def test_evidence_left_out(scored):
     work = scorer._prepare(rows)
     expected = scorer._engine.without(scorer.cache.data, rows, work, masks)
     within = 1e-5 if artifact.config.cache == "float32" else 0.05
-    np.testing.assert_allclose(to_host(net.outcome(rows, masks)[0]), expected, atol=within)
+    np.testing.assert_allclose(to_host(net.device, net.outcome(rows, masks)[0]), expected, atol=within)
 
 
 def test_a_whole_history_layer_by_layer(scored):
@@ -130,7 +134,7 @@ def test_a_whole_history_layer_by_layer(scored):
     logit = other.bulk(0, N)
     within = 1e-5 if artifact.config.cache == "float32" else 0.05
     np.testing.assert_allclose(logit, scorer.logits(np.arange(N)), atol=within)
-    np.testing.assert_array_equal(to_host(other.cache), to_host(net.cache))
+    np.testing.assert_array_equal(to_host(other.device, other.cache), to_host(net.device, net.cache))
 
 
 def test_the_order_of_threads_and_blocks_does_not_matter(scored):

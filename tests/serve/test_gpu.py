@@ -20,6 +20,7 @@ from serve.house import House
 from serve.rescore import _whole
 from serve.settings import Settings
 from tests.cuda_host.host import GXX, HostDevice
+from tests.cuda_host.streams import StreamDevice
 from tests.world import payment_batch
 
 ROLES = ("account", "merchant", "device")
@@ -41,25 +42,27 @@ def bodies(n: int) -> list[dict]:
 
 
 @pytest.mark.skipif(GXX is None, reason="no g++ here to compile the CUDA sources for the CPU")
-@pytest.mark.parametrize("fault", ["cudaErrorIllegalAddress", "OutOfMemoryError", "cudaErrorNoDevice"])
+@pytest.mark.parametrize("fault", ["cudaErrorIllegalAddress", "OutOfMemoryError", "cudaErrorNoDevice", "hung"])
 def test_a_fault_of_the_device_loses_no_request(artifact, tmp_path, fault):
     """The request that meets it is answered by the CPU, those after it too, and the replica asks to be replaced."""
-    host = HostDevice()
+    host = StreamDevice()
+    config, payments, answers = settings(tmp_path, cuda_wait_ms=50), bodies(40), []
 
     def scorers(model: Artifact, state: GraphState) -> list[Scorer | CudaScorer]:
         cpu = Scorer(model, state)
-        return [CudaScorer(cpu, host, buckets=(1, 8)), cpu]
+        return [CudaScorer(cpu, host, buckets=(1, 8), patience_s=config.cuda_wait_ms / 1e3), cpu]
 
     def fails(name: str) -> None:
         if name == "attend_one":
             raise RuntimeError(fault)
 
-    config, payments, answers = settings(tmp_path), bodies(40), []
     house = House(artifact, config, scorers=scorers)
     house.open()
     with TestClient(build_app(config, house)) as client:
         for i, payment in enumerate(payments):
-            if i == 25:
+            if i == 25 and fault == "hung":
+                host.stuck = lambda name: name == "attend_one"
+            elif i == 25:
                 host.fails = fails
             response = client.post("/v1/score", json=payment)
             assert response.status_code == 200
