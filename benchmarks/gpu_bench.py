@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from benchmarks.peers import Stream, nodes, stream
 from benchmarks.report import Figure
 from gnn.artifact import untrained
+from gnn.cache import CACHES
 from gnn.device_batch import Bucket
 from gnn.device_net import DeviceNet
 from gnn.model import RingwatchNet
@@ -43,6 +44,8 @@ FIGURES: dict[str, tuple[str, float | None, str]] = {  # unit, goal, which way i
     "describe": ("payments/s, features and neighbours", None, "higher"),
     "attention_int8": ("payments/s a layer", None, "higher"),
     "attention_int8_share": ("of the random gather", 0.5, "higher"),
+    "attention_float16": ("payments/s a layer", None, "higher"),
+    "attention_float16_share": ("of the random gather", 0.5, "higher"),
     "attention_float32": ("payments/s a layer", None, "higher"),
     "attention_float32_share": ("of the random gather", 0.5, "higher"),
     "micro_batch_64_p50": ("ms", 0.3, "lower"),
@@ -295,7 +298,7 @@ def measure(device: CudaDevice) -> dict[str, Figure]:
     twin = DeviceStore(device, ROLES, store.role_type, store.capacity, store.window)
     twin.adopt(store)
     found |= walking(device, twin, gather)
-    for cache in ("int8", "float32"):
+    for cache in CACHES:
         found |= attending(device, twin, cache, gather)
     found |= serving(device, twin, rest)
     rivals = {f"PyG, batches of {batch}": pyg(rest, batch) for batch in (64, 4096)}

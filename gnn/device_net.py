@@ -38,7 +38,7 @@ def defines(config: ModelConfig) -> dict[str, int]:
         "CATEGORIES": len(CATEGORIES),
         "CATEGORY_WIDTH": CATEGORY_WIDTH,
         "BUCKETS": CATEGORY_BUCKETS,
-        "KV_INT8": int(config.cache == "int8"),
+        "KV_BITS": 8 * np.dtype(config.cache).itemsize,
     }
 
 

@@ -272,18 +272,19 @@ def capacity(
     window_rows: Annotated[float, typer.Option(min=1, help="Rows back that a payment sees.")] = 1 << 21,
     layers: Annotated[int, typer.Option(min=1, help="Layers of the model.")] = 2,
     width: Annotated[int, typer.Option(min=4, help="Width of the model.")] = 32,
-    cache: Annotated[str, typer.Option(help="Keys and values: int8 or float32.")] = "int8",
+    cache: Annotated[str, typer.Option(help="Keys and values: int8, float16 or float32.")] = "int8",
     models: Annotated[int, typer.Option(min=0, help="Model versions that score at once.")] = 1,
 ) -> None:
     """Print the memory that a deployment needs, and whether a model that joins it late is exact at once."""
+    from gnn.cache import CACHES
     from gnn.model import ModelConfig
     from serve.capacity import capacity_table, planned
 
     names = tuple(roles.split(","))
     entities = {**dict.fromkeys(("ip", "card", "location"), others), "account": accounts, "merchant": merchants}
     with plain_errors():
-        if cache not in ("int8", "float32"):
-            fail(f"--cache must be int8 or float32, not {cache!r}")
+        if cache not in CACHES:
+            fail(f"--cache must be one of {', '.join(CACHES)}, not {cache!r}")
         deployment = planned(names, {**entities, "device": devices}, transactions, labels, ties, window_rows, layers)
         model = ModelConfig(names, width=width, layers=layers, window_rows=int(window_rows), cache=cache)
         out.print(capacity_table(deployment, model, models))
