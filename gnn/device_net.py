@@ -18,7 +18,6 @@ from graph.state import CATEGORY_BUCKETS
 CUDA = Path(__file__).parent / "cuda"
 NET = structure(CUDA / "network.cuh", "Net")
 BLOCK = 128  # threads, as in network.cuh
-BULK = 1 << 16  # past payments scored at once
 LONE = 256  # payments up to which a block takes one; above, several share what is read of the weights
 
 
@@ -82,14 +81,23 @@ class DeviceNet:
 
     def run(self, nets: list[Any], readers: int) -> None:
         """Start the network over up to so many readers, whose graph side is described."""
-        self._start("encode", readers, nets[0])
+        self.encode(nets[0], readers)
         for net in nets:
             self.attend(net, readers)
         self.finish(nets[0], readers)
 
+    @property
+    def headed(self) -> bool:
+        """Whether the model has a head of trees."""
+        return len(self._trees["tree_root"]) > 0
+
+    def encode(self, net: Any, readers: int) -> None:
+        """Start the encoder alone."""
+        self._start("encode", readers, net)
+
     def finish(self, net: Any, readers: int) -> None:
         """Start the head, if the model has one."""
-        if len(self._trees["tree_root"]):
+        if self.headed:
             self._launch("finish", blocks(readers), THREADS, net)
 
     def attend(self, net: Any, readers: int) -> None:
@@ -123,43 +131,6 @@ class DeviceNet:
         self.store.describe(b, frame)
         self.run(self.nets(graph=frame, h=h, logit=logit, masks=kept, variants=g), b * g)
         return logit, h
-
-    def bulk(self, first: int, last: int) -> NDArray[np.float32]:
-        """Score rows [first, last) of the store from nothing, layer by layer, and write their keys and values.
-
-        Rows before `first` must have theirs. Each layer is one pass over all rows, so that rows see each other as if
-        they had been scored one by one.
-
-        Returns:
-            Log-odds, float32, on the host.
-        """
-        xp, c, n = self.device.xp, self.config, last - first
-        with self.device.on():
-            h, logit = xp.empty((n, c.width), np.float32), xp.zeros(n, np.float32)
-        for layer in range(-1, c.layers):
-            for at in range(0, n, BULK):
-                rows = np.arange(first + at, min(last, first + at + BULK))
-                part = {"h": h[at : at + len(rows)], "logit": logit[at : at + len(rows)], "write": 1}
-                if layer < 0:
-                    with self.device.on():
-                        x = xp.empty((len(rows), c.inputs), np.float32)
-                    frame = self.store.reading(rows, x=x)
-                    self.store.describe(len(rows), frame)
-                    self._start("encode", len(rows), self.net(0, graph=frame, **part))
-                else:
-                    near = self.store.neighbours(rows, c.neighbours)
-                    edge = self.store.edges(rows, near)
-                    frame = self.store.reading(rows, near=near, edge=edge, depth=c.neighbours)
-                    self.attend(self.net(layer, graph=frame, **part), len(rows))
-        for at in range(0, n if len(self._trees["tree_root"]) else 0, BULK):
-            # Features are not kept for so many rows: the head has them computed once more.
-            rows = np.arange(first + at, min(last, first + at + BULK))
-            with self.device.on():
-                x = xp.empty((len(rows), c.inputs), np.float32)
-            frame = self.store.reading(rows, x=x)
-            self.store.describe(len(rows), frame)
-            self.finish(self.net(0, graph=frame, logit=logit[at : at + len(rows)]), len(rows))
-        return to_host(self.device, logit)
 
     def fetched(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """`outcome` without masks, on the host."""

@@ -263,6 +263,26 @@ class DeviceStore:
         self.labels.adopt(store)
         self.moved()
 
+    def adopt_slice(self, store: GraphStore, first: int, last: int) -> None:
+        """Take rows [first, last) of a store on the host, to be read only: `capacity` is how many they are.
+
+        A row says how far back its entity's previous one is, so a part of a history reads as the whole does, to the
+        reach of what is held. Names of entities' newest rows are left out: only an append asks for them.
+        """
+        xp = self.device.xp
+        with self.device.on():
+            for target, array in ((self.row_data, store.row_data), (self.velocity, store.velocity)):
+                table = target.reshape(-1, array.dtype.itemsize)
+                for start in range(first, last if len(array) else first, BULK):
+                    rows = np.arange(start, min(last, start + BULK))
+                    raw = array[rows % store.capacity].view(np.uint8).reshape(len(rows), -1)
+                    table[xp.asarray(rows % self.capacity)] = xp.asarray(raw)
+            self.sums, self.span = xp.array(store.sums.values), xp.zeros(4, np.int64)
+            self.span[:2] = xp.asarray(store.sums.span)
+        self.rows, self.clock = last, store.clock
+        self.labels.adopt(store)
+        self.moved()
+
     def give(self, store: GraphStore) -> None:
         """Copy everything to a store on the host of the same shape, as for a snapshot; names stay what they are there.
 

@@ -6,6 +6,7 @@ import pytest
 from data.journal import Events, Kind
 from gnn.artifact import Artifact, untrained
 from gnn.device_batch import Bucket
+from gnn.device_bulk import bulk
 from gnn.device_net import DeviceNet
 from gnn.groups import group_names
 from gnn.model import uncached
@@ -135,7 +136,7 @@ def test_a_whole_history_layer_by_layer(scored):
     """From an empty cache: what the micro-batches gave, since a row reads only its past."""
     artifact, scorer, net, _, _ = scored
     other = DeviceNet(net.store, artifact.net)
-    logit = other.bulk(0, N)
+    logit = bulk(other, 0, N)
     within = MOST[artifact.config.cache]
     np.testing.assert_allclose(logit, scorer.logits(np.arange(N)), atol=within)
     np.testing.assert_array_equal(to_host(other.device, other.cache), to_host(net.device, net.cache))
@@ -147,4 +148,4 @@ def test_the_order_of_threads_and_blocks_does_not_matter(scored):
     twin = DeviceStore(opened("g++ backwards"), store.roles, store.role_type, 1 << 12, store.window)
     twin.adopt(store)
     other = DeviceNet(twin, artifact.net)
-    np.testing.assert_array_equal(other.bulk(N - 200, N), DeviceNet(net.store, artifact.net).bulk(N - 200, N))
+    np.testing.assert_array_equal(bulk(other, N - 200, N), bulk(DeviceNet(net.store, artifact.net), N - 200, N))

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 from starlette.testclient import TestClient
 
-from data.journal import Events, Kind
 from gnn.artifact import Artifact, untrained
 from gnn.cuda import CudaScorer, device_bytes
 from gnn.errors import ModelError
@@ -17,7 +16,6 @@ from serve.app import build_app
 from serve.deployment import share
 from serve.errors import ServeError
 from serve.house import House
-from serve.rescore import _whole
 from serve.settings import Settings
 from tests.cuda_host.host import GXX, HostDevice
 from tests.cuda_host.streams import StreamDevice
@@ -108,18 +106,6 @@ def test_a_gpu_that_fails_at_the_start(artifact, tmp_path, device):
         answer = client.post("/v1/score", json=bodies(1)[0]).json()
         assert (answer["scored_by"], answer["degraded"]) == ("cpu", True)
         assert client.get("/livez").status_code == 200
-
-
-@pytest.mark.skipif(GXX is None, reason="no g++ here to compile the CUDA sources for the CPU")
-def test_a_history_is_scored_again_by_one_device(artifact, tmp_path):
-    state = GraphState(ROLES, 1 << 12, artifact.config.window)
-    state.apply(Events(Kind.TRANSACTION, 0, payment_batch(300, 4, 20, 4, 9)))
-    artifact.save(tmp_path)
-    arrays = {name: part.array[: part.used] for name, part in state.store.parts().items()}
-    logit = _whole(str(tmp_path), arrays, state.store.facts(), HostDevice())
-    scorer = Scorer(artifact, state)
-    scorer.score(0, 300)
-    np.testing.assert_allclose(logit, scorer.logits(np.arange(300)), atol=1e-5)
 
 
 def test_memory_that_does_not_suffice_is_named_at_the_start(artifact):
