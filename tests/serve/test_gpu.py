@@ -132,3 +132,44 @@ def test_sharing_needs_a_budget_and_cuda_a_card(tmp_path):
     with pytest.raises(ServeError, match="no GPU"):
         share(settings(tmp_path, device="cuda"), 0)
     assert share(settings(tmp_path, device="cpu", replicas=3), 2) == 0.0
+
+
+@pytest.mark.skipif(GXX is None, reason="no g++ here to compile the CUDA sources for the CPU")
+@pytest.mark.parametrize("cache", ["float32", "float16", "int8"])
+def test_reasons_beside_a_device_s_score_are_the_cpus_and_add_up_to_it(tmp_path, cache):
+    """Reasons come from the CPU's store and cache, which a device that scores keeps current.
+
+    They are those of a replica that never had a device, and with the baseline add up to the log-odds of the score that
+    the device gave: to half a unit of the fourth decimal, and what the two may differ by (docs/gpu.md).
+    """
+    model, config = untrained(ROLES, neighbours=4, window_rows=1 << 10, cache=cache), settings(tmp_path)
+    off = {"float32": 1e-5, "float16": 2e-4, "int8": 0.05}[cache]
+
+    def scorers(model: Artifact, state: GraphState) -> list[Scorer | CudaScorer]:
+        cpu = Scorer(model, state)
+        return [CudaScorer(cpu, HostDevice(), buckets=(1, 8)), cpu]
+
+    house = House(model, config, scorers=scorers)
+    house.open()
+    with TestClient(build_app(config, house)) as client:
+        answers = [client.post("/v1/score", json=payment).json() for payment in bodies(60)]
+    alone = House(model, config, scorers=lambda model, state: [Scorer(model, state)])
+    alone.open()
+    expected = alone._reasons(np.arange(60))
+    alone.close()
+    moved = [0.0]
+    for answer, why in zip(answers, expected, strict=True):
+        assert answer["scored_by"] == "cuda"
+        assert why is not None
+        p, reasons = answer["fraud_probability"], answer["reasons"]
+        assert abs(answer["baseline"] + sum(r["contribution"] for r in reasons) - np.log(p / (1 - p))) < 5.1e-5 + off
+        assert abs(answer["baseline"] - why.baseline) < 1.1e-4 + off
+        theirs = {r.code: r for r in why.reasons}
+        for reason in reasons:
+            if (same := theirs.get(reason["code"])) and same.code != "OTHER":
+                assert reason["message"] == same.message
+                moved.append(abs(reason["contribution"] - same.contribution))
+        if cache == "float32":
+            assert [r["code"] for r in reasons if r["code"] != "OTHER"] == [c for c in theirs if c != "OTHER"]
+    assert len(moved) > 60
+    assert max(moved) < 1.1e-4 + off
