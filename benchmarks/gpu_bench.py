@@ -16,7 +16,9 @@ from numpy.typing import NDArray
 from benchmarks.peers import Stream, nodes, stream
 from benchmarks.report import Figure
 from gnn.artifact import untrained
-from gnn.device_net import Bucket, DeviceNet
+from gnn.cache import CACHES
+from gnn.device_batch import Bucket
+from gnn.device_net import DeviceNet
 from gnn.model import RingwatchNet
 from graph.backend import Batch, Window
 from graph.cuda_device import CudaDevice
@@ -25,6 +27,7 @@ from graph.ids import USED
 from graph.launch import filled, structure
 from graph.rows import row_dtype
 from graph.store import GraphStore
+from graph.waiting import wait
 
 ROLES = ("account", "merchant", "device")
 K = 16
@@ -41,6 +44,8 @@ FIGURES: dict[str, tuple[str, float | None, str]] = {  # unit, goal, which way i
     "describe": ("payments/s, features and neighbours", None, "higher"),
     "attention_int8": ("payments/s a layer", None, "higher"),
     "attention_int8_share": ("of the random gather", 0.5, "higher"),
+    "attention_float16": ("payments/s a layer", None, "higher"),
+    "attention_float16_share": ("of the random gather", 0.5, "higher"),
     "attention_float32": ("payments/s a layer", None, "higher"),
     "attention_float32_share": ("of the random gather", 0.5, "higher"),
     "micro_batch_64_p50": ("ms", 0.3, "lower"),
@@ -116,7 +121,7 @@ def appending(device: CudaDevice, store: GraphStore) -> dict[str, Figure]:
     for first in range(0, ROWS, BULK):
         twin.stage(room, columns_of(store, np.arange(first, first + BULK)))
         room.packed.put()
-        device.mark().synchronize()
+        wait(device.mark(), device.patience_s)
         seconds.append(_once(device, lambda: twin.launch_append(room, BULK)))
     same = twin.parts()["rows"][:ROWS].tobytes() == store.row_data[:ROWS].tobytes()
     if not same:
@@ -293,7 +298,7 @@ def measure(device: CudaDevice) -> dict[str, Figure]:
     twin = DeviceStore(device, ROLES, store.role_type, store.capacity, store.window)
     twin.adopt(store)
     found |= walking(device, twin, gather)
-    for cache in ("int8", "float32"):
+    for cache in CACHES:
         found |= attending(device, twin, cache, gather)
     found |= serving(device, twin, rest)
     rivals = {f"PyG, batches of {batch}": pyg(rest, batch) for batch in (64, 4096)}

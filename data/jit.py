@@ -75,6 +75,28 @@ def prefetch(typing_context: Any, array: Any, index: Any) -> Any:
     return types.void(array, index), generate
 
 
+@intrinsic
+def widened(typing_context: Any, value: Any) -> Any:
+    """A number as float32, exactly; an unsigned 16-bit number as the half-precision number whose bits it holds.
+
+    Numba has no half precision on the CPU. Exponent and fraction are moved to a float32's places and its bias is made
+    good by a power of two, which is exact for every finite number, the smallest too.
+    """
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        (kind,) = signature.args
+        if kind != types.uint16:
+            return context.cast(builder, arguments[0], kind, types.float32)
+        word, single = ir.IntType(32), ir.FloatType()
+        bits = builder.zext(arguments[0], word)
+        magnitude = builder.shl(builder.and_(bits, word(0x7FFF)), word(13))
+        scaled = builder.fmul(builder.bitcast(magnitude, single), ir.Constant(single, 2.0**112))
+        sign = builder.shl(builder.and_(bits, word(0x8000)), word(16))
+        return builder.bitcast(builder.or_(builder.bitcast(scaled, word), sign), single)
+
+    return types.float32(value), generate
+
+
 @jit(inline=True)
 def signed(n: Any) -> int:
     """A number of any width as int64: Numba subtracts unsigned ones round zero, and mixes them to floats."""

@@ -142,7 +142,7 @@ def untrained(roles: tuple[str, ...] = ("account", "merchant", "device"), seed: 
     with torch.no_grad():
         net.mean.uniform_(-1, 3)
         net.scale.uniform_(0.2, 1)
-        if net.config.cache == "int8":
+        if net.config.cache != "float32":
             for number in range(net.config.layers):
                 net.layer(number).kv_scale.uniform_(0.02, 0.06)
     net.trees = random_trees(net.config.inputs, seed)

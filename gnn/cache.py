@@ -8,19 +8,22 @@ has lapped and holds less gives a late model scores that see a little less than 
 windows of payments itself as it has layers.
 """
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
 from gnn.errors import ModelError
-from gnn.model import LARGEST, ModelConfig
+from gnn.model import LARGEST, LARGEST_HALF, ModelConfig
 from graph.backend import Store
 from graph.memory import reserve
 
-KeysValues = NDArray[np.float32] | NDArray[np.int8]
+KeysValues = NDArray[np.float32] | NDArray[np.float16] | NDArray[np.int8]
+CACHES = ("float32", "float16", "int8")
 
 
 class KeyValueCache:
-    """Keys and values by layer and slot, as float32, or as int8 in steps that are part of the model.
+    """Keys and values by layer and slot, as float32, or in steps that are part of the model as float16 or int8.
 
     Args:
         config: Shape of the network.
@@ -53,7 +56,7 @@ class KeyValueCache:
     def put(self, layer: int, rows: NDArray[np.int64], values: NDArray[np.float32]) -> None:
         """Write a layer of rows whose layers below are written, float32 [B, 2D]."""
         slots = self._slots(rows)
-        self.data[layer, slots] = values if self.data.dtype == np.float32 else quantised(values, self.scale[layer])
+        self.data[layer, slots] = quantised(values, self.scale[layer], self.data.dtype)
         self.depth[slots] = np.maximum(self.depth[slots], layer + 1)
 
     def put_kept(self, rows: NDArray[np.int64], kept: KeysValues) -> None:
@@ -82,6 +85,19 @@ class KeyValueCache:
         return wanted[self.depth[self._slots(wanted)] <= layer]
 
 
-def quantised(values: NDArray[np.float32], scale: NDArray[np.float32]) -> NDArray[np.int8]:
-    """Values in steps of `scale`, to the nearest, ties to even, cut off at 127 steps."""
+def quantised(values: NDArray[np.float32], scale: NDArray[np.float32], dtype: np.dtype[Any]) -> KeysValues:
+    """Values as a cache keeps them.
+
+    In steps of `scale`, to the nearest, ties to even: whole ones, cut off at 127, as int8; of 11 bits, cut off at
+    65,504, as float16. float32 keeps them as they are.
+    """
+    if dtype == np.float32:
+        return values
+    if dtype == np.float16:
+        return np.clip(values / scale, -LARGEST_HALF, LARGEST_HALF).astype(np.float16)
     return np.clip(np.rint(values / scale), -LARGEST, LARGEST).astype(np.int8)
+
+
+def bits(kept: KeysValues) -> NDArray[Any]:
+    """A cache as the CPU's kernels take it: float16 as its bits, uint16."""
+    return kept.view(np.uint16) if kept.dtype == np.float16 else kept

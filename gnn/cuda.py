@@ -2,7 +2,8 @@
 
 A micro-batch goes up in one copy, and scores and the rows' keys and values come down in one. The latter go into the CPU
 scorer's cache, so that the CPU can answer the very next payment, should the device fail. A device that failed is not
-asked again: what is left of its state is unknown, and the replica is to be replaced (`lost`).
+asked again: what is left of its state is unknown, and the replica is to be replaced (`lost`). One that does not answer
+in time has failed too.
 """
 
 from collections.abc import Sequence
@@ -11,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gnn.cache import KeyValueCache
-from gnn.device_net import Bucket, DeviceNet
+from gnn.device_batch import Bucket, Turns
+from gnn.device_net import DeviceNet
 from gnn.errors import ModelError
 from gnn.explain import Explanation
 from gnn.model import EDGE, ModelConfig
@@ -21,6 +23,7 @@ from graph.jumps import velocity_dtype
 from graph.launch import Device
 from graph.rows import row_dtype
 from graph.store import GraphStore
+from graph.waiting import PATIENCE_S, wait
 
 BUCKETS = (1, 8, 64, 512, 4096)  # sizes of micro-batch that are recorded
 BULK = 1 << 14  # past payments scored at once
@@ -33,19 +36,22 @@ class CudaScorer:
         cpu: The same model over the same graph on the CPU; its cache is kept current.
         device: Where.
         buckets: Sizes of micro-batch to record, rising.
+        patience_s: How long a micro-batch may take before the device is taken for gone.
 
     Raises:
         ModelError: The graph and the cache do not fit into what the device gives.
     """
 
-    def __init__(self, cpu: Scorer, device: Device, buckets: Sequence[int] = BUCKETS) -> None:
+    def __init__(
+        self, cpu: Scorer, device: Device, buckets: Sequence[int] = BUCKETS, patience_s: float = PATIENCE_S
+    ) -> None:
         self.artifact, self.state, self.cpu = cpu.artifact, cpu.state, cpu
         self.device_name = device.name
         self.lost = False  # the device failed: it must not be asked again
         store = self.state.store
         if not isinstance(store, GraphStore):
             raise ModelError("a device is kept beside the CPU's store, and this graph's store is another")
-        self._host = store
+        self._host, self._patience_s = store, patience_s
         self._device, self._sizes = device, [n for n in buckets if n <= store.capacity]
         needed, free = device_bytes(self.artifact.config, store.capacity, self._sizes), device.free_bytes()
         if needed > free:
@@ -74,15 +80,17 @@ class CudaScorer:
         nodes = max(1 << 16, store.ids.numbered)
         self.store = DeviceStore(self._device, store.roles, store.role_type, store.capacity, store.window, nodes=nodes)
         self.net = DeviceNet(self.store, self.artifact.net)
-        self.store.adopt(store)
-        self._take_cache(store.oldest, store.rows)
+        self._adopt()
+        self._turns = Turns(self.net, self._sizes[-1])
         self._buckets = [Bucket(self.net, n) for n in self._sizes]  # last: from here on it is ready
+        self._device.patience_s = self._patience_s
 
     def score(self, first: int, last: int) -> NDArray[np.float64]:
         """Score new rows and write their keys and values, here and on the CPU; see `Scorer.score`.
 
         Raises:
             ModelError: The device has failed before, or is not `ready`.
+            HungError: It does not answer in time.
         """
         if not self.ready:
             raise ModelError("the device is lost" if self.lost else "the device is not ready: rows are still missing")
@@ -130,29 +138,38 @@ class CudaScorer:
             out[: known - first] = self.net.fetched(np.arange(first, known))[0][:, 0]
         cache.begin(first, last)
         at = max(first, known)
-        while at < last:
-            n = min(last - at, self._sizes[-1])
-            bucket = next(b for b in self._buckets if b.n >= n)
-            rows = np.arange(at, at + n)
-            out[at - first : at - first + n] = bucket.score(columns_of(store, rows), store.oldest)
-            cache.put_kept(rows, bucket.written[:, :n])
-            at += n
+        if last - at > self._turns.n:
+            for rows, logit, written in self._turns.run(at, last, lambda r: columns_of(store, r), store.oldest):
+                out[rows - first] = logit
+                cache.put_kept(rows, written)
+        elif at < last:
+            rows = np.arange(at, last)
+            bucket = next(b for b in self._buckets if b.n >= len(rows))
+            out[at - first :] = bucket.score(columns_of(store, rows), store.oldest)
+            cache.put_kept(rows, bucket.written[:, : len(rows)])
         return out
 
     def _follow(self, upto: int) -> None:
         """Take up labels, and rows before `upto` that the CPU has scored meanwhile."""
         behind, store = self.store.rows, self._host
         if store.rows - behind >= store.capacity:
-            self.store.adopt(store)
-            self._take_cache(store.oldest, store.rows)
+            self._adopt()
             return
         self.store.follow(store, max(upto, behind))
         if upto > behind:
             self._take_cache(max(behind, store.oldest), upto)
 
+    def _adopt(self) -> None:
+        """Copy the whole graph and cache; that may take longer than any micro-batch."""
+        self.store.adopt(self._host)
+        self._take_cache(self._host.oldest, self._host.rows)
+        wait(self._device.mark(), PATIENCE_S)
+
     def _take_cache(self, first: int, last: int) -> None:
         """Copy the keys and values of rows [first, last) from the CPU's cache."""
         cache = self.cpu.cache
+        if first < last:  # copies from memory that is not pinned cannot be given up
+            wait(self._device.mark(), self._device.patience_s)
         for start in range(first, last, BULK):
             slots = self._host.slots(np.arange(start, min(last, start + BULK)))
             with self._device.on():
@@ -174,4 +191,4 @@ def device_bytes(config: ModelConfig, capacity: int, buckets: Sequence[int] = BU
     heads = 4 * roles  # an entity of its own in each role of each row, at worst
     near = roles * config.neighbours * (8 + 4 * EDGE)
     staged = near + 4 * config.inputs + 2 * row + 40 * roles + cached
-    return capacity * (row + cached + heads) + staged * (sum(buckets) + BULK)
+    return capacity * (row + cached + heads) + staged * (sum(buckets) + 2 * max(buckets, default=0) + BULK)

@@ -1,8 +1,4 @@
-"""The network on a device: its weights and its key-value cache there, and the kernels of gnn/cuda/network.cu over them.
-
-`Bucket` is a micro-batch of up to so many payments, recorded once: one copy up, append, features, encoder, layers, one
-copy down. Nothing in it allocates, and nothing waits but the host for the scores.
-"""
+"""The network on a device: its weights, its key-value cache, and the kernels of gnn/cuda/network.cu over them."""
 
 from pathlib import Path
 from typing import Any
@@ -15,14 +11,13 @@ from gnn.errors import ModelError
 from gnn.groups import feature_groups
 from gnn.model import BIAS_HIDDEN, CATEGORY_WIDTH, EDGE, HEAD_HIDDEN, ModelConfig, RingwatchNet
 from graph.device import DeviceStore
-from graph.device_room import THREADS, Packed, blocks, to_host
+from graph.device_room import THREADS, blocks, to_host
 from graph.launch import filled, structure
 from graph.state import CATEGORY_BUCKETS
 
 CUDA = Path(__file__).parent / "cuda"
 NET = structure(CUDA / "network.cuh", "Net")
 BLOCK = 128  # threads, as in network.cuh
-BULK = 1 << 16  # past payments scored at once
 LONE = 256  # payments up to which a block takes one; above, several share what is read of the weights
 
 
@@ -42,7 +37,7 @@ def defines(config: ModelConfig) -> dict[str, int]:
         "CATEGORIES": len(CATEGORIES),
         "CATEGORY_WIDTH": CATEGORY_WIDTH,
         "BUCKETS": CATEGORY_BUCKETS,
-        "KV_INT8": int(config.cache == "int8"),
+        "KV_BITS": 8 * np.dtype(config.cache).itemsize,
     }
 
 
@@ -70,8 +65,7 @@ class DeviceNet:
             self.cache = xp.zeros((config.layers, store.capacity, 2 * config.width), config.cache)
             facts = xp.zeros(2, np.float32)
         self._launch("tile", 1, 1, filled(self.device, NET, {"logit": facts}))
-        with self.device.on():
-            self._tile, size = (int(v) for v in facts.tolist())
+        self._tile, size = (int(v) for v in to_host(self.device, facts))
         if size != NET.itemsize:
             raise ModelError(f"network.cuh lays Net out in {size} bytes, NumPy in {NET.itemsize}")
 
@@ -87,14 +81,23 @@ class DeviceNet:
 
     def run(self, nets: list[Any], readers: int) -> None:
         """Start the network over up to so many readers, whose graph side is described."""
-        self._start("encode", readers, nets[0])
+        self.encode(nets[0], readers)
         for net in nets:
             self.attend(net, readers)
         self.finish(nets[0], readers)
 
+    @property
+    def headed(self) -> bool:
+        """Whether the model has a head of trees."""
+        return len(self._trees["tree_root"]) > 0
+
+    def encode(self, net: Any, readers: int) -> None:
+        """Start the encoder alone."""
+        self._start("encode", readers, net)
+
     def finish(self, net: Any, readers: int) -> None:
         """Start the head, if the model has one."""
-        if len(self._trees["tree_root"]):
+        if self.headed:
             self._launch("finish", blocks(readers), THREADS, net)
 
     def attend(self, net: Any, readers: int) -> None:
@@ -129,97 +132,7 @@ class DeviceNet:
         self.run(self.nets(graph=frame, h=h, logit=logit, masks=kept, variants=g), b * g)
         return logit, h
 
-    def bulk(self, first: int, last: int) -> NDArray[np.float32]:
-        """Score rows [first, last) of the store from nothing, layer by layer, and write their keys and values.
-
-        Rows before `first` must have theirs. Each layer is one pass over all rows, so that rows see each other as if
-        they had been scored one by one.
-
-        Returns:
-            Log-odds, float32, on the host.
-        """
-        xp, c, n = self.device.xp, self.config, last - first
-        with self.device.on():
-            h, logit = xp.empty((n, c.width), np.float32), xp.zeros(n, np.float32)
-        for layer in range(-1, c.layers):
-            for at in range(0, n, BULK):
-                rows = np.arange(first + at, min(last, first + at + BULK))
-                part = {"h": h[at : at + len(rows)], "logit": logit[at : at + len(rows)], "write": 1}
-                if layer < 0:
-                    with self.device.on():
-                        x = xp.empty((len(rows), c.inputs), np.float32)
-                    frame = self.store.reading(rows, x=x)
-                    self.store.describe(len(rows), frame)
-                    self._start("encode", len(rows), self.net(0, graph=frame, **part))
-                else:
-                    near = self.store.neighbours(rows, c.neighbours)
-                    edge = self.store.edges(rows, near)
-                    frame = self.store.reading(rows, near=near, edge=edge, depth=c.neighbours)
-                    self.attend(self.net(layer, graph=frame, **part), len(rows))
-        for at in range(0, n if len(self._trees["tree_root"]) else 0, BULK):
-            # Features are not kept for so many rows: the head has them computed once more.
-            rows = np.arange(first + at, min(last, first + at + BULK))
-            with self.device.on():
-                x = xp.empty((len(rows), c.inputs), np.float32)
-            frame = self.store.reading(rows, x=x)
-            self.store.describe(len(rows), frame)
-            self.finish(self.net(0, graph=frame, logit=logit[at : at + len(rows)]), len(rows))
-        return to_host(logit)
-
     def fetched(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """`outcome` without masks, on the host."""
         logit, h = self.outcome(rows)
-        with self.device.on():
-            return to_host(logit), to_host(h)
-
-
-class Bucket:
-    """A micro-batch of up to n payments, recorded.
-
-    Args:
-        net: The network and its store.
-        n: Payments, at most.
-    """
-
-    def __init__(self, net: DeviceNet, n: int) -> None:
-        self.net, self.n, c, device = net, n, net.config, net.device
-        xp, store = device.xp, net.store
-        with device.on():
-            near = xp.zeros((n, len(c.roles), c.neighbours), np.int64)
-            results = {
-                "near": near,
-                "edge": xp.zeros((*near.shape, EDGE), np.float32),
-                "x": xp.zeros((n, c.inputs), np.float32),
-            }
-            h = xp.zeros((n, c.width), np.float32)
-        self.room = store.room(n, turn=2, depth=c.neighbours, **results)
-        self._out = Packed(device, {"logit": ("f4", (n,)), "written": (c.cache, (c.layers, n, 2 * c.width))})
-        self.logit, self.written = self._out.columns["logit"], self._out.columns["written"]
-        places = {name: self._out.addresses[name] for name in ("logit", "written")}
-        self._nets = net.nets(graph=self.room.frame, h=h, write=1, **places)
-        self._keep = (results, h)
-        self.room.packed.control["n"] = 0
-        self._replay = device.record(self._work)
-
-    def _work(self) -> None:
-        store = self.net.store
-        self.room.packed.put()
-        store.launch_append(self.room, self.n)
-        store.describe(self.n, self.room.frame)
-        self.net.run(self._nets, self.n)
-        self._out.get()
-
-    def score(self, columns: dict[str, NDArray[Any]], oldest: int) -> NDArray[np.float32]:
-        """Append and score the next payments; waits for the scores.
-
-        Args:
-            columns: As `DeviceStore.stage` takes them, n rows at most.
-            oldest: The oldest row that they may see.
-
-        Returns:
-            Log-odds, float32; a view that the next call overwrites, as it does `written` [L, n, 2D].
-        """
-        self.net.store.stage(self.room, columns, oldest)
-        self._replay()
-        self.net.device.mark().synchronize()
-        return self.logit[: len(columns["time"])]
+        return to_host(self.device, logit), to_host(self.device, h)

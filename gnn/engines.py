@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from data.jit import chunked
 from gnn import kernels
-from gnn.cache import KeysValues
+from gnn.cache import KeysValues, bits
 from gnn.groups import CONTEXT, LABELS, OWN_GROUPS, feature_groups
 from gnn.kernels import Plan, Work
 from gnn.model import RingwatchNet
@@ -100,7 +100,7 @@ class CpuEngine:
     def attend(self, layer: int, kv: KeysValues, work: Work) -> None:
         """See `Engine`."""
         w, plan = self._weights, self._plan
-        self._each(len(work.h), lambda i, j: kernels.attend(w, plan, layer, kv, part(work, i, j)))
+        self._each(len(work.h), lambda i, j: kernels.attend(w, plan, layer, bits(kv), part(work, i, j)))
 
     def finish(self, work: Work) -> None:
         """See `Engine`."""
@@ -115,7 +115,7 @@ class CpuEngine:
         view, w, plan, out = self._store.view, self._weights, self._plan, np.empty((len(rows), len(masks)), np.float32)
 
         def run(i: int, j: int) -> None:
-            kernels.without(view, w, plan, cache, rows[i:j], part(work, i, j), masks, out[i:j])
+            kernels.without(view, w, plan, bits(cache), rows[i:j], part(work, i, j), masks, out[i:j])
 
         self._each(len(rows), run)
         return out

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from data.jit import jit, prefetch
+from data.jit import jit, prefetch, widened
 from gnn.groups import CONTEXT, LABELS, OWN_GROUPS
 from gnn.model import EDGE_SCALE, Weights
 from gnn.trees import Trees, boosted
@@ -87,8 +87,8 @@ def _attend(
 ) -> float:
     """Update `h` [D] in place; returns this layer's part of the log-odds.
 
-    `kv` [C, 2D] is the layer's cache, float32, or int8 in steps of `kv_scale`: steps go into the query and into the sum
-    of the values, and not into each neighbour.
+    `kv` [C, 2D] is the layer's cache in steps of `kv_scale`: float32, int8, or the bits of float16 as uint16. Steps go
+    into the query and into the sum of the values, and not into each neighbour.
     """
     roles, k = near.shape
     e, d, heads = edges.shape[2], h.shape[0], plan.heads
@@ -122,7 +122,7 @@ def _attend(
             for head in range(heads):
                 dot = np.float32(0)
                 for i in range(size):
-                    dot += q[head * size + i] * np.float32(kv[slot, head * size + i])
+                    dot += q[head * size + i] * widened(kv[slot, head * size + i])
                 bias = w.bias_b2[layer, r, head]
                 for i in range(hidden.shape[0]):
                     bias += hidden[i] * w.bias_w2[layer, r, i, head]
@@ -140,7 +140,7 @@ def _attend(
                 weight = score[i, head] / total
                 slot = near[r, i] % slots
                 for j in range(size):
-                    z[at + head * size + j] += weight * np.float32(kv[slot, d + head * size + j])
+                    z[at + head * size + j] += weight * widened(kv[slot, d + head * size + j])
                 for j in range(e):
                     z[at + d + head * e + j] += weight * tie[i, j]
         for i in range(d):

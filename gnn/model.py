@@ -36,6 +36,7 @@ DROPOUT = 0.3
 # S-FFSD's validation payments AP rose from .52 to .58.
 BLANK_FEATURE, BLANK_CATEGORY = 0.1, 0.5
 LARGEST = 127  # steps of a key or value kept as int8
+LARGEST_HALF = 65_504.0  # of one kept as float16
 EDGE_SCALE = 1 / 8  # brings plain sums over neighbours to the size of the rest
 
 
@@ -54,8 +55,8 @@ class ModelConfig:
         window_days: Days back that a payment sees.
         settle_days: Age at which a payment without a label counts as legitimate, learnt from the delays of the labels
             that trained the model; None where labels also say "legitimate" and nothing else does.
-        cache: How keys and values are kept, `float32` or `int8`. Rounded in the uncached network too: it is part of
-            the model.
+        cache: How keys and values are kept, `float32`, `float16` or `int8`. Rounded in the uncached network too: it is
+            part of the model.
     """
 
     roles: tuple[str, ...]
@@ -98,7 +99,7 @@ class Weights(NamedTuple):
     enc_b2: NDArray[np.float32]
     kv_w: NDArray[np.float32]  # [L, D, 2D] keys, then values
     kv_b: NDArray[np.float32]
-    kv_scale: NDArray[np.float32]  # [L, 2D] a step of int8; ones for float32
+    kv_scale: NDArray[np.float32]  # [L, 2D] a step of int8 and float16; ones for float32
     q_w: NDArray[np.float32]  # [L, R, D, D]
     q_b: NDArray[np.float32]
     bias_w1: NDArray[np.float32]  # [L, R, E, 16]
@@ -150,7 +151,10 @@ class AttentionLayer(nn.Module):
         """Keys and values as the cache gives them back, float32 [..., 2D]."""
         if self.config.cache == "float32":
             return kv
-        return torch.clamp(torch.round(kv / self.kv_scale), -LARGEST, LARGEST) * self.kv_scale
+        steps = kv / self.kv_scale
+        if self.config.cache == "float16":
+            return steps.clamp(-LARGEST_HALF, LARGEST_HALF).half().float() * self.kv_scale
+        return torch.clamp(torch.round(steps), -LARGEST, LARGEST) * self.kv_scale
 
     def attend(self, h: Tensor, kv: Tensor, valid: Tensor, edge: Tensor) -> tuple[Tensor, Tensor]:
         """Read the neighbours.

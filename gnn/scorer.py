@@ -36,6 +36,19 @@ def choose_device(device: str) -> str:
     return "cuda" if device != "cpu" and torch.cuda.is_available() and find_spec("cupy") is not None else "cpu"
 
 
+def choose_precision(precision: str, device: str) -> str:
+    """The precision of training steps, where the device has it; a CPU has both, bf16 more slowly on most.
+
+    Raises:
+        ModelError: It is not known, or the GPU has no bf16.
+    """
+    if precision not in ("float32", "bf16"):
+        raise ModelError(f"--precision must be float32 or bf16, not {precision!r}")
+    if precision == "bf16" and device == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
+        raise ModelError(f"--precision bf16: {torch.cuda.get_device_name()} has no bf16; use float32")
+    return precision
+
+
 class Scorer:
     """One model over one graph.
 

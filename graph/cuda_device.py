@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graph.errors import GraphError
-from graph.launch import Launch, Mark, source
+from graph.launch import Launch, source
+from graph.waiting import PATIENCE_S, Mark, wait
 
 
 def import_cupy() -> Any:
@@ -32,10 +33,11 @@ def import_cupy() -> Any:
 
 
 class CudaDevice:
-    """The first GPU that the process may see, and one stream on it.
+    """The first GPU that the process may see, and three streams on it: for work, and for copies up and down beside it.
 
     Args:
         limit: Bytes that this process may take of it, so that several replicas share a card; all of it by default.
+        patience_s: How long its work may take before it is taken for gone.
 
     Raises:
         GraphError: There is no GPU, or less than `limit` is free on it.
@@ -43,10 +45,10 @@ class CudaDevice:
 
     name = "cuda"
 
-    def __init__(self, limit: int | None = None) -> None:
-        self.xp = import_cupy()
+    def __init__(self, limit: int | None = None, patience_s: float = PATIENCE_S) -> None:
+        self.xp, self.patience_s = import_cupy(), patience_s
         # They wait for the default stream, and it for them: what PyTorch does there is in order with what is done here.
-        self._stream, self._copies = self.xp.cuda.Stream(), self.xp.cuda.Stream()
+        self._stream, self._ups, self._downs = (self.xp.cuda.Stream() for _ in range(3))
         self._pinned: list[Any] = []  # what the host arrays rest on
         self._limit = limit
         if limit is not None:
@@ -102,20 +104,29 @@ class CudaDevice:
     def put_ahead(self, target: Any, source: NDArray[Any], after: Mark | None) -> None:
         """See `graph.launch.Device`."""
         if after is not None:
-            self._copies.wait_event(after)
-        target.data.copy_from_host_async(source.ctypes.data, source.nbytes, self._copies)
-        self._stream.wait_event(self._copies.record())
+            self._ups.wait_event(after)
+        target.data.copy_from_host_async(source.ctypes.data, source.nbytes, self._ups)
+        self._stream.wait_event(self._ups.record())
+
+    def get_behind(self, source: Any, target: NDArray[Any]) -> Mark:
+        """See `graph.launch.Device`."""
+        self._downs.wait_event(self.mark())
+        source.data.copy_to_host_async(target.ctypes.data, target.nbytes, self._downs)
+        return self._mark(self._downs)
 
     def mark(self) -> Mark:
         """See `graph.launch.Device`."""
-        event: Mark = self._stream.record(self.xp.cuda.Event(disable_timing=True))
+        return self._mark(self._stream)
+
+    def _mark(self, stream: Any) -> Mark:
+        event: Mark = stream.record(self.xp.cuda.Event(disable_timing=True))
         return event
 
     def record(self, work: Callable[[], None]) -> Callable[[], None]:
         """See `graph.launch.Device`. The work runs once beforehand: loading a kernel cannot be recorded."""
         with self._stream:
             work()
-            self._stream.synchronize()
+            wait(self.mark(), self.patience_s)
             self._stream.begin_capture()
             try:
                 work()

@@ -237,20 +237,16 @@ class DeviceStore:
         """A field of `row_dtype` for some rows in the buffer, on the host."""
         with self.device.on():
             table = self.row_data.reshape(self.capacity, self._row.itemsize)
-            found = to_host(table[self.device.xp.asarray(rows % self.capacity)])
+            found = to_host(self.device, table[self.device.xp.asarray(rows % self.capacity)])
         return found.view(self._row)[:, 0][name]
 
     def parts(self) -> dict[str, NDArray[Any]]:
         """The store's arrays on the host, by the names of `GraphState.parts`."""
-        with self.device.on():
-            return {
-                "rows": to_host(self.row_data).view(self._row),
-                "velocity": to_host(self.velocity).view(self._velocity),
-                "sums.values": to_host(self.sums),
-                "sums.span": to_host(self.span)[:2].copy(),
-                "labels": to_host(self.labels.data).view(LABEL),
-                "ids.head": to_host(self.head),
-            }
+        arrays = {"rows": self.row_data, "velocity": self.velocity, "sums.values": self.sums, "ids.head": self.head}
+        dtypes = {"rows": self._row, "velocity": self._velocity, "labels": LABEL}
+        arrays |= {"sums.span": self.span[:2], "labels": self.labels.data}
+        found = {name: to_host(self.device, array) for name, array in arrays.items()}
+        return {name: array.view(dtypes[name]) if name in dtypes else array for name, array in found.items()}
 
     def adopt(self, store: GraphStore) -> None:
         """Take the place of a store on the host, of the same shape: all that it holds is copied here."""
@@ -264,6 +260,26 @@ class DeviceStore:
             self.head = xp.array(store.ids.head[: max(1, store.ids.numbered)])
         self._sums_most = int(store.sums.span[1] - store.sums.span[0])
         self.rows, self.clock = store.rows, store.clock
+        self.labels.adopt(store)
+        self.moved()
+
+    def adopt_slice(self, store: GraphStore, first: int, last: int) -> None:
+        """Take rows [first, last) of a store on the host, to be read only: `capacity` is how many they are.
+
+        A row says how far back its entity's previous one is, so a part of a history reads as the whole does, to the
+        reach of what is held. Names of entities' newest rows are left out: only an append asks for them.
+        """
+        xp = self.device.xp
+        with self.device.on():
+            for target, array in ((self.row_data, store.row_data), (self.velocity, store.velocity)):
+                table = target.reshape(-1, array.dtype.itemsize)
+                for start in range(first, last if len(array) else first, BULK):
+                    rows = np.arange(start, min(last, start + BULK))
+                    raw = array[rows % store.capacity].view(np.uint8).reshape(len(rows), -1)
+                    table[xp.asarray(rows % self.capacity)] = xp.asarray(raw)
+            self.sums, self.span = xp.array(store.sums.values), xp.zeros(4, np.int64)
+            self.span[:2] = xp.asarray(store.sums.span)
+        self.rows, self.clock = last, store.clock
         self.labels.adopt(store)
         self.moved()
 
@@ -315,7 +331,7 @@ class DeviceStore:
         """Learn from the device how many large amounts are in use, and make room for more where they are too many."""
         with self.device.on():
             xp = self.device.xp
-            first, last = (int(v) for v in to_host(self.span)[:2])
+            first, last = (int(v) for v in to_host(self.device, self.span)[:2])
             self._sums_most = last - first
             if self._sums_most + 2 * more > len(self.sums):
                 values = xp.zeros(1 << (2 * (self._sums_most + 2 * more) - 1).bit_length(), np.int64)

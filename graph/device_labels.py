@@ -9,6 +9,7 @@ from graph.device_room import LABELS, THREADS, LabelRoom, blocks, set_frame, to_
 from graph.launch import CUDA
 from graph.rows import LABEL
 from graph.store import GraphStore
+from graph.waiting import wait
 
 if TYPE_CHECKING:
     from graph.device import DeviceStore
@@ -46,7 +47,7 @@ class DeviceLabels:
             self.each("label", rows[chosen], fraud[chosen])
             self._device.get(self._room.delta, self._room.changed)
             self._launch("label_newest", blocks(len(chosen)), THREADS, self._room.frame)
-            self._device.mark().synchronize()
+            wait(self._device.mark(), self._device.patience_s)
             deltas[chosen] = self._room.changed[: len(chosen)]
             self.count += len(chosen)
         return deltas
@@ -119,8 +120,7 @@ class DeviceLabels:
 
     def _compact(self, more: int) -> None:
         """Drop the events of rows that have left the buffer, and make room; waits. See `GraphStore`."""
-        with self._device.on():
-            events = to_host(self.data).view(LABEL)[: self.count]
+        events = to_host(self._device, self.data).view(LABEL)[: self.count]
         kept = events["row"] >= self._store.oldest
         place = np.cumsum(kept, dtype=np.int32) - 1
         events = events[kept].copy()

@@ -6,8 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graph.jumps import velocity_dtype
-from graph.launch import CUDA, Device, Mark, filled, structure
+from graph.launch import CUDA, Device, filled, structure
 from graph.rows import LABEL, row_dtype
+from graph.waiting import Mark, wait
 
 CONTROL = structure(CUDA / "layout.cuh", "Control")
 FRAME = structure(CUDA / "layout.cuh", "Frame")
@@ -48,7 +49,7 @@ class Packed:
     def ready(self) -> None:
         """Wait until the columns may be written again."""
         if self._sent is not None:
-            self._sent.synchronize()
+            wait(self._sent, self._device.patience_s)
             self._sent = None
 
     def put(self) -> None:
@@ -58,6 +59,10 @@ class Packed:
     def get(self) -> None:
         """Bring everything back, in order with the stream's other work; returns at once. May be recorded."""
         self._device.get(self._there, self._host)
+
+    def get_behind(self) -> Mark:
+        """Bring everything back beside the stream's later work; the mark of its arrival."""
+        return self._device.get_behind(self._there, self._host)
 
     def put_ahead(self) -> None:
         """Send everything beside the stream's other work, as soon as what reads the last batch is done."""
@@ -148,10 +153,12 @@ def blocks(n: int) -> int:
     return (n + THREADS - 1) // THREADS
 
 
-def to_host(array: Any) -> NDArray[Any]:
-    """A copy of an array of a device, once all work given to it is done."""
-    if hasattr(array, "get"):
-        array.device.synchronize()
-        found: NDArray[Any] = array.get()
-        return found
-    return np.array(array)
+def to_host(device: Device, array: Any) -> NDArray[Any]:
+    """A copy of an array of a device, once all work given to it is done.
+
+    Raises:
+        HungError: It is not done in time.
+    """
+    wait(device.mark(), device.patience_s)
+    with device.on():
+        return array.get() if hasattr(array, "get") else np.array(array)

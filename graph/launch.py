@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graph.errors import GraphError
+from graph.waiting import Mark
 
 Launch = Callable[[str, int, int, Any], None]  # a kernel's name, blocks, threads of a block, the structure's array
 CUDA = Path(__file__).parent / "cuda"
@@ -21,18 +22,12 @@ _INCLUDE = re.compile(r'^#include "(\w+\.cuh)"$', re.MULTILINE)
 _MEMBER = re.compile(r"(?:const )?(\w+)(\*?) ([\w, ]+);")
 
 
-class Mark(Protocol):
-    """A place in a stream's work."""
-
-    def synchronize(self) -> None:
-        """Wait until it is reached."""
-
-
 class Device(Protocol):
     """A device, or what stands for one in tests."""
 
     name: str
     xp: Any  # the array module: CuPy, or NumPy
+    patience_s: float  # how long its work may take before it is taken for gone
 
     def load(self, path: Path, defines: Mapping[str, int]) -> Launch:
         """Compile a CUDA source and give what launches its kernels, on the device's own stream."""
@@ -52,10 +47,13 @@ class Device(Protocol):
     def get(self, source: Any, target: NDArray[Any]) -> None:
         """Copy bytes of the device to pinned host memory; returns at once."""
 
-    def put_ahead(self, target: Any, source: NDArray[Any], after: "Mark | None") -> None:
+    def put_ahead(self, target: Any, source: NDArray[Any], after: Mark | None) -> None:
         """The same on a second stream, once `after` is reached; what is given to the first from now on waits for it."""
 
-    def mark(self) -> "Mark":
+    def get_behind(self, source: Any, target: NDArray[Any]) -> Mark:
+        """As `get` on a third stream, once all that was given to the first so far is done; the mark of its end."""
+
+    def mark(self) -> Mark:
         """The place that the stream has come to."""
 
     def record(self, work: Callable[[], None]) -> Callable[[], None]:

@@ -60,18 +60,18 @@ class TwinStore(GraphStore):
 
     def neighbours(self, rows: NDArray[np.int64], k: int) -> NDArray[np.int64]:
         """See `Store`."""
-        return to_host(self.current.neighbours(rows, k))
+        return to_host(self._device, self.current.neighbours(rows, k))
 
     def edges(self, rows: NDArray[np.int64], near: NDArray[np.int64]) -> NDArray[np.float32]:
         """See `Store`."""
         twin = self.current
         with self._device.on():
             there = self._device.xp.asarray(near)
-        return to_host(twin.edges(rows, there))
+        return to_host(self._device, twin.edges(rows, there))
 
     def features(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
         """See `Store`."""
-        return to_host(self.current.features(rows))
+        return to_host(self._device, self.current.features(rows))
 
 
 def twins(device: Device) -> StoreMaker:

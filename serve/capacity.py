@@ -4,6 +4,7 @@ import math
 import os
 from collections.abc import Mapping
 
+import numpy as np
 from rich.table import Table
 
 from gnn.cuda import device_bytes
@@ -52,7 +53,7 @@ def planned(
 
 def model_lines(d: Deployment, config: ModelConfig, models: int) -> list[Line]:
     """What the live versions of a model add."""
-    size = config.layers * 2 * config.width * (1 if config.cache == "int8" else 4)
+    size = config.layers * 2 * config.width * np.dtype(config.cache).itemsize
     return [
         Line(
             f"keys and values of {models} live model(s), {config.cache}",

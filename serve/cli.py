@@ -7,8 +7,8 @@ import typer
 from rich.markup import escape
 
 from serve import cli_quality
-from serve.console import Refusals, fail, out, plain_errors, progress, when
-from serve.options import Device, From, Labels, Model, Strict, Transactions, Until, example
+from serve.console import Refusals, fail, one_of, out, plain_errors, progress, when
+from serve.options import Cache, Device, From, Labels, Model, Precision, Strict, Transactions, Until, example
 
 app = typer.Typer(
     name="ringwatch",
@@ -71,21 +71,26 @@ def train(
     epochs: Annotated[int, typer.Option(min=1, help="Epochs for each layer, at most.")] = 6,
     neighbours: Annotated[int, typer.Option(min=1, max=64, help="Past payments read for each entity.")] = 16,
     seed: Annotated[int, typer.Option(help="Of weights and draws.")] = 0,
+    cache: Cache = "float32",
     device: Device = "auto",
+    precision: Precision = "float32",
     strict: Strict = False,
 ) -> None:
     """Train a model on what was known at the time."""
+    from gnn.cache import CACHES
     from gnn.jobs import train_files
-    from gnn.scorer import choose_device
+    from gnn.scorer import choose_device, choose_precision
     from gnn.targets import TrainConfig
 
     with plain_errors(), progress() as report:
-        refusals = Refusals()
+        refusals, shape = Refusals(), {"neighbours": neighbours, "cache": one_of("--cache", cache, CACHES)}
+        device = choose_device(device)
+        precision = choose_precision(precision, device)
         artifact = train_files(
             transactions,
             labels,
-            TrainConfig(epochs=epochs, seed=seed, test=test, device=choose_device(device)),
-            shape={"neighbours": neighbours},
+            TrainConfig(epochs=epochs, seed=seed, test=test, device=device, precision=precision),
+            shape=shape,
             start=when(start, "--from"),
             stop=when(until, "--until"),
             strict=strict,
@@ -272,20 +277,21 @@ def capacity(
     window_rows: Annotated[float, typer.Option(min=1, help="Rows back that a payment sees.")] = 1 << 21,
     layers: Annotated[int, typer.Option(min=1, help="Layers of the model.")] = 2,
     width: Annotated[int, typer.Option(min=4, help="Width of the model.")] = 32,
-    cache: Annotated[str, typer.Option(help="Keys and values: int8 or float32.")] = "int8",
+    cache: Cache = "int8",
     models: Annotated[int, typer.Option(min=0, help="Model versions that score at once.")] = 1,
 ) -> None:
     """Print the memory that a deployment needs, and whether a model that joins it late is exact at once."""
+    from gnn.cache import CACHES
     from gnn.model import ModelConfig
     from serve.capacity import capacity_table, planned
 
     names = tuple(roles.split(","))
     entities = {**dict.fromkeys(("ip", "card", "location"), others), "account": accounts, "merchant": merchants}
     with plain_errors():
-        if cache not in ("int8", "float32"):
-            fail(f"--cache must be int8 or float32, not {cache!r}")
         deployment = planned(names, {**entities, "device": devices}, transactions, labels, ties, window_rows, layers)
-        model = ModelConfig(names, width=width, layers=layers, window_rows=int(window_rows), cache=cache)
+        model = ModelConfig(
+            names, width=width, layers=layers, window_rows=int(window_rows), cache=one_of("--cache", cache, CACHES)
+        )
         out.print(capacity_table(deployment, model, models))
 
 

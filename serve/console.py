@@ -1,7 +1,7 @@
 """What the commands share: progress on long work, and one clear line on bad input."""
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 
@@ -31,6 +31,13 @@ def plain_errors() -> Iterator[None]:
         fail(str(error))
     except FileNotFoundError as error:
         fail(f"no such file: {error.filename}")
+
+
+def one_of(option: str, value: str, known: Sequence[str]) -> str:
+    """A value that must be one of some; ends the command if it is not."""
+    if value not in known:
+        fail(f"{option} must be one of {', '.join(known)}, not {value!r}")
+    return value
 
 
 def fail(reason: str) -> None:

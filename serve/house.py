@@ -93,7 +93,7 @@ class House:
                 raise
             log.warning("scoring on the CPU: %s", error)
             return [cpu]
-        return [CudaScorer(cpu, device), cpu]
+        return [CudaScorer(cpu, device, patience_s=self.settings.cuda_wait_ms / 1e3), cpu]
 
     @property
     def ailment(self) -> str | None:

@@ -11,6 +11,8 @@ Model = Annotated[Path, typer.Option(help="Folder of a trained model.", show_def
 From = Annotated[str | None, typer.Option("--from", help="Begin at this moment (ISO 8601, UTC).", show_default=False)]
 Until = Annotated[str | None, typer.Option(help="Stop before this moment (ISO 8601, UTC).", show_default=False)]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
+Precision = Annotated[str, typer.Option(help="Of training steps: float32 or bf16 (matrices and gradients).")]
+Cache = Annotated[str, typer.Option(help="Keys and values: float32, float16 or int8.")]
 Strict = Annotated[bool, typer.Option("--strict", help="Stop at the first refused row.")]
 
 

@@ -3,7 +3,8 @@
 One cheap sequential pass builds the graph; after that every payment hangs off its own row, so the network goes
 layer by layer: all rows' layer-1 keys and values, then all rows' layer 1, and so on, each spread over actors that own a
 slice of the rows. The graph and each layer's keys and values are shared through Ray's object store, without a copy on a
-machine. The kernels are those of the service, so the scores are those that were given online.
+machine. The kernels are those of the service, so the scores are those that were given online. GPUs take consecutive
+slices of the rows, each with the window before it, and hand on keys and values of that window alone.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -20,19 +21,20 @@ from numpy.typing import NDArray
 
 from data.journal import Events, Kind
 from gnn.artifact import Artifact, load
-from gnn.device_net import DeviceNet
+from gnn.device_bulk import Shard, across
 from gnn.engines import make_engine
 from gnn.kernels import Work
+from gnn.model import ModelConfig
 from gnn.replay import capacity_for
 from gnn.scorer import BATCH, new_work
 from graph.backend import Window
 from graph.cuda_device import CudaDevice
-from graph.device import DeviceStore
 from graph.launch import Device
 from graph.state import GraphState
 from graph.store import GraphStore
 
 Report = Callable[[str, float], None]
+Opens = Callable[[], Device]
 
 
 @dataclass(frozen=True)
@@ -116,10 +118,10 @@ def _spread(
     on_gpu = device != "cpu" and gpus > 0
     arrays = {name: p.array[: p.used] for name, p in state.store.parts().items()}
     graph, facts = ray.put(arrays), state.store.facts()
-    if on_gpu:  # one is enough: it holds the whole history, and reading it costs more than scoring it
+    if on_gpu:
         report("scoring", 0.0)
-        whole = ray.remote(_whole).options(num_gpus=1, num_cpus=0.5)
-        return np.asarray(ray.get(whole.remote(str(model), graph, facts)), np.float64), "1 x cuda"
+        count = max(1, min(actors or gpus, gpus, -(-n // BATCH)))
+        return _on_cards(str(model), artifact.config, graph, facts, n, count), f"{count} x cuda"
     count = max(1, min(actors or cpus, -(-n // BATCH)))
     # A fraction of a CPU each, so that they start beside a service that holds some.
     options: dict[str, Any] = {"num_cpus": 0.9 * cpus / count}
@@ -153,14 +155,38 @@ def _store(arrays: Mapping[str, NDArray[Any]], facts: Mapping[str, Any]) -> Grap
     return store
 
 
-def _whole(
-    model: str, arrays: Mapping[str, NDArray[Any]], facts: Mapping[str, Any], device: Device | None = None
-) -> NDArray[np.float32]:
-    """Score a whole history on a device, by default the GPU that this process is given."""
-    store, device = _store(arrays, facts), device or CudaDevice()
-    twin = DeviceStore(device, store.roles, store.role_type, store.capacity, store.window)
-    twin.adopt(store)
-    return DeviceNet(twin, load(model).net).bulk(store.oldest, store.rows)
+def _on_cards(
+    model: str,
+    config: ModelConfig,
+    graph: Any,
+    facts: Mapping[str, Any],
+    n: int,
+    count: int,
+    device: Opens = CudaDevice,
+) -> NDArray[np.float64]:
+    """Log-odds of all `n` rows, by an actor for each of `count` GPUs; `device` opens the one that an actor is given."""
+    bounds = np.linspace(0, n, count + 1).astype(int).tolist()
+    card = ray.remote(_card_type(device)).options(num_gpus=1, num_cpus=0.5)
+    cards: list[Any] = [card.remote(model, graph, facts, i, j) for i, j in pairwise(bounds)]
+
+    def call(actor: Any, method: str, *arguments: Any) -> Any:
+        return getattr(actor, method).remote(*arguments)
+
+    made = across(cards, bounds, config.layers, config.window.rows, call)
+    parts = ray.get(made)[-count:]  # all of them, so that what failed first is said
+    return np.concatenate(parts).astype(np.float64)
+
+
+def _card_type(device: Opens) -> type[Shard]:
+    class Card(Shard):
+        """A slice of the history on the GPU that its actor is given."""
+
+        def __init__(
+            self, model: str, arrays: Mapping[str, NDArray[Any]], facts: Mapping[str, Any], first: int, last: int
+        ) -> None:
+            super().__init__(_store(arrays, facts), load(model).net, device(), first, last)
+
+    return Card
 
 
 class _Slice:

@@ -40,6 +40,7 @@ class Settings(BaseModel):
     capacity: int = Field(0, ge=0)
 
     cuda_memory: float | None = Field(None, gt=0)  # GiB of a GPU for one replica; needed where replicas share one
+    cuda_wait_ms: float = Field(500, gt=0)  # a GPU that has not answered for so long is taken for gone
 
     snapshots: Path | None = None  # folder; beside the journal if not given
     snapshot_every: int = Field(1_000_000, ge=0)  # events between snapshots; 0 makes none

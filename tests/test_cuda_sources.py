@@ -33,7 +33,12 @@ def test_the_sources_are_there_and_packaged():
 @pytest.mark.skipif(NVCC is None, reason="no nvcc here")
 @pytest.mark.parametrize(
     ("path", "cache"),
-    [(path, cache) for path in SOURCES for cache in ("float32", "int8") if cache == "int8" or path.stem == "network"],
+    [
+        (path, cache)
+        for path in SOURCES
+        for cache in ("float32", "float16", "int8")
+        if cache == "int8" or path.stem == "network"
+    ],
     ids=lambda p: p.stem if isinstance(p, Path) else p,
 )
 def test_nvcc_compiles_it(path, cache, tmp_path):

@@ -1,7 +1,8 @@
 // The network's parameters and what its kernels are handed; sizes are given by the loader (gnn/device_net.py).
 //
 // ROLES, EDGE: the graph's. FEATURES, WIDTH, HEADS, HIDDEN, NEIGHBOURS, LAYERS, BIAS_HIDDEN, HEAD_HIDDEN,
-// CATEGORIES, CATEGORY_WIDTH, BUCKETS: the model's. KV_INT8: keys and values are steps of `kv_scale`, else float32.
+// CATEGORIES, CATEGORY_WIDTH, BUCKETS: the model's. KV_BITS: keys and values are float32 (32), or, in steps of
+// `kv_scale`, half precision (16) or whole numbers (8).
 #pragma once
 #include "layout.cuh"
 
@@ -12,8 +13,39 @@
 #define LARGEST 127.0f
 #define BLOCK 128  // threads
 
-#if KV_INT8
+#define LARGEST_HALF 65504.0f
+
+// A half-precision number. No header of CUDA's is needed, and so none that a run-time compiler may lack.
+struct Half {
+    u16 bits;
+    __device__ inline operator float() const {
+#ifdef RINGWATCH_HOST
+        _Float16 value;
+        memcpy(&value, &bits, sizeof value);
+        return (float)value;
+#else
+        float value;
+        asm("cvt.f32.f16 %0, %1;" : "=f"(value) : "h"(bits));
+        return value;
+#endif
+    }
+};
+
+__device__ inline Half half_of(float value) {
+    Half half;
+#ifdef RINGWATCH_HOST
+    _Float16 rounded = (_Float16)value;
+    memcpy(&half.bits, &rounded, sizeof rounded);
+#else
+    asm("cvt.rn.f16.f32 %0, %1;" : "=h"(half.bits) : "f"(value));
+#endif
+    return half;
+}
+
+#if KV_BITS == 8
 typedef i8 Kv;
+#elif KV_BITS == 16
+typedef Half Kv;
 #else
 typedef float Kv;
 #endif
@@ -92,7 +124,9 @@ __device__ inline void dense(const float (&x)[TILE][X], const float* w, const fl
 }
 
 __device__ inline Kv rounded(float value, float scale) {
-#if KV_INT8
+#if KV_BITS == 16
+    return half_of(fminf(fmaxf(value / scale, -LARGEST_HALF), LARGEST_HALF));
+#elif KV_BITS == 8
     return (Kv)fminf(fmaxf(rintf(value / scale), -LARGEST), LARGEST);
 #else
     return value;

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graph.launch import Launch, source
+from graph.waiting import Mark
 
 SHIM = Path(__file__).with_name("shim.hpp")
 BUILT = Path(__file__).resolve().parents[2] / "var" / "cuda_host"
@@ -43,6 +44,7 @@ class HostDevice:
 
     name = "cuda"
     xp = np
+    patience_s = 0.05
 
     def __init__(self, backwards: bool = False) -> None:
         self._backwards = backwards  # blocks and threads run from the last to the first
@@ -87,11 +89,17 @@ class HostDevice:
     def put_ahead(self, target: Any, source: NDArray[Any], after: Any) -> None:
         self.put(target, source)
 
-    def mark(self) -> "HostDevice":
+    def get_behind(self, source: Any, target: NDArray[Any]) -> Mark:
+        self.get(source, target)
+        return self.mark()
+
+    def mark(self) -> Mark:
         return self
 
-    def synchronize(self) -> None:
+    @property
+    def done(self) -> bool:
         self.fails("wait")
+        return True
 
     def record(self, work: Callable[[], None]) -> Callable[[], None]:
         work()

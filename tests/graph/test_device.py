@@ -78,7 +78,7 @@ def test_the_layouts_are_numpys(host):
         near = host.xp.zeros(32, np.int64)
         launch = host.load(CUDA / "append.cu", {"ROLES": roles, "EDGE": 7})
         launch("layout", 1, 1, filled(host, FRAME, {"near": near}))
-        near = to_host(near)
+        near = to_host(host, near)
         expected: list[int] = []
         for dtype in (row_dtype(roles), velocity_dtype(roles), LABEL):
             expected += [dtype.itemsize, *(dtype.fields[name][1] for name in dtype.names)]
@@ -137,7 +137,7 @@ def test_a_store_without_time_windows(host, monkeypatch, searched):
         twin.append(batch)
     np.testing.assert_array_equal(twin.parts()["rows"], store.row_data)
     rows = np.arange(twin.oldest, twin.rows)
-    np.testing.assert_array_equal(to_host(twin.neighbours(rows, 6)), store.neighbours(rows, 6))
+    np.testing.assert_array_equal(to_host(twin.device, twin.neighbours(rows, 6)), store.neighbours(rows, 6))
 
 
 def test_amounts_above_32_bits_and_self_transfers(host, monkeypatch):
@@ -192,8 +192,8 @@ def test_walks_and_ties(grown, host):
     rows = np.random.default_rng(0).integers(twin.oldest, twin.rows, 600)
     near = neighbours(state.store.view, rows, 16)
     assert (near[:, :, -1] >= 0).mean() > 0.1
-    np.testing.assert_array_equal(to_host(twin.neighbours(rows, 16)), near)
-    found, expected = to_host(twin.edges(rows, host.xp.asarray(near))), edges(state.store.view, rows, near)
+    np.testing.assert_array_equal(to_host(twin.device, twin.neighbours(rows, 16)), near)
+    found, expected = to_host(twin.device, twin.edges(rows, host.xp.asarray(near))), edges(state.store.view, rows, near)
     np.testing.assert_array_equal(found[..., [1, 2, 3, 7]], expected[..., [1, 2, 3, 7]])
     np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-7)
     assert found[..., 2].any()
@@ -204,7 +204,7 @@ def test_features(grown, request):
     rows = np.random.default_rng(1).integers(twin.oldest, twin.rows, 300)
     expected = features(state.store.view, ROLES, rows)
     expected[:, -3:] = 0  # of rings, which the twin was not told of
-    np.testing.assert_allclose(to_host(twin.features(rows)), expected, rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(to_host(twin.device, twin.features(rows)), expected, rtol=1e-6, atol=1e-6)
     if "busy" in request.node.name:  # chains longer than what is looked at
         assert (neighbours(state.store.view, rows, 256)[:, :, -1] >= 0).mean() > 0.05
 
@@ -262,6 +262,6 @@ def test_a_snapshot_of_the_device_opens_on_the_host_and_back(host, tmp_path):
     back.adopt(restored.store)
     assert_same(back, restored.store, ring=True)
     rows = np.arange(state.store.rows - 50, state.store.rows)
-    np.testing.assert_array_equal(to_host(back.features(rows)), to_host(twin.features(rows)))
+    np.testing.assert_array_equal(to_host(back.device, back.features(rows)), to_host(twin.device, twin.features(rows)))
     with pytest.raises(GraphError, match="other roles"):
         twin.give(GraphStore(ROLES, 256, Window(100)))

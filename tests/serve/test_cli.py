@@ -1,16 +1,25 @@
 """The command line: each command has an example in its help, and says what is wrong in one line."""
 
+import json
 import socket
 import subprocess
 import sys
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+import torch
 
+from data.journal import Kind
 from gnn.artifact import untrained
+from gnn.errors import ModelError
+from gnn.scorer import choose_precision
 from serve.cli import app
+from tests.graph.history import HOUR_US, sharing
 
 ROOT = Path(__file__).parents[2]
+TRAIN = ["train", "--transactions", "t.parquet", "--labels", "l.csv", "--out", "x"]
 
 
 def ringwatch(*words: str | int | Path) -> subprocess.CompletedProcess[str]:
@@ -26,6 +35,8 @@ def ringwatch(*words: str | int | Path) -> subprocess.CompletedProcess[str]:
             "no readable model",
         ),
         (["train", "--transactions", "nowhere.parquet", "--labels", "l.csv", "--out", "x"], "l.csv"),
+        ([*TRAIN, "--precision", "fp8"], "--precision must be float32 or bf16, not 'fp8'"),
+        ([*TRAIN, "--cache", "int4"], "--cache must be one of float32, float16, int8, not 'int4'"),
         (["rescore", "--model", "m", "--out", "x"], "either --transactions or --journal"),
         (["serve", "--model", "m"], "RINGWATCH_API_KEYS"),
         (["serve", "--model", "m", "--insecure", "--device", "tpu"], "auto, cpu or cuda"),
@@ -89,6 +100,28 @@ def test_every_command_has_help_with_an_example(command: str, capsys: pytest.Cap
 def test_the_commands_are_those_of_the_readme() -> None:
     asked = {"simulate", "dataset", "train", "evaluate", "rescore", "serve", "ingest", "rings", "demo"}
     assert asked <= set(COMMANDS)
+
+
+def test_train_takes_a_precision_and_a_cache(tmp_path, monkeypatch, capsys):
+    """On the CPU too; the words of the command line come to the training and into the model's manifest."""
+    events = list(sharing(4, 1500, most=100, labels=0.8, gap_us=HOUR_US // 2))
+    for kind, name in ((Kind.TRANSACTION, "t.parquet"), (Kind.LABEL, "l.parquet")):
+        pq.write_table(pa.Table.from_batches([e.batch for e in events if e.kind is kind]), tmp_path / name)
+    words = ["train", "--transactions", "t.parquet", "--labels", "l.parquet", "--out", "m", "--epochs", "1"]
+    monkeypatch.chdir(tmp_path)
+    app([*words, "--test", "0", "--precision", "bf16", "--cache", "float16"], standalone_mode=False)
+    manifest = json.loads((tmp_path / "m" / "manifest.json").read_text())
+    assert manifest["training"]["config"]["precision"] == "bf16"
+    assert manifest["config"]["cache"] == "float16"
+    assert manifest["version"].endswith("-float16")
+
+
+def test_bf16_is_refused_where_the_card_has_none(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: False)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "an old card")
+    with pytest.raises(ModelError, match="an old card has no bf16"):
+        choose_precision("bf16", "cuda")
+    assert choose_precision("bf16", "cpu") == "bf16"
 
 
 def test_rings_of_a_file_tell_how_many_rows_were_refused(tmp_path):

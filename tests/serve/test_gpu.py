@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 from starlette.testclient import TestClient
 
-from data.journal import Events, Kind
 from gnn.artifact import Artifact, untrained
 from gnn.cuda import CudaScorer, device_bytes
 from gnn.errors import ModelError
@@ -17,9 +16,9 @@ from serve.app import build_app
 from serve.deployment import share
 from serve.errors import ServeError
 from serve.house import House
-from serve.rescore import _whole
 from serve.settings import Settings
 from tests.cuda_host.host import GXX, HostDevice
+from tests.cuda_host.streams import StreamDevice
 from tests.world import payment_batch
 
 ROLES = ("account", "merchant", "device")
@@ -41,25 +40,27 @@ def bodies(n: int) -> list[dict]:
 
 
 @pytest.mark.skipif(GXX is None, reason="no g++ here to compile the CUDA sources for the CPU")
-@pytest.mark.parametrize("fault", ["cudaErrorIllegalAddress", "OutOfMemoryError", "cudaErrorNoDevice"])
+@pytest.mark.parametrize("fault", ["cudaErrorIllegalAddress", "OutOfMemoryError", "cudaErrorNoDevice", "hung"])
 def test_a_fault_of_the_device_loses_no_request(artifact, tmp_path, fault):
     """The request that meets it is answered by the CPU, those after it too, and the replica asks to be replaced."""
-    host = HostDevice()
+    host = StreamDevice()
+    config, payments, answers = settings(tmp_path, cuda_wait_ms=50), bodies(40), []
 
     def scorers(model: Artifact, state: GraphState) -> list[Scorer | CudaScorer]:
         cpu = Scorer(model, state)
-        return [CudaScorer(cpu, host, buckets=(1, 8)), cpu]
+        return [CudaScorer(cpu, host, buckets=(1, 8), patience_s=config.cuda_wait_ms / 1e3), cpu]
 
     def fails(name: str) -> None:
         if name == "attend_one":
             raise RuntimeError(fault)
 
-    config, payments, answers = settings(tmp_path), bodies(40), []
     house = House(artifact, config, scorers=scorers)
     house.open()
     with TestClient(build_app(config, house)) as client:
         for i, payment in enumerate(payments):
-            if i == 25:
+            if i == 25 and fault == "hung":
+                host.stuck = lambda name: name == "attend_one"
+            elif i == 25:
                 host.fails = fails
             response = client.post("/v1/score", json=payment)
             assert response.status_code == 200
@@ -107,18 +108,6 @@ def test_a_gpu_that_fails_at_the_start(artifact, tmp_path, device):
         assert client.get("/livez").status_code == 200
 
 
-@pytest.mark.skipif(GXX is None, reason="no g++ here to compile the CUDA sources for the CPU")
-def test_a_history_is_scored_again_by_one_device(artifact, tmp_path):
-    state = GraphState(ROLES, 1 << 12, artifact.config.window)
-    state.apply(Events(Kind.TRANSACTION, 0, payment_batch(300, 4, 20, 4, 9)))
-    artifact.save(tmp_path)
-    arrays = {name: part.array[: part.used] for name, part in state.store.parts().items()}
-    logit = _whole(str(tmp_path), arrays, state.store.facts(), HostDevice())
-    scorer = Scorer(artifact, state)
-    scorer.score(0, 300)
-    np.testing.assert_allclose(logit, scorer.logits(np.arange(300)), atol=1e-5)
-
-
 def test_memory_that_does_not_suffice_is_named_at_the_start(artifact):
     state, host = GraphState(ROLES, 1 << 12, artifact.config.window), HostDevice()
     needed = device_bytes(artifact.config, 1 << 12)
@@ -143,3 +132,44 @@ def test_sharing_needs_a_budget_and_cuda_a_card(tmp_path):
     with pytest.raises(ServeError, match="no GPU"):
         share(settings(tmp_path, device="cuda"), 0)
     assert share(settings(tmp_path, device="cpu", replicas=3), 2) == 0.0
+
+
+@pytest.mark.skipif(GXX is None, reason="no g++ here to compile the CUDA sources for the CPU")
+@pytest.mark.parametrize("cache", ["float32", "float16", "int8"])
+def test_reasons_beside_a_device_s_score_are_the_cpus_and_add_up_to_it(tmp_path, cache):
+    """Reasons come from the CPU's store and cache, which a device that scores keeps current.
+
+    They are those of a replica that never had a device, and with the baseline add up to the log-odds of the score that
+    the device gave: to half a unit of the fourth decimal, and what the two may differ by (docs/gpu.md).
+    """
+    model, config = untrained(ROLES, neighbours=4, window_rows=1 << 10, cache=cache), settings(tmp_path)
+    off = {"float32": 1e-5, "float16": 2e-4, "int8": 0.05}[cache]
+
+    def scorers(model: Artifact, state: GraphState) -> list[Scorer | CudaScorer]:
+        cpu = Scorer(model, state)
+        return [CudaScorer(cpu, HostDevice(), buckets=(1, 8)), cpu]
+
+    house = House(model, config, scorers=scorers)
+    house.open()
+    with TestClient(build_app(config, house)) as client:
+        answers = [client.post("/v1/score", json=payment).json() for payment in bodies(60)]
+    alone = House(model, config, scorers=lambda model, state: [Scorer(model, state)])
+    alone.open()
+    expected = alone._reasons(np.arange(60))
+    alone.close()
+    moved = [0.0]
+    for answer, why in zip(answers, expected, strict=True):
+        assert answer["scored_by"] == "cuda"
+        assert why is not None
+        p, reasons = answer["fraud_probability"], answer["reasons"]
+        assert abs(answer["baseline"] + sum(r["contribution"] for r in reasons) - np.log(p / (1 - p))) < 5.1e-5 + off
+        assert abs(answer["baseline"] - why.baseline) < 1.1e-4 + off
+        theirs = {r.code: r for r in why.reasons}
+        for reason in reasons:
+            if (same := theirs.get(reason["code"])) and same.code != "OTHER":
+                assert reason["message"] == same.message
+                moved.append(abs(reason["contribution"] - same.contribution))
+        if cache == "float32":
+            assert [r["code"] for r in reasons if r["code"] != "OTHER"] == [c for c in theirs if c != "OTHER"]
+    assert len(moved) > 60
+    assert max(moved) < 1.1e-4 + off

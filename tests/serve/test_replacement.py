@@ -10,9 +10,11 @@ from pathlib import Path
 import pytest
 
 from gnn.artifact import untrained
+from tests.cuda_host.host import GXX
 from tests.serve.test_service import ROLES
 
 ROOT = Path(__file__).resolve().parents[2]
+NEEDS_GXX = pytest.mark.skipif(GXX is None, reason="no g++ here to compile the CUDA sources for the CPU")
 
 SERVICE = """
     import json
@@ -24,9 +26,10 @@ SERVICE = """
     from serve.deployment import deployment, environment
     from serve.settings import Settings
 
-    folder, port = Path(sys.argv[1]), int(sys.argv[2])
+    folder, port, fault = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
     settings = Settings(
-        model=folder / "model", journal=folder / "journal.sqlite", insecure=True, port=port, capacity=1 << 13
+        model=folder / "model", journal=folder / "journal.sqlite", insecure=True, port=port, capacity=1 << 13,
+        cuda_wait_ms=50,
     )
     os.environ.update(environment(settings))
     import httpx
@@ -48,6 +51,14 @@ SERVICE = """
                 raise RuntimeError("cudaErrorIllegalAddress")
             return self.cpu.score(first, last)
 
+    def hung(cpu, settings):  # a GPU with a kernel that never returns, at the sixth payment
+        from gnn.cuda import CudaScorer
+        from tests.cuda_host.streams import StreamDevice
+
+        device = StreamDevice()
+        device.stuck = lambda name: name == "attend_one" and cpu.state.store.rows > 5
+        return CudaScorer(cpu, device, buckets=(1,), patience_s=settings.cuda_wait_ms / 1e3)
+
     def house(settings):
         from gnn.artifact import load
         from gnn.scorer import Scorer
@@ -58,7 +69,8 @@ SERVICE = """
 
         def scorers(model, state):
             cpu = Scorer(model, state)
-            return [Failing(cpu), cpu] if first else [cpu]
+            broken = hung(cpu, settings) if fault == "hung" else Failing(cpu)
+            return [broken, cpu] if first else [cpu]
 
         return House(load(settings.model), settings, scorers)
 
@@ -93,12 +105,13 @@ SERVICE = """
 
 
 @pytest.mark.ray
-def test_ray_replaces_a_replica_that_lost_its_gpu_and_no_request_is_lost(tmp_path: Path) -> None:
+@pytest.mark.parametrize("fault", ["failing", pytest.param("hung", marks=NEEDS_GXX)])
+def test_ray_replaces_a_replica_that_lost_its_gpu_and_no_request_is_lost(tmp_path: Path, fault: str) -> None:
     untrained(ROLES, neighbours=4, window_rows=1 << 12).save(tmp_path / "model")
     script = tmp_path / "service.py"
     script.write_text(textwrap.dedent(SERVICE))
     made = subprocess.run(
-        [sys.executable, script, tmp_path, str(21_000 + os.getpid() % 5000)],
+        [sys.executable, script, tmp_path, str(21_000 + os.getpid() % 5000), fault],
         cwd=ROOT,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,
