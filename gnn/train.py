@@ -17,9 +17,11 @@ from numpy.typing import NDArray
 from sklearn.metrics import average_precision_score
 from torch import Tensor, nn
 
+from data.journal import Kind
 from data.sources import Run
 from gnn.artifact import Artifact
 from gnn.calibrate import PlattScaling
+from gnn.errors import ModelError
 from gnn.feed import Feed, state_for
 from gnn.head import fit_head
 from gnn.model import LARGEST, ModelConfig, RingwatchNet
@@ -30,6 +32,7 @@ from gnn.trees import apply
 from graph.backend import DAY_US
 from graph.state import GraphState
 
+PASSES = 10  # of pre-training over a short history, at most
 STEPS = 60  # of an epoch, at least, where the history allows
 Report = Callable[[str, float], None]  # what is being done, and how far it is (0 to 1)
 
@@ -57,6 +60,8 @@ def train(
         ModelError: Too few payments or known frauds to learn from.
     """
     config = config or TrainConfig()
+    if not any(kind is Kind.TRANSACTION and len(batch) for kind, batch in runs):
+        raise ModelError("there is no payment to learn from")
     net_config = ModelConfig(present_roles(runs), **(shape or {}))
     capacity = capacity_for(sum(len(b) for _, b in runs), net_config.window)
     state = state_for(config.device, net_config.roles, capacity, net_config.window)
@@ -185,12 +190,13 @@ class _Learner:
         config, known = self.config, next_payments(self.state.store, int(self.targets.validation[0]))
         if not len(known.rows):
             return
+        steps = min(config.pretraining, -(-PASSES * len(known.rows) // config.batch))
         self.net.train()
         heads = NextPaymentHeads(self.net.config.width).to(self._device)
         parameters = [*self.net.learnt_in(layer), *heads.parameters()]
         optimiser = torch.optim.AdamW(parameters, config.rate, weight_decay=config.weight_decay)
-        schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, config.rate, total_steps=config.pretraining + 1)
-        for step in range(config.pretraining):
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, config.rate, total_steps=steps + 1)
+        for step in range(steps):
             at = np.sort(self._rng.integers(0, len(known.rows), config.batch))
             with torch.autocast(self._device.type, torch.bfloat16, enabled=config.precision == "bf16"):
                 h, _ = self._forward(layer, known.rows[at])
@@ -203,7 +209,7 @@ class _Learner:
             nn.utils.clip_grad_norm_(parameters, 1.0)
             optimiser.step()
             schedule.step()
-            self.report(f"pre-training layer {layer + 1} of {self.net.config.layers}", step / config.pretraining)
+            self.report(f"pre-training layer {layer + 1} of {self.net.config.layers}", step / steps)
 
     def _snapshot(self) -> dict[str, Tensor]:
         return {name: tensor.detach().clone() for name, tensor in self.net.state_dict().items()}

@@ -68,7 +68,10 @@ def train(
     start: From = None,
     until: Until = None,
     test: Annotated[float, typer.Option(min=0, max=0.9, help="Share of time held out at the end for a test.")] = 0.15,
-    epochs: Annotated[int, typer.Option(min=1, help="Epochs for each layer, at most.")] = 6,
+    epochs: Annotated[int, typer.Option(min=1, help="Epochs for each layer, at most.")] = 8,
+    pretraining: Annotated[
+        int, typer.Option(min=0, help="Steps in which each layer first learns what accounts do next; 0 for none.")
+    ] = 1_000,
     neighbours: Annotated[int, typer.Option(min=1, max=64, help="Past payments read for each entity.")] = 16,
     seed: Annotated[int, typer.Option(help="Of weights and draws.")] = 0,
     cache: Cache = "float32",
@@ -89,7 +92,9 @@ def train(
         artifact = train_files(
             transactions,
             labels,
-            TrainConfig(epochs=epochs, seed=seed, test=test, device=device, precision=precision),
+            TrainConfig(
+                epochs=epochs, pretraining=pretraining, seed=seed, test=test, device=device, precision=precision
+            ),
             shape=shape,
             start=when(start, "--from"),
             stop=when(until, "--until"),
@@ -366,7 +371,10 @@ def demo(
         str, typer.Option(help="plain, or handbook: leaves out cards already known as fraud.")
     ] = "plain",
     seed: Annotated[int, typer.Option(help="Of the world and the model.")] = 7,
-    epochs: Annotated[int, typer.Option(min=1, help="Epochs for each layer, at most.")] = 6,
+    epochs: Annotated[int, typer.Option(min=1, help="Epochs for each layer, at most.")] = 8,
+    pretraining: Annotated[
+        int, typer.Option(min=0, help="Steps in which each layer first learns what accounts do next; 0 for none.")
+    ] = 1_000,
 ) -> None:
     """Run the whole of it: history in, model out, service up, payments through HTTP, and what was caught."""
     from serve.demo import DemoConfig, run_demo

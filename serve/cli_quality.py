@@ -27,6 +27,12 @@ def register(app: typer.Typer) -> None:
             "card --model var/model --transactions t.parquet --labels l.parquet --from 2018-08-08 --out CARD.md"
         )
     )(card)
+    app.command(
+        epilog=example(
+            "prequential --transactions t.parquet --labels l.parquet --first 2018-06-06 --weeks 8 --every 2 "
+            "--picture weeks.png"
+        )
+    )(prequential)
 
 
 def audit(
@@ -122,3 +128,70 @@ def card(
     out_file.parent.mkdir(parents=True, exist_ok=True)
     out_file.write_text(markdown(made))
     out.print(f"card of {made.artifact.version} in {out_file}", markup=False)
+
+
+def prequential(
+    transactions: Transactions,
+    labels: Annotated[Path, typer.Option(help="Labels: transaction_id, is_fraud, reported_at.", show_default=False)],
+    first: Annotated[str, typer.Option(help="First day of the first week that is judged.", show_default=False)],
+    weeks: Annotated[int, typer.Option(min=1, help="Weeks that are judged.")] = 4,
+    every: Annotated[int, typer.Option(min=1, help="Weeks from one training to the next.")] = 1,
+    epochs: Annotated[int, typer.Option(min=1, help="Of each layer, at most.")] = 8,
+    label_delay: Annotated[
+        float | None,
+        typer.Option(help="Days until a payment without a label counts as legitimate; learnt from the labels."),
+    ] = None,
+    protocol: Annotated[
+        str, typer.Option(help="plain, or handbook: leaves out cards already known as fraud.")
+    ] = "plain",
+    seed: Annotated[int, typer.Option(help="Of weights and draws.")] = 0,
+    picture: Annotated[Path | None, typer.Option(help="PNG of the curve.")] = None,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write what was found here as well.")] = None,
+    strict: Strict = False,
+) -> None:
+    """Judge week after week, each by a model trained on what was known before it."""
+    from rich.table import Table
+
+    from gnn.evaluate import to_dict
+    from gnn.prequential import draw
+    from gnn.prequential import prequential as judge
+    from gnn.targets import TrainConfig
+
+    with plain_errors(), progress() as report:
+        refusals = Refusals()
+        begin = when(first, "--first")
+        assert begin is not None
+        found = judge(
+            transactions,
+            labels,
+            first=begin,
+            weeks=weeks,
+            every=every,
+            config=TrainConfig(epochs=epochs, label_delay_days=label_delay, seed=seed),
+            protocol=protocol,
+            strict=strict,
+            on_refusal=refusals,
+            report=report,
+        )
+    refusals.summary()
+    table = Table("week from", "trained up to", "payments", "frauds", "AP", "ROC AUC", title="week by week")
+    for week in found:
+        m = week.metrics
+        table.add_row(
+            str(week.start.date()),
+            str(week.trained.date()),
+            f"{m.payments:,}",
+            f"{m.frauds:,}",
+            f"{m.average_precision:.3f}",
+            f"{m.roc_auc:.3f}",
+        )
+    out.print(table)
+    if picture:
+        draw({"ringwatch": {str(w.start.date()): w.metrics.average_precision for w in found}}, picture)
+        out.print(f"the curve in {picture}", markup=False)
+    if json_file:
+        json_file.parent.mkdir(parents=True, exist_ok=True)
+        weeks_found = [
+            {"week": str(w.start.date()), "trained": str(w.trained.date()), **to_dict(w.metrics)} for w in found
+        ]
+        json_file.write_text(json.dumps(weeks_found, indent=2) + "\n")

@@ -22,6 +22,7 @@ from benchmarks.report import ROOT, Figure
 from data.synthetic import LONE
 from gnn.audit import audit_files
 from gnn.card import make_card, markdown
+from gnn.prequential import draw
 
 BOOK = datetime(2018, 8, 8, tzinfo=UTC)
 OTHER = datetime(2018, 7, 11, tzinfo=UTC)
@@ -204,7 +205,7 @@ def static_amlsim(options: argparse.Namespace) -> None:
 
 def weekly(options: argparse.Namespace) -> None:
     found = prequential.run(options.every or None, options.weeks)
-    prequential.draw(found)
+    draw(found, prequential.PICTURE, bold=OURS)
     figures = {
         f"{name}, mean of {len(weeks)} weeks": Figure(float(np.mean(list(weeks.values()))), "1")
         for name, weeks in found.items()

@@ -19,12 +19,24 @@ from benchmarks.report import ROOT
 Scores = dict[str, NDArray[Any]]
 # What judges, explains, exports or stores scores does not make them.
 ASIDE: dict[str, tuple[str, ...]] = {
-    "gnn": ("audit", "leaks", "card", "evaluate", "jobs", "against", "baselines", "explain", "groups", "shift"),
+    "gnn": (
+        "audit",
+        "leaks",
+        "card",
+        "evaluate",
+        "jobs",
+        "against",
+        "baselines",
+        "explain",
+        "groups",
+        "shift",
+        "prequential",
+    ),
     "graph": ("bridges", "draw", "capacity", "snapshot"),
     "data": (),
 }
 # What makes the model and none of its rivals: they need not run again while only the model changes.
-MODEL = ("model", "train", "kernels", "scorer", "engines", "cache", "artifact", "head", "trees")
+MODEL = ("model", "train", "kernels", "scorer", "engines", "cache", "artifact", "head", "trees", "pretrain")
 
 
 @cache

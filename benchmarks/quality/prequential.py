@@ -7,7 +7,7 @@ read, so one graph of the whole history serves all weeks; which labels teach is 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
@@ -155,23 +155,3 @@ def run(every: int | None = 4, weeks: int = WEEKS) -> dict[str, dict[str, float]
             scores, _ = kept("prequential", name, lambda of=of, t=targets: trees(history, t, of), True)
             enter("trees: features, once" if name == "trees-once" else "trees: features, every week", scores)
     return found
-
-
-def draw(found: dict[str, dict[str, float]]) -> None:
-    """The curve, as a picture beside the page."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(figsize=(8, 3.6), layout="constrained")
-    for name, weeks in found.items():
-        days = [datetime.fromisoformat(day) + timedelta(days=3.5) for day in weeks]
-        axes.plot(days, list(weeks.values()), marker="o", linewidth=2.2 if name == OURS else 1.2, label=name)
-    axes.set_ylabel("average precision of the week")
-    axes.set_ylim(0, 1)
-    axes.grid(alpha=0.3)
-    axes.legend(loc="lower right", frameon=False)
-    PICTURE.parent.mkdir(exist_ok=True)
-    figure.savefig(PICTURE, dpi=110, metadata={"Software": None})
-    pyplot.close(figure)
