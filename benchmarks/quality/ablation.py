@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from benchmarks.quality.became import became
 from benchmarks.quality.contest import Contest, built, measures
-from benchmarks.quality.histories import world
+from benchmarks.quality.histories import teachers, truth, world
 from benchmarks.quality.kept import Scores, kept
 from data.journal import Kind
 from data.sources import Run
@@ -27,6 +27,8 @@ from graph.state import GraphState
 
 WORLDS = 2
 WHOLE = "all of it"
+# What no loss can beat that corrects for missing, wrong and late labels.
+TRUTH, RECENT = "every label right", "every label right and at once"
 FEATURES, BECAME = "trees on features", "trees, and what neighbours became"
 
 
@@ -40,6 +42,8 @@ class Variant:
         labels: Whether payments see the labels of those before them.
         rings: Whether they see the size of their ring.
         head: Whether the trees on top count.
+        truth: Whether the payments that teach and choose are labelled as they were, none missing and none wrong.
+        recent: Whether payments too young for their label teach as well, as they were.
     """
 
     config: dict[str, Any] = field(default_factory=dict)
@@ -47,6 +51,8 @@ class Variant:
     labels: bool = True
     rings: bool = True
     head: bool = True
+    truth: bool = False
+    recent: bool = False
 
 
 VARIANTS: dict[str, Variant] = {
@@ -55,7 +61,9 @@ VARIANTS: dict[str, Variant] = {
     "no head of trees": Variant(head=False),
     "no labels in sight": Variant(labels=False),
     "no ring columns": Variant(rings=False),
-    "pre-trained": Variant(config={"pretraining": 2000}),
+    "no pre-training": Variant(config={"pretraining": 0}),
+    TRUTH: Variant(truth=True),
+    RECENT: Variant(truth=True, recent=True),
 }
 
 
@@ -81,7 +89,14 @@ def _scored(contest: Contest, variant: Variant, seed: int) -> tuple[Scores, dict
     def choose(state: GraphState, config: TrainConfig) -> Targets:
         if not variant.rings:
             _without_rings(state)
-        return contest.choose(state, config)
+        targets = contest.choose(state, config)
+        if variant.truth:
+            targets = replace(targets, fraud=truth(teachers(seed, WORLDS)).astype(np.float32))
+        if variant.recent:
+            rows = np.arange(state.store.rows)
+            cut = int(np.searchsorted(rows, 0.88 * len(rows)))
+            targets = replace(targets, train=rows[:cut], validation=rows[cut:])
+        return targets
 
     artifact = train(taught, config, variant.shape, choose=choose)
     if not variant.head:

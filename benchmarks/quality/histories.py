@@ -118,7 +118,7 @@ def world(seed: int, worlds: int = TAUGHT, context_days: int = 30) -> Contest:
     One world has no thousand frauds that teach, of six kinds of ring: too few for any model. The test world's first
     days are context.
     """
-    folder, alone = _worlds(range(TAUGHT * seed, TAUGHT * seed + worlds)), _world(TESTED + seed)
+    folder, alone = _worlds(teachers(seed, worlds)), _world(TESTED + seed)
     end = WorldConfig.hard(seed).start + timedelta(days=90)  # labels that come after the last payment teach nothing
     runs, later = (
         list(merged(p / "transactions.parquet", p / "labels.parquet", stop=end, chunk=1 << 16)) for p in (folder, alone)
@@ -130,6 +130,11 @@ def world(seed: int, worlds: int = TAUGHT, context_days: int = 30) -> Contest:
     contest = _contest(f"world_{seed}", runs, later, judged, rows, TrainConfig(test=0))
     kind = np.array([k or "" for k in pq.read_table(truth, columns=["ring_kind"])["ring_kind"].to_pylist()], object)
     return replace(contest, kind=kind[rows])
+
+
+def teachers(seed: int, worlds: int = TAUGHT) -> range:
+    """The worlds that teach a model."""
+    return range(TAUGHT * seed, TAUGHT * seed + worlds)
 
 
 def audited() -> dict[str, tuple[tuple[Path, Path], dict[str, Any]]]:
@@ -159,6 +164,18 @@ def _worlds(seeds: range) -> Path:
             parts = [_prefixed(pq.read_table(_world(seed) / f"{name}.parquet"), f"{seed}.") for seed in seeds]
             pq.write_table(pa.concat_tables(parts).sort_by(order), folder / f"{name}.parquet")
     return folder
+
+
+def truth(seeds: range) -> NDArray[np.bool_]:
+    """What the payments of worlds side by side were, in their order, bool [N]."""
+    ids = pq.read_table(_worlds(seeds) / "transactions.parquet", columns=["transaction_id"])["transaction_id"]
+    parts = [
+        _prefixed(pq.read_table(_world(seed) / "truth.parquet", columns=["transaction_id", "is_fraud"]), f"{seed}.")
+        for seed in seeds
+    ]
+    known = pa.concat_tables(parts).combine_chunks()
+    fraud: NDArray[np.bool_] = known["is_fraud"].take(pc.index_in(ids, known["transaction_id"])).to_numpy()
+    return fraud
 
 
 def _prefixed(table: pa.Table, prefix: str) -> pa.Table:
