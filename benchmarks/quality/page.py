@@ -10,16 +10,8 @@ from benchmarks.report import RESULTS, ROOT
 
 PAGE = ROOT / "docs" / "quality.md"
 ORDER = (
-    "audit",
-    "handbook",
-    "handbook_week",
-    "other_weeks",
-    "prequential",
-    "s_ffsd",
-    "tolokers",
-    "amlsim",
-    "world",
-    "ablation",
+    *("audit", "handbook", "handbook_week", "other_weeks", "prequential", "s_ffsd", "tolokers", "amlsim"),
+    *("world", "ablation"),
 )
 SHORT = {"average_precision": "AP", "roc_auc": "ROC AUC", "card_precision_at_100": "CP@100"}
 
