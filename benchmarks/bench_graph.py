@@ -302,15 +302,20 @@ def main() -> None:
     some.add_argument("--store-only", action="store_true", help="the store and its rivals alone")
     options = parser.parse_args()
     n = options.transactions
+    kinds = () if options.files_only else ("uniform", "zipf")
     figures: dict[str, Figure] = {}
-    for kind in () if options.files_only else ("uniform", "zipf"):
+    for kind in kinds:
         store_figures(kind, stream(n, n // 10, n // 200, n // 13, kind == "zipf", 0), figures)
-        if not options.no_peers:
-            few = min(n, 1_000_000)
-            peer_figures(kind, stream(few, few // 10, few // 100, few // 10, kind == "zipf", 0), figures)
     if figures:
         write("graph", figures)
         show("graph", figures)
+    rivals: dict[str, Figure] = {}
+    for kind in () if options.no_peers else kinds:
+        few = min(n, 1_000_000)
+        peer_figures(kind, stream(few, few // 10, few // 100, few // 10, kind == "zipf", 0), rivals)
+    if rivals:
+        write("graph_peers", rivals)
+        show("graph_peers", rivals)
     if options.store_only:
         return
     payments, figures = stream(min(n, 2_000_000), 150_000, 10_000, 120_000, False, 1), {}

@@ -14,7 +14,7 @@ from graph.rows import Records, View, believed
 
 EDGE_FEATURES = ("age", "labelled", "fraud", "settled", "amount_gap", "recent_day", "recent_week", "shared_roles")
 DAY_S = 86_400.0
-WALKED = 32  # rows whose chains are walked side by side: these and what they find stay in the first cache
+WALKED = 64  # rows whose chains are walked side by side: enough that each row has arrived when its turn comes
 CHAIN = np.dtype(
     [
         ("at", "i8"),  # row of the next step, asked for
