@@ -6,6 +6,7 @@ asked again: what is left of its state is unknown, and the replica is to be repl
 in time has failed too.
 """
 
+import logging
 from collections.abc import Sequence
 
 import numpy as np
@@ -25,6 +26,7 @@ from graph.rows import row_dtype
 from graph.store import GraphStore
 from graph.waiting import PATIENCE_S, wait
 
+log = logging.getLogger("ringwatch")
 BUCKETS = (1, 8, 64, 512, 4096)  # sizes of micro-batch that are recorded
 BULK = 1 << 14  # past payments scored at once
 
@@ -122,11 +124,15 @@ class CudaScorer:
         return self.cpu.reasons(rows)
 
     def fill(self, rows: int) -> bool:
-        """See `Scorer.fill`; what the CPU computes goes to the device too."""
+        """See `Scorer.fill`; what the CPU computes goes to the device too, unless that is lost or fails now."""
         before = self.cpu.cache.complete_from
         left = self.cpu.fill(rows)
         if self._buckets and not self.lost:
-            self._take_cache(max(self.state.store.oldest, before - rows), before)
+            try:
+                self._take_cache(max(self.state.store.oldest, before - rows), before)
+            except Exception:
+                self.lost = True
+                log.exception("the device failed while the CPU filled its cache")
         return left
 
     def _score(self, first: int, last: int) -> NDArray[np.float64]:
@@ -162,6 +168,7 @@ class CudaScorer:
     def _adopt(self) -> None:
         """Copy the whole graph and cache; that may take longer than any micro-batch."""
         self.store.adopt(self._host)
+        wait(self._device.mark(), PATIENCE_S)
         self._take_cache(self._host.oldest, self._host.rows)
         wait(self._device.mark(), PATIENCE_S)
 

@@ -132,7 +132,9 @@ class DeviceNet:
         self.run(self.nets(graph=frame, h=h, logit=logit, masks=kept, variants=g), b * g)
         return logit, h
 
-    def fetched(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """`outcome` without masks, on the host."""
-        logit, h = self.outcome(rows)
+    def fetched(
+        self, rows: NDArray[np.int64], masks: NDArray[np.int64] | None = None
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """`outcome` on the host."""
+        logit, h = self.outcome(rows, masks)
         return to_host(self.device, logit), to_host(self.device, h)

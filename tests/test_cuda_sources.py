@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.gpu_bench import unmeasured
+from benchmarks.gpu_figures import unmeasured
 from gnn.device_net import defines
 from gnn.model import ModelConfig
 from graph.cuda_device import CudaDevice

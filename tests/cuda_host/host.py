@@ -44,7 +44,7 @@ class HostDevice:
 
     name = "cuda"
     xp = np
-    patience_s = 0.05
+    patience_s = 60.0
 
     def __init__(self, backwards: bool = False) -> None:
         self._backwards = backwards  # blocks and threads run from the last to the first

@@ -59,7 +59,7 @@ def test_scores_on_cuda_stay_within_the_bound_over_1e5_payments(cache):
         expected.append(cpu.score(rows.start, rows.stop))
         at = rows.start
         while at < rows.stop:
-            stop = min(rows.stop, at + int(rng.choice([1, 7, 64, 500, 4096])))
+            stop = min(rows.stop, at + int(rng.choice([1, 7, 64, 500, 4096, 5000])))
             found.append(cuda.score(at, stop))
             at = stop
     expected, found = np.concatenate(expected), np.concatenate(found)
@@ -146,6 +146,54 @@ def test_after_an_illegal_access_the_cpu_answers():
         [sys.executable, "-c", textwrap.dedent(script)], cwd=ROOT, capture_output=True, text=True, check=False
     )
     assert "answered" in made.stdout, made.stderr
+
+
+def test_after_a_kernel_that_does_not_return_the_cpu_answers():
+    """The kernel spins for half a minute; the process ends without waiting for it."""
+    script = """
+        import os
+        import time
+        import numpy as np
+        from gnn.artifact import untrained
+        from gnn.cuda import CudaScorer
+        from gnn.scorer import Scorer
+        from graph.cuda_device import CudaDevice
+        from graph.waiting import HungError
+        from tests.gnn.test_cuda import ROLES, GraphState, Window, events
+
+        state, device = GraphState(ROLES, 1 << 15, Window(1 << 14)), CudaDevice()
+        cpu = Scorer(untrained(ROLES), state)
+        cuda = CudaScorer(cpu, device, patience_s=0.2)
+        cuda.warm()
+        cpu.warm()
+        state.apply(events()[0])
+        cuda.score(0, 4064)
+        spin = device.xp.RawKernel(
+            'extern "C" __global__ void k() { long long t = clock64(); while (clock64() - t < 50000000000LL); }', "k"
+        )
+        with device.on():
+            spin((1,), (1,), ())
+        begin = time.perf_counter()
+        try:
+            cuda.score(4064, 4128)
+        except HungError as error:
+            print(error)
+        assert cuda.lost and not cuda.ready
+        assert np.isfinite(cpu.score(4064, 4128)).all()
+        print(f"answered after {time.perf_counter() - begin:.2f} s", flush=True)
+        os._exit(0 if time.perf_counter() - begin < 5 else 1)
+    """
+    made = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(script)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert made.returncode == 0, made.stderr
+    assert "taken for gone" in made.stdout
+    assert "answered" in made.stdout
 
 
 def test_reasons_agree(state):

@@ -27,10 +27,10 @@ def artifact():
     return untrained(ROLES, neighbours=4, window_rows=200)
 
 
-def pair(artifact, device: StreamDevice) -> tuple[GraphState, CudaScorer, Scorer]:
+def pair(artifact, device: StreamDevice, patience_s: float = 60.0) -> tuple[GraphState, CudaScorer, Scorer]:
     state = GraphState(ROLES, 512, Window(200, 90 * DAY_US))
     cpu = Scorer(artifact, state)
-    scorer = CudaScorer(cpu, device, buckets=(1, 8), patience_s=0.05)
+    scorer = CudaScorer(cpu, device, buckets=(1, 8), patience_s=patience_s)
     scorer.warm()
     return state, scorer, cpu
 
@@ -88,7 +88,7 @@ def test_a_slot_is_written_only_when_its_scores_are_back(artifact):
 @pytest.mark.parametrize("together", [1, 6])
 def test_a_kernel_that_never_returns_leaves_the_cpu_able_to_answer(artifact, expected, kernel, together):
     device = StreamDevice(4)
-    state, scorer, cpu = pair(artifact, device)
+    state, scorer, cpu = pair(artifact, device, patience_s=0.5)  # kernels run on a CPU that may be busy
     found, first, hung = [], 0, 0
     for i, event in enumerate(HISTORY[:42]):
         state.apply(event)
@@ -110,6 +110,20 @@ def test_a_kernel_that_never_returns_leaves_the_cpu_able_to_answer(artifact, exp
     assert not scorer.ready
     found = np.concatenate(found)
     np.testing.assert_allclose(found, expected[: len(found)], atol=BOUND)
+
+
+def test_a_device_that_hangs_while_a_late_model_is_filled_leaves_the_cpu_to_go_on(artifact):
+    device, state = StreamDevice(7), GraphState(ROLES, 512, Window(200, 90 * DAY_US))
+    for event in HISTORY[:20]:
+        state.apply(event)
+    cpu = Scorer(artifact, state)
+    scorer = CudaScorer(cpu, device, buckets=(1, 8), patience_s=0.5)
+    scorer.warm()
+    device._streams["work"].append(lambda: False)
+    while scorer.fill(50):
+        pass
+    assert scorer.lost
+    assert cpu.cache.complete_from == 0
 
 
 def test_waiting_asks_and_gives_up():

@@ -18,9 +18,10 @@ from gnn.scorer import Scorer
 from graph.backend import DAY_US, Window
 from graph.state import GraphState
 from tests.cuda_host.host import GXX, HostDevice
+from tests.devices import DEVICES, opened
 from tests.graph.history import sharing
 
-pytestmark = pytest.mark.skipif(GXX is None, reason="no g++ here to compile the CUDA sources for the CPU")
+NEEDS_GXX = pytest.mark.skipif(GXX is None, reason="no g++ here to compile the CUDA sources for the CPU")
 ROLES = ("account", "merchant", "device", "payee")
 ROOT = Path(__file__).resolve().parents[2]
 N = 900
@@ -41,9 +42,9 @@ def scorer(artifact) -> Scorer:
     return scorer
 
 
-def spread(artifact: Artifact, scorer: Scorer, bounds: list[int], calls: Counter[str]) -> np.ndarray:
+def spread(artifact: Artifact, scorer: Scorer, bounds: list[int], calls: Counter[str], kind: str = "g++") -> np.ndarray:
     store = scorer.state.store
-    shards = [Shard(store, artifact.net, HostDevice(), i, j) for i, j in pairwise(bounds)]
+    shards = [Shard(store, artifact.net, opened(kind), i, j) for i, j in pairwise(bounds)]
     for shard, first in zip(shards, bounds, strict=False):
         assert shard._run.net.store.oldest == max(0, first - 200)  # what it needs and no more
 
@@ -54,16 +55,18 @@ def spread(artifact: Artifact, scorer: Scorer, bounds: list[int], calls: Counter
     return np.concatenate(across(shards, bounds, 3, 200, call)[-len(shards) :])
 
 
+@pytest.mark.parametrize("kind", DEVICES)
 @pytest.mark.parametrize("bounds", [[0, N], [0, 450, N], [0, 300, 301, 420, N], [0, 90, 180, 700, N]])
-def test_several_cards_give_the_scores_of_one(artifact, scorer, bounds):
+def test_several_cards_give_the_scores_of_one(artifact, scorer, bounds, kind):
     """To the bit, wherever the cuts are, slices shorter than the window among them; and those of the CPU."""
     calls: Counter[str] = Counter()
-    found = spread(artifact, scorer, bounds, calls)
+    found = spread(artifact, scorer, bounds, calls, kind)
     assert calls["take"] == calls["kept"] >= 3 * (len(bounds) - 2)
-    np.testing.assert_array_equal(found, spread(artifact, scorer, [0, N], Counter()))
+    np.testing.assert_array_equal(found, spread(artifact, scorer, [0, N], Counter(), kind))
     np.testing.assert_allclose(found, scorer.logits(np.arange(N)), atol=1e-5)
 
 
+@NEEDS_GXX
 def test_a_slice_that_does_not_fit_says_what_it_needs(artifact, scorer):
     device = HostDevice()
     needed = shard_bytes(artifact.net, 650, 450)
@@ -111,6 +114,7 @@ CLUSTER = """
 """
 
 
+@NEEDS_GXX
 @pytest.mark.ray
 def test_ray_gives_each_slice_and_each_replica_its_card(tmp_path, artifact):
     """Three cards that are none: the cluster counts them all the same, and hands them out."""

@@ -44,7 +44,7 @@ def bodies(n: int) -> list[dict]:
 def test_a_fault_of_the_device_loses_no_request(artifact, tmp_path, fault):
     """The request that meets it is answered by the CPU, those after it too, and the replica asks to be replaced."""
     host = StreamDevice()
-    config, payments, answers = settings(tmp_path, cuda_wait_ms=50), bodies(40), []
+    config, payments, answers = settings(tmp_path, cuda_wait_ms=1500), bodies(40), []
 
     def scorers(model: Artifact, state: GraphState) -> list[Scorer | CudaScorer]:
         cpu = Scorer(model, state)

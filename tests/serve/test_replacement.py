@@ -29,7 +29,7 @@ SERVICE = """
     folder, port, fault = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
     settings = Settings(
         model=folder / "model", journal=folder / "journal.sqlite", insecure=True, port=port, capacity=1 << 13,
-        cuda_wait_ms=50,
+        cuda_wait_ms=2000,
     )
     os.environ.update(environment(settings))
     import httpx
