@@ -118,59 +118,7 @@ def train(
     out.print(f"model {artifact.version} in {escape(str(out_folder))}")
 
 
-@app.command(epilog=example("evaluate --model var/model --transactions t.parquet --labels l.parquet --from 2018-08-08"))
-def evaluate(
-    model: Model,
-    transactions: Transactions,
-    labels: Annotated[Path, typer.Option(help="Labels: transaction_id, is_fraud, reported_at.", show_default=False)],
-    start: From = None,
-    until: Until = None,
-    protocol: Annotated[
-        str, typer.Option(help="plain, or handbook: leaves out cards already known as fraud.")
-    ] = "plain",
-    truth: Annotated[Path | None, typer.Option(help="Truth of a simulated world, for recall by ring kind.")] = None,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Write the metrics here as well.")] = None,
-    against: Annotated[
-        bool, typer.Option("--against", help="Train boosted trees, a regression and rules beside it, and compare.")
-    ] = False,
-    device: Device = "auto",
-    strict: Strict = False,
-) -> None:
-    """Score a history as the service would have and judge the scores by the labels that came later."""
-    import json
-
-    from gnn.evaluate import as_table, reliability_table, to_dict
-    from gnn.jobs import evaluate_files
-
-    with plain_errors(), progress() as report:
-        refusals = Refusals()
-        options: dict[str, Any] = {
-            "start": when(start, "--from"),
-            "stop": when(until, "--until"),
-            "protocol": protocol,
-            "truth": truth,
-            "device": device,
-            "strict": strict,
-            "on_refusal": refusals,
-            "report": report,
-        }
-        if against:
-            from gnn.against import against_dict, against_table, evaluate_against
-            from serve.policy import rules_score
-
-            beside = evaluate_against(
-                model, transactions, labels, rules={"rules": lambda state, rows: rules_score(state, rows)[0]}, **options
-            )
-            content, tables = against_dict(beside), [against_table(beside)]
-        else:
-            metrics = evaluate_files(model, transactions, labels, **options)
-            content, tables = to_dict(metrics), [as_table(metrics), reliability_table(metrics)]
-    refusals.summary()
-    for table in tables:
-        out.print(table)
-    if json_file:
-        json_file.parent.mkdir(parents=True, exist_ok=True)
-        json_file.write_text(json.dumps(content, indent=2) + "\n")
+cli_quality.register(app)
 
 
 @app.command(epilog=example("rescore --model var/model --transactions t.parquet --labels l.parquet --out var/scores"))
@@ -398,9 +346,6 @@ def demo(
                 **options,
             )
         )
-
-
-cli_quality.register(app)
 
 
 def main() -> None:

@@ -4,7 +4,7 @@ import json
 import sys
 import tempfile
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -16,6 +16,9 @@ LEAKS = 1  # exit status of an audit that found what must not be there
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
+    app.command(
+        epilog=example("evaluate --model var/model --transactions t.parquet --labels l.parquet --from 2018-08-08")
+    )(evaluate)
     app.command(
         epilog=example(
             "audit --transactions t.parquet --labels l.parquet --test-from 2018-08-08 --until 2018-08-15 "
@@ -33,6 +36,58 @@ def register(app: typer.Typer) -> None:
             "--picture weeks.png"
         )
     )(prequential)
+
+
+def evaluate(
+    model: Model,
+    transactions: Transactions,
+    labels: Annotated[Path, typer.Option(help="Labels: transaction_id, is_fraud, reported_at.", show_default=False)],
+    start: From = None,
+    until: Until = None,
+    protocol: Annotated[
+        str, typer.Option(help="plain, or handbook: leaves out cards already known as fraud.")
+    ] = "plain",
+    truth: Annotated[Path | None, typer.Option(help="Truth of a simulated world, for recall by ring kind.")] = None,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write the metrics here as well.")] = None,
+    against: Annotated[
+        bool, typer.Option("--against", help="Train boosted trees, a regression and rules beside it, and compare.")
+    ] = False,
+    device: Device = "auto",
+    strict: Strict = False,
+) -> None:
+    """Score a history as the service would have and judge the scores by the labels that came later."""
+    from gnn.evaluate import as_table, reliability_table, to_dict
+    from gnn.jobs import evaluate_files
+
+    with plain_errors(), progress() as report:
+        refusals = Refusals()
+        options: dict[str, Any] = {
+            "start": when(start, "--from"),
+            "stop": when(until, "--until"),
+            "protocol": protocol,
+            "truth": truth,
+            "device": device,
+            "strict": strict,
+            "on_refusal": refusals,
+            "report": report,
+        }
+        if against:
+            from gnn.against import against_dict, against_table, evaluate_against
+            from serve.policy import rules_score
+
+            beside = evaluate_against(
+                model, transactions, labels, rules={"rules": lambda state, rows: rules_score(state, rows)[0]}, **options
+            )
+            content, tables = against_dict(beside), [against_table(beside)]
+        else:
+            metrics = evaluate_files(model, transactions, labels, **options)
+            content, tables = to_dict(metrics), [as_table(metrics), reliability_table(metrics)]
+    refusals.summary()
+    for table in tables:
+        out.print(table)
+    if json_file:
+        json_file.parent.mkdir(parents=True, exist_ok=True)
+        json_file.write_text(json.dumps(content, indent=2) + "\n")
 
 
 def audit(
