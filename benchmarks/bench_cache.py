@@ -2,7 +2,7 @@
 
 One network is trained on the first 70 % of the days of the seeded world, as the product trains one with an int8 cache.
 The same weights then score the whole history three times, keys and values kept in each format, and are judged by the
-truth on the payments of the days after the training. No product cache keeps halves: they are rounded as they would be.
+truth on the payments of the days after the training.
 
 Example: python -m benchmarks.bench_cache --seeds 3
 """
@@ -24,7 +24,6 @@ from data.journal import Kind
 from data.sources import Run, merged
 from data.synthetic import WorldConfig, simulate
 from gnn.artifact import Artifact
-from gnn.cache import KeyValueCache
 from gnn.jobs import with_labels
 from gnn.model import RingwatchNet
 from gnn.replay import capacity_for, numbered, score_events
@@ -36,16 +35,9 @@ from graph.state import GraphState
 TAUGHT = 0.7  # share of the days that the model is trained on
 
 
-class HalfCache(KeyValueCache):
-    """Keys and values to 11 bits of mantissa, kept as float32."""
-
-    def put(self, layer: int, rows: NDArray[np.int64], values: NDArray[np.float32]) -> None:
-        super().put(layer, rows, values.astype(np.float16).astype(np.float32))
-
-
-def in_float32(artifact: Artifact) -> Artifact:
-    """The same weights with a float32 cache."""
-    config = replace(artifact.config, cache="float32")
+def in_format(artifact: Artifact, cache: str) -> Artifact:
+    """The same weights with a cache of floating-point numbers."""
+    config = replace(artifact.config, cache=cache)
     net = RingwatchNet(config)
     net.load_state_dict(artifact.net.state_dict())
     net.trees = artifact.net.trees
@@ -55,13 +47,12 @@ def in_float32(artifact: Artifact) -> Artifact:
     return replace(artifact, config=config, net=net)
 
 
-def scores(artifact: Artifact, runs: Sequence[Run], cache: type[KeyValueCache]) -> NDArray[np.float64]:
+def scores(artifact: Artifact, runs: Sequence[Run]) -> NDArray[np.float64]:
     """Every payment's score, in order."""
     total = sum(len(batch) for kind, batch in runs if kind is Kind.TRANSACTION)
     window = artifact.config.window
     state = GraphState(artifact.roles, capacity_for(total, window), window)
-    kept = cache(artifact.config, artifact.net.weights().kv_scale, state.store)
-    parts = score_events(state, Scorer(artifact, state, cache=kept), numbered(runs))
+    parts = score_events(state, Scorer(artifact, state), numbered(runs))
     return np.concatenate([part.probability for part in parts])
 
 
@@ -79,12 +70,12 @@ def measure(seed: int) -> dict[str, float]:
     artifact = train(taught, TrainConfig(test=0, seed=seed), {"cache": "int8"})
     later = judged.payments["timestamp"].to_numpy() >= np.datetime64(stop.replace(tzinfo=None))
     found = {}
-    for name, model, cache in (
-        ("int8", artifact, KeyValueCache),
-        ("float32", in_float32(artifact), KeyValueCache),
-        ("half", in_float32(artifact), HalfCache),
+    for name, model in (
+        ("int8", artifact),
+        ("float32", in_format(artifact, "float32")),
+        ("half", in_format(artifact, "float16")),
     ):
-        score = scores(model, whole, cache)
+        score = scores(model, whole)
         found[name] = float(average_precision_score(judged.fraud[later], score[later]))
         print(f"seed {seed}, {name}: {found[name]:.5f}", flush=True)
     found["payments"], found["frauds"] = float(later.sum()), float(judged.fraud[later].sum())
