@@ -233,12 +233,6 @@ def test_a_worker_reads_its_own_neighbours_each_once() -> None:
     assert (tolokers.SPLITS, tolokers.NETS) == (10, 3)
 
 
-def test_the_weekly_curve_is_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(prequential, "PICTURE", tmp_path / "weeks.png")
-    prequential.draw({OURS: {"2018-06-06": 0.6, "2018-06-13": 0.7}, "trees": {"2018-06-06": 0.5, "2018-06-13": 0.6}})
-    assert (tmp_path / "weeks.png").read_bytes()[:4] == b"\x89PNG"
-
-
 def test_each_week_knows_only_labels_reported_before_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     runs, _ = history()
     files = tmp_path / "transactions.parquet", tmp_path / "labels.parquet"
