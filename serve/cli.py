@@ -319,10 +319,10 @@ def demo(
         str, typer.Option(help="plain, or handbook: leaves out cards already known as fraud.")
     ] = "plain",
     seed: Annotated[int, typer.Option(help="Of the world and the model.")] = 7,
-    epochs: Annotated[int, typer.Option(min=1, help="Epochs for each layer, at most.")] = 8,
+    epochs: Annotated[int, typer.Option(min=1, help="Epochs for each layer, at most.")] = 6,
     pretraining: Annotated[
         int, typer.Option(min=0, help="Steps in which each layer first learns what accounts do next; 0 for none.")
-    ] = 1_000,
+    ] = 0,
 ) -> None:
     """Run the whole of it: history in, model out, service up, payments through HTTP, and what was caught."""
     from serve.demo import DemoConfig, run_demo
@@ -343,6 +343,7 @@ def demo(
                 protocol=protocol,
                 seed=seed,
                 epochs=epochs,
+                pretraining=pretraining,
                 **options,
             )
         )

@@ -50,6 +50,7 @@ class DemoConfig:
         protocol: See `gnn.jobs.judge`.
         seed: Of the made world and the model.
         epochs: For each layer, at most.
+        pretraining: Steps before each layer's first epoch; none by default, so that the demo takes minutes.
         size: Payments of the made world.
     """
 
@@ -62,6 +63,7 @@ class DemoConfig:
     protocol: str = "plain"
     seed: int = 7
     epochs: int = 6
+    pretraining: int = 0
     size: int = 100_000
 
 
@@ -115,7 +117,7 @@ def run_demo(config: DemoConfig) -> DemoResult:
         artifact = train_files(
             transactions,
             labels,
-            TrainConfig(epochs=config.epochs, seed=config.seed, test=0.0),
+            TrainConfig(epochs=config.epochs, pretraining=config.pretraining, seed=config.seed, test=0.0),
             stop=config.train_until or start,
             report=report,
         )
