@@ -26,9 +26,9 @@ def rebuild(results: Path = RESULTS, page: Path = PAGE) -> None:
         "Rivals were trained on the same payments, labels and validation in the same run. Means over seeds; in",
         "brackets half the width of the 95 % interval where there is more than one seed.",
         "",
-        "Within a run nothing is chosen on test payments. Between runs, people saw test figures: dropout, weight decay,",
-        "rate, epochs, pre-training and the number of seeded worlds were settled in trials on the Handbook, S-FFSD and a",
-        "seeded world whose test figures were printed beside those of validation. Read these three as optimistic.",
+        "Within a run nothing is chosen on test payments. Between runs, people saw test figures: dropout, weight",
+        "decay, rate, epochs, pre-training and the number of seeded worlds were settled in trials on the Handbook,",
+        "S-FFSD and a seeded world whose test figures were printed beside those of validation. Read these three as optimistic.",
     ]
     for name in ORDER:
         path = results / f"quality_{name}.json"
