@@ -28,7 +28,8 @@ def rebuild(results: Path = RESULTS, page: Path = PAGE) -> None:
         "",
         "Within a run nothing is chosen on test payments. Between runs, people saw test figures: dropout, weight",
         "decay, rate, epochs, pre-training and the number of seeded worlds were settled in trials on the Handbook,",
-        "S-FFSD and a seeded world whose test figures were printed beside those of validation. Read these three as optimistic.",
+        "S-FFSD and a seeded world whose test figures were printed beside those of validation. Read these three as",
+        "optimistic.",
     ]
     for name in ORDER:
         path = results / f"quality_{name}.json"
