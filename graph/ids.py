@@ -161,8 +161,9 @@ class PaymentIds:
             first: Row of the first.
         """
         if self.live + len(ids) > LOAD * len(self.buckets):
-            self.buckets = buckets_for(min(len(self.digests), self.live) + len(ids))
-            rebuilt(self.digests, len(self.digests) if self.live else 0, self.buckets)
+            # Twice as many, as the capacity bounds them: each time costs a pass over all slots used so far.
+            self.buckets = buckets_for(min(len(self.digests), 2 * self.live) + len(ids))
+            rebuilt(self.digests, min(first, len(self.digests)), self.buckets)
         self.live += _put(Table(self.digests, self.buckets), digest(self.key, ids), first)
 
     def find(self, ids: pa.Array) -> NDArray[np.int64]:
