@@ -15,7 +15,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from data.errors import DataError
-from data.jit import chunked, jit, prefetch, signed
+from data.jit import chunked, jit, prefetch, signed, word_at
 
 KEY = "RINGWATCH_ID_KEY"  # 32 hexadecimal digits
 BLOCK = 32  # look-ups whose reads are asked for before the first of them is done
@@ -140,10 +140,15 @@ def _digest(
         at = start
         while True:
             # The last word holds what is left, fewer than 8 bytes, and the length modulo 256 in its top byte.
-            last = stop - at < 8
-            word = np.uint64((stop - start) & 0xFF) << np.uint64(56) if last else np.uint64(0)
-            for b in range(min(8, stop - at)):
-                word |= np.uint64(data[at + b]) << np.uint64(8 * b)
+            last, word = stop - at < 8, np.uint64(0)
+            if at + 8 <= data.shape[0]:
+                word = word_at(data, at)
+            else:  # at the very end of the text
+                for b in range(stop - at):
+                    word |= np.uint64(data[at + b]) << np.uint64(8 * b)
+            if last:
+                word &= (np.uint64(1) << np.uint64(8 * (stop - at))) - np.uint64(1)
+                word |= np.uint64((stop - start) & 0xFF) << np.uint64(56)
             v3 ^= word
             v0, v1, v2, v3 = _round(v0, v1, v2, v3)
             v0, v1, v2, v3 = _round(v0, v1, v2, v3)

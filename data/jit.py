@@ -76,6 +76,22 @@ def prefetch(typing_context: Any, array: Any, index: Any) -> Any:
 
 
 @intrinsic
+def word_at(typing_context: Any, octets: Any, at: Any) -> Any:
+    """The eight bytes `octets[at : at + 8]` (in range, side by side) as one little-endian uint64, in one load."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        array_type, index_type = signature.args
+        place = context.cast(builder, arguments[1], index_type, types.intp)
+        held = context.make_array(array_type)(context, builder, arguments[0])
+        pointer = cgutils.get_item_pointer(
+            context, builder, array_type, held, [place], wraparound=False, boundscheck=False
+        )
+        return builder.load(builder.bitcast(pointer, ir.IntType(64).as_pointer()), align=1)
+
+    return types.uint64(octets, at), generate
+
+
+@intrinsic
 def widened(typing_context: Any, value: Any) -> Any:
     """A number as float32, exactly; an unsigned 16-bit number as the half-precision number whose bits it holds.
 
