@@ -186,11 +186,15 @@ def bucket_of(t: Table, high: np.uint64, low: np.uint64) -> int:
 
 
 @jit()
-def ask_ahead(t: Table, wanted: NDArray[np.uint64]) -> None:
-    """Ask for what the look-ups of `wanted` will read: first their buckets, then the digests that those lead to."""
-    for n in range(wanted.shape[0]):
+def ask_ahead(t: Table, wanted: NDArray[np.uint64], at: int) -> None:
+    """Ask for what the look-ups of a block from `at` on will read, in two steps, as buckets say which digests to read.
+
+    The buckets have been asked for a block ahead of their digests, so that nothing waits for them.
+    """
+    stop = min(at + BLOCK, wanted.shape[0])
+    for n in range(stop if at else 0, min(at + 2 * BLOCK, wanted.shape[0])):
         prefetch(t.buckets, _home(t.buckets, wanted[n, 0]))
-    for n in range(wanted.shape[0]):
+    for n in range(at, stop):
         place = t.buckets[_home(t.buckets, wanted[n, 0])]
         if place:
             prefetch(t.digests, place - 1)
@@ -230,7 +234,7 @@ def find(t: Table, wanted: NDArray[np.uint64], out: NDArray[np.int64]) -> None:
     """Places of digests, int64 [n]; -1 where the table has none."""
     for n in range(out.shape[0]):
         if n % BLOCK == 0 and out.shape[0] > 1:
-            ask_ahead(t, wanted[n : n + BLOCK])
+            ask_ahead(t, wanted, n)
         out[n] = signed(t.buckets[bucket_of(t, wanted[n, 0], wanted[n, 1])]) - 1
 
 
@@ -291,7 +295,7 @@ def _note(
 ) -> int:
     for n in range(wanted.shape[0]):
         if n % BLOCK == 0:
-            ask_ahead(t, wanted[n : n + BLOCK])
+            ask_ahead(t, wanted, n)
         at = bucket_of(t, wanted[n, 0], wanted[n, 1])
         place[n] = signed(t.buckets[at]) - 1
         if place[n] < 0:

@@ -177,7 +177,7 @@ class PaymentIds:
 def _intern(t: Table, meta: NDArray[np.int64], wanted: NDArray[np.uint64], nodes: NDArray[np.int32]) -> bool:
     for n in range(nodes.shape[0]):
         if n % BLOCK == 0 and nodes.shape[0] > 1:
-            ask_ahead(t, wanted[n : n + BLOCK])
+            ask_ahead(t, wanted, n)
         high, low = wanted[n, 0], wanted[n, 1]
         if high == 0 and low == 0:
             nodes[n] = -1
@@ -237,7 +237,7 @@ def _put(t: Table, wanted: NDArray[np.uint64], first: int) -> int:
     capacity = t.digests.shape[0]
     for n in range(wanted.shape[0]):
         if n % BLOCK == 0 and wanted.shape[0] > 1:
-            ask_ahead(t, wanted[n : n + BLOCK])
+            ask_ahead(t, wanted, n)
         slot = (first + n) % capacity
         if t.digests[slot, 0] or t.digests[slot, 1]:
             remove(t, bucket_of(t, t.digests[slot, 0], t.digests[slot, 1]))
