@@ -101,53 +101,74 @@ def _attend(
     z = np.zeros(w.mix_w.shape[1], np.float32)
     z[:d] = h
     q = np.empty(d, np.float32)
-    hidden = np.empty(w.bias_b1.shape[2], np.float32)
-    score = np.empty((k, heads), np.float32)
-    tie = np.empty((k, e), np.float32)
+    # One line for each tie and for each hidden unit, neighbours side by side: what is added up is never along a line.
+    tie = np.empty((e, k), np.float32)
+    hidden = np.empty(k, np.float32)
+    score = np.empty((heads, k), np.float32)
     for r in range(roles):
         if (leave_out >> (ROLE_GROUPS + r)) & 1 or near[r, 0] < 0:
             continue
         at = d + r * read
         _dense(h, w.q_w[layer, r], w.q_b[layer, r], q)
         for i in range(d):
-            q[i] *= scale[i]
+            q[i] *= scale[i] * root
         n = 0
         while n < k and near[r, n] >= 0:
-            tie[n] = edges[r, n]
-            if no_labels:
-                tie[n, 1:4] = 0
-            _dense(tie[n], w.bias_w1[layer, r], w.bias_b1[layer, r], hidden)
+            for j in range(e):
+                tie[j, n] = edges[r, n, j]
+            n += 1
+        tie[:, n:] = 0
+        if no_labels:
+            tie[1:4] = 0
+        for head in range(heads):
+            score[head] = w.bias_b2[layer, r, head]
+        for f in range(w.bias_b1.shape[2]):
+            hidden[:] = w.bias_b1[layer, r, f]
+            for j in range(e):
+                weight = w.bias_w1[layer, r, j, f]
+                for i in range(k):
+                    hidden[i] += weight * tie[j, i]
             _relu(hidden)
-            slot = near[r, n] % slots
+            for head in range(heads):
+                weight = w.bias_w2[layer, r, f, head]
+                for i in range(k):
+                    score[head, i] += weight * hidden[i]
+        for i in range(n):
+            slot = near[r, i] % slots
             for head in range(heads):
                 dot = np.float32(0)
-                for i in range(size):
-                    dot += q[head * size + i] * widened(kv[slot, head * size + i])
-                bias = w.bias_b2[layer, r, head]
-                for i in range(hidden.shape[0]):
-                    bias += hidden[i] * w.bias_w2[layer, r, i, head]
-                score[n, head] = dot * root + bias
-            n += 1
+                for j in range(size):
+                    dot += q[head * size + j] * widened(kv[slot, head * size + j])
+                score[head, i] += dot
         for head in range(heads):
-            top = score[0, head]
+            top = score[head, 0]
             for i in range(1, n):
-                top = max(top, score[i, head])
+                top = max(top, score[head, i])
             total = np.float32(0)
             for i in range(n):
-                score[i, head] = math.exp(score[i, head] - top)
-                total += score[i, head]
+                score[head, i] = math.exp(score[head, i] - top)
+                total += score[head, i]
             for i in range(n):
-                weight = score[i, head] / total
-                slot = near[r, i] % slots
+                score[head, i] /= total
+            score[head, n:] = 0
+            for j in range(e):
+                part = np.float32(0)
+                for i in range(k):
+                    part += score[head, i] * tie[j, i]
+                z[at + d + head * e + j] = part
+        for i in range(n):
+            slot = near[r, i] % slots
+            for head in range(heads):
+                weight = score[head, i]
                 for j in range(size):
                     z[at + head * size + j] += weight * widened(kv[slot, d + head * size + j])
-                for j in range(e):
-                    z[at + d + head * e + j] += weight * tie[i, j]
+        for j in range(e):
+            part = np.float32(0)
+            for i in range(k):
+                part += tie[j, i]
+            z[at + d + heads * e + j] = part * np.float32(EDGE_SCALE)
         for i in range(d):
             z[at + i] *= scale[d + i]
-        for i in range(n):
-            for j in range(e):
-                z[at + d + heads * e + j] += tie[i, j] * np.float32(EDGE_SCALE)
         z[at + read - 1] = np.float32(n / k)
     mixed = np.empty(w.mix_b.shape[1], np.float32)
     _dense(z, w.mix_w[layer], w.mix_b[layer], mixed)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from data.jit import chunked, jit, signed
 from graph.jumps import LARGE, added, jump_sum, role_in
 from graph.rows import RING_COLUMNS, View, believed
-from graph.sampler import visible, walk
+from graph.sampler import visible, walk_within
 
 WINDOWS_US = np.array([3_600_000_000, 86_400_000_000, 7 * 86_400_000_000, 30 * 86_400_000_000], np.int64)
 WINDOW_NAMES = ("1h", "24h", "7d", "30d")
@@ -132,6 +132,13 @@ def reach(
         role = role_in(view.rows, view.role_type, at % capacity, role, node)
 
 
+@jit(inline=True)
+def _bands(view: View) -> tuple[int, int]:
+    """Ages, us: that at which the first band of settled payments begins, and the oldest that any feature looks at."""
+    begin = view.settle_us if view.settle_us < view.window_us else 0
+    return begin, max(WINDOWS_US[WINDOWS_US.shape[0] - 1], begin + BANDS * BAND_US)
+
+
 @jit()
 def _entity(
     view: View,
@@ -161,38 +168,52 @@ def _entity(
     nq = role_in(view.rows, view.role_type, newest % capacity, role, node)
     time = x.time
     out[1] = math.log1p((time - view.rows[newest % capacity].time) * 1e-6)
-    at, q, count, amount = newest, nq, 0, 0
+    steps = 0
+    while steps < DEPTH and near[steps] >= 0:
+        steps += 1
+    begin, horizon = _bands(view)
+    here = row % capacity
+    counts, totals = np.zeros(windows, np.int64), np.zeros(windows, np.int64)
+    at, q = newest, nq
+    if steps < DEPTH:  # every payment of the widest window is here: no need to jump
+        for n in range(steps):
+            p = here - (row - near[n])  # no division: it would cost as much as the rest of a step
+            p = p if p >= 0 else p + capacity
+            y = view.rows[p]
+            for w in range(windows):
+                if time - y.time <= WINDOWS_US[w]:
+                    counts[w] += 1
+                    totals[w] = added(totals[w], y.amount)
+        at = near[steps - 1]
+        q = role_in(view.rows, view.role_type, at % capacity, role, node)
+    else:
+        count, amount = 0, 0
+        for w in range(windows):
+            if visible(view, row, time, newest, WINDOWS_US[w]):
+                at, q, count, amount = reach(view, row, time, node, WINDOWS_US[w], at, q, count, amount)
+                counts[w], totals[w] = count + 1, added(amount, view.rows[at % capacity].amount)
     for w in range(windows):
-        if not visible(view, row, time, newest, WINDOWS_US[w]):
-            continue
-        at, q, count, amount = reach(view, row, time, node, WINDOWS_US[w], at, q, count, amount)
-        total = added(amount, view.rows[at % capacity].amount)
-        out[4 + w] = math.log1p(float(count + 1))
-        out[4 + windows + w] = math.log1p(float(total))
-        if w == windows - 1:
-            out[3] = math.log1p(float(x.amount)) - math.log1p(float(total) / (count + 1))
-    at, q, count, amount = reach(view, row, time, node, view.window_us, at, q, count, amount)
+        if counts[w]:
+            out[4 + w] = math.log1p(float(counts[w]))
+            out[4 + windows + w] = math.log1p(float(totals[w]))
+    if counts[windows - 1]:
+        out[3] = math.log1p(float(x.amount)) - math.log1p(float(totals[windows - 1]) / counts[windows - 1])
+    at, q, _, _ = reach(view, row, time, node, view.window_us, at, q, 0, 0)
     out[2] = math.log1p((time - view.rows[at % capacity].time) * 1e-6)
     # One walk over the newest rows for what running totals cannot give.
-    begin = view.settle_us if view.settle_us < view.window_us else 0  # age at which the first band begins
-    horizon = max(WINDOWS_US[windows - 1], begin + BANDS * BAND_US)
     settled, clean, frauds = 0, 0, 0
     in_band, frauds_in = np.zeros(BANDS), np.zeros(BANDS)
     at_pairs = at_settled + SETTLED_WIDTH
     width = pairs.shape[1]
-    steps = 0  # a small hash set for each counterpart, no larger than it must be: clearing it costs most
-    while steps < DEPTH and near[steps] >= 0:
-        steps += 1
-    size = 4
+    size = 4  # of a hash set for each counterpart, no larger than it must be: clearing it costs most
     while size < 2 * steps:
         size *= 2
     keys[:, :size] = -1
     for n in range(steps):
-        p = near[n] % capacity
+        p = here - (row - near[n])
+        p = p if p >= 0 else p + capacity
         y = view.rows[p]
         age = time - y.time
-        if n and age > horizon:
-            break
         q = role_in(view.rows, view.role_type, p, role, node)
         belief = believed(view, p, row)
         if belief >= 0:
@@ -222,10 +243,10 @@ def _entity(
             other = pairs[role, c]
             if other < 0:
                 continue
-            here = other
+            end = other
             if q == other:  # the entity stands at the other end of a transfer: its counterpart is in its own role
-                here = role
-            met = y.entity[here]
+                end = role
+            met = y.entity[end]
             if met >= 0:
                 if met == x.entity[other]:
                     out[at_pair + windows] += 1
@@ -286,8 +307,13 @@ def describe(view: View, pairs: NDArray[np.int32], rows: NDArray[np.int64], out:
     """Fill `out` [B, F] with the features of rows, a few at a time: their chains are walked together beforehand."""
     keys = np.empty((pairs.shape[1], 2 * DEPTH), np.int64)
     near = np.empty((TOGETHER, view.role_type.shape[0], DEPTH), np.int64)
+    newest = np.empty((TOGETHER, view.role_type.shape[0], 1), np.int64)
+    span = min(view.window_us, _bands(view)[1])
     for start in range(0, rows.shape[0], TOGETHER):
         stop = min(rows.shape[0], start + TOGETHER)
-        walk(view, rows[start:stop], near[: stop - start])
+        # Only the newest row of an entity counts whatever its age.
+        walk_within(view, rows[start:stop], view.window_us, newest[: stop - start])
+        walk_within(view, rows[start:stop], span, near[: stop - start])
+        near[: stop - start, :, 0] = newest[: stop - start, :, 0]
         for b in range(start, stop):
             _features_row(view, pairs, rows[b], near[b - start], keys, out[b])

@@ -81,7 +81,13 @@ def visible(view: View, row: int, time: int, back: int, span_us: int) -> bool:
 @jit()
 def walk(view: View, rows: NDArray[np.int64], near: NDArray[np.int64]) -> None:
     """Fill `near` [B, R, K] with the chains of the rows' entities, newest first, then -1."""
-    _walk(view.rows, view.role_type, view.window_rows, view.window_us, view.oldest, rows, near)
+    walk_within(view, rows, view.window_us, near)
+
+
+@jit()
+def walk_within(view: View, rows: NDArray[np.int64], span_us: int, near: NDArray[np.int64]) -> None:
+    """`walk` over the payments of the last `span_us`, a window no longer than the view's."""
+    _walk(view.rows, view.role_type, view.window_rows, span_us, view.oldest, rows, near)
 
 
 @jit()
