@@ -171,7 +171,7 @@ def _entity(
     steps = 0
     while steps < DEPTH and near[steps] >= 0:
         steps += 1
-    begin, horizon = _bands(view)
+    begin, _ = _bands(view)
     here = row % capacity
     counts, totals = np.zeros(windows, np.int64), np.zeros(windows, np.int64)
     at, q = newest, nq
