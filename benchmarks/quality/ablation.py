@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from benchmarks.quality.became import became
 from benchmarks.quality.contest import Contest, built, measures
-from benchmarks.quality.histories import teachers, truth, world
+from benchmarks.quality.histories import teachers, truth_of, world
 from benchmarks.quality.kept import Scores, kept
 from data.journal import Kind
 from data.sources import Run
@@ -28,7 +28,9 @@ from graph.state import GraphState
 WORLDS = 2
 WHOLE = "all of it"
 # What no loss can beat that corrects for missing, wrong and late labels.
-TRUTH, RECENT = "every label right", "every label right and at once"
+TRUTH, RECENT = "every label right", "every label right, recent payments too"
+# What no model can do that has to wait for reports.
+INSTANT = "every fraud known right behind its payment"
 FEATURES, BECAME = "trees on features", "trees, and what neighbours became"
 
 
@@ -44,6 +46,7 @@ class Variant:
         head: Whether the trees on top count.
         truth: Whether the payments that teach and choose are labelled as they were, none missing and none wrong.
         recent: Whether payments too young for their label teach as well, as they were.
+        instant: Whether every fraud is reported right behind its payment, to the test's payments as well.
     """
 
     config: dict[str, Any] = field(default_factory=dict)
@@ -53,6 +56,7 @@ class Variant:
     head: bool = True
     truth: bool = False
     recent: bool = False
+    instant: bool = False
 
 
 VARIANTS: dict[str, Variant] = {
@@ -64,6 +68,7 @@ VARIANTS: dict[str, Variant] = {
     "no pre-training": Variant(config={"pretraining": 0}),
     TRUTH: Variant(truth=True),
     RECENT: Variant(truth=True, recent=True),
+    INSTANT: Variant(instant=True),
 }
 
 
@@ -81,6 +86,8 @@ def run(seed: int) -> dict[str, dict[str, float]]:
 
 
 def _scored(contest: Contest, variant: Variant, seed: int) -> tuple[Scores, dict[str, Any]]:
+    if variant.instant:
+        contest = world(seed, worlds=WORLDS, instant=True)
     taught = contest.train if variant.labels else labels_last(contest.train)
     config = TrainConfig(**{"test": 0, "seed": seed, **variant.config})
     delay = contest.targets.label_delay_us / 86_400e6  # as labels that are known when they come would have it
@@ -91,7 +98,7 @@ def _scored(contest: Contest, variant: Variant, seed: int) -> tuple[Scores, dict
             _without_rings(state)
         targets = contest.choose(state, config)
         if variant.truth:
-            targets = replace(targets, fraud=truth(teachers(seed, WORLDS)).astype(np.float32))
+            targets = replace(targets, fraud=truth_of(teachers(seed, WORLDS)).astype(np.float32))
         if variant.recent:
             rows = np.arange(state.store.rows)
             cut = int(np.searchsorted(rows, 0.88 * len(rows)))

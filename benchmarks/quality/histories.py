@@ -31,7 +31,7 @@ from graph.state import GraphState
 DATASETS = Path(os.environ.get("RINGWATCH_DATASETS", ROOT.parent / "shared" / "datasets"))
 FILES = ROOT / "var" / "quality" / "files"
 WEEK = timedelta(days=7)
-TAUGHT, TESTED = 6, 100  # worlds that teach each model; the first of those that judge
+TAUGHT, TESTED = 6, 200  # worlds that teach each model; the first of those that judge, which no trial has seen
 
 
 def handbook(name: str, test_start: datetime, days: int | None = None) -> Contest:
@@ -112,11 +112,17 @@ def _afterwards(judged: Judged) -> Iterator[Run]:
     yield Kind.LABEL, pa.RecordBatch.from_arrays([ids, pa.array(judged.fraud[known]), reported], schema=LABEL_SCHEMA)
 
 
-def world(seed: int, worlds: int = TAUGHT, context_days: int = 30) -> Contest:
+def world(seed: int, worlds: int = TAUGHT, context_days: int = 30, instant: bool = False) -> Contest:
     """Train on a few made worlds side by side and test on one more, whose entities nobody has seen.
 
     One world has no thousand frauds that teach, of six kinds of ring: too few for any model. The test world's first
     days are context.
+
+    Args:
+        seed: Of the worlds.
+        worlds: That teach.
+        context_days: At the beginning of the test world, not judged.
+        instant: Every fraud is reported right behind its payment, none missing and none wrong: what no bank could know.
     """
     folder, alone = _worlds(teachers(seed, worlds)), _world(TESTED + seed)
     end = WorldConfig.hard(seed).start + timedelta(days=90)  # labels that come after the last payment teach nothing
@@ -127,6 +133,11 @@ def world(seed: int, worlds: int = TAUGHT, context_days: int = 30) -> Contest:
     judged = with_labels(later, alone / "labels.parquet", truth)
     time = judged.payments["timestamp"].cast(pa.int64()).to_numpy()
     rows = np.flatnonzero(time >= time[0] // DAY_US * DAY_US + context_days * DAY_US)
+    if instant:
+        past = with_labels(runs, folder / "labels.parquet")
+        known = truth_of(teachers(seed, worlds))
+        runs = list(at_once(Judged(past.payments, known, known)))
+        later = list(at_once(Judged(judged.payments, judged.fraud, judged.fraud)))
     contest = _contest(f"world_{seed}", runs, later, judged, rows, TrainConfig(test=0))
     kind = np.array([k or "" for k in pq.read_table(truth, columns=["ring_kind"])["ring_kind"].to_pylist()], object)
     return replace(contest, kind=kind[rows])
@@ -166,7 +177,7 @@ def _worlds(seeds: range) -> Path:
     return folder
 
 
-def truth(seeds: range) -> NDArray[np.bool_]:
+def truth_of(seeds: range) -> NDArray[np.bool_]:
     """What the payments of worlds side by side were, in their order, bool [N]."""
     ids = pq.read_table(_worlds(seeds) / "transactions.parquet", columns=["transaction_id"])["transaction_id"]
     parts = [

@@ -27,9 +27,9 @@ def rebuild(results: Path = RESULTS, page: Path = PAGE) -> None:
         "brackets half the width of the 95 % interval where there is more than one seed.",
         "",
         "Within a run nothing is chosen on test payments. Between runs, people saw test figures: dropout, weight",
-        "decay, rate, epochs, pre-training and the number of seeded worlds were settled in trials on the Handbook,",
-        "S-FFSD and a seeded world whose test figures were printed beside those of validation. Read these three as",
-        "optimistic.",
+        "decay, rate, epochs, pre-training and the number of seeded worlds were settled in trials on the Handbook's",
+        "book week, S-FFSD and a seeded world, whose test figures were printed beside those of validation. Read the",
+        "first two as optimistic; `other_weeks` and the worlds that judge in `world` no trial has seen.",
     ]
     for name in ORDER:
         path = results / f"quality_{name}.json"
