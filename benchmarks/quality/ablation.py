@@ -18,7 +18,7 @@ from benchmarks.quality.kept import Scores, kept
 from data.journal import Kind
 from data.sources import Run
 from gnn.boosting import drawn, fit_trees
-from gnn.head import HEAD
+from gnn.head import PLAIN
 from gnn.scorer import Scorer
 from gnn.targets import Targets, TrainConfig
 from gnn.train import train
@@ -120,7 +120,7 @@ def _scored(contest: Contest, variant: Variant, seed: int) -> tuple[Scores, dict
 
 def _trees(contest: Contest, more: bool, seed: int) -> tuple[Scores, dict[str, Any]]:
     contest.settle()
-    targets, config = contest.targets, replace(HEAD, seed=seed)
+    targets, config = contest.targets, replace(PLAIN, seed=seed)
     rows = drawn(targets, config)
 
     def inputs(state: GraphState, *parts: NDArray[np.int64]) -> list[NDArray[np.float32]]:

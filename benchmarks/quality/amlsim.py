@@ -3,7 +3,9 @@
 The label belongs to an account and to all of its time, so this is static classification and not causal: a fold's
 accounts are judged with all their transfers known, those after the scheme included. No label enters any input. An
 account reads its transfers, as payer and as payee, through the same point-in-time features that score payments, and
-then what the accounts at the other ends of them look like; boosted trees judge what it has read.
+then what the accounts at the other ends of them look like; boosted trees judge what it has read. A second round of
+trees also reads what the first made of the accounts at the other ends (a cascade, Gama and Brazdil 2000). Settled by
+folds inside the teaching accounts of one fold (AP .846 against .833 of one round).
 """
 
 import io
@@ -29,6 +31,8 @@ from graph.features import feature_names
 
 FOLDS = 5
 DRAWS = 3  # of columns
+PARTS = 4  # of the accounts that teach: each is scored by trees taught with the others
+SUSPECTS = 3  # accounts at the other ends that are read one by one
 ROLES = ("account", "payee")
 START_US = 1_577_836_800_000_000  # 2020-01-01
 DAY_US = 86_400_000_000
@@ -142,11 +146,13 @@ def folds(data: Accounts, seed: int) -> list[tuple[NDArray[np.int64], NDArray[np
     return list(StratifiedKFold(FOLDS, shuffle=True, random_state=seed).split(data.fraud, data.fraud))
 
 
-def trees(x: NDArray[np.float32], fraud: NDArray[np.bool_], train: NDArray[np.int64], seed: int) -> NDArray[np.float64]:
+def trees(
+    x: NDArray[np.float32], fraud: NDArray[np.bool_], train: NDArray[np.int64], seed: int, draws: int = DRAWS
+) -> NDArray[np.float64]:
     """Log-odds of all accounts by boosted trees taught with some, the mean of a few draws of columns."""
     scores = []
     with threadpool_limits(1, "openmp"):
-        for draw in range(DRAWS):
+        for draw in range(draws):
             model = HistGradientBoostingClassifier(
                 learning_rate=0.08,
                 max_leaf_nodes=15,
@@ -158,6 +164,33 @@ def trees(x: NDArray[np.float32], fraud: NDArray[np.bool_], train: NDArray[np.in
             )
             scores.append(model.fit(x[train], fraud[train]).decision_function(x))
     return np.asarray(np.mean(scores, 0), np.float64)
+
+
+def two_rounds(data: Accounts, x: NDArray[np.float32], train: NDArray[np.int64], seed: int) -> NDArray[np.float64]:
+    """Log-odds of all accounts by trees that also read the first round's scores of the accounts at the other ends.
+
+    A score that is read comes from trees that have not seen that account's label: no label reaches an input.
+    """
+    first = trees(x, data.fraud, train, seed)
+    parts = StratifiedKFold(PARTS, shuffle=True, random_state=seed).split(train, data.fraud[train])
+    for number, (others, part) in enumerate(parts):
+        scores = trees(x, data.fraud, train[others], seed + number + 1, draws=1)
+        first[train[part]] = scores[train[part]]
+    columns = [first[:, None]]
+    for me, other in ((data.source, data.target), (data.target, data.source)):
+        columns += [pooled(me, first[other][:, None], len(first)), _most_suspect(me, other, first)]
+    return trees(np.concatenate([x, *columns], 1).astype(np.float32), data.fraud, train, seed)
+
+
+def _most_suspect(me: NDArray[np.int64], other: NDArray[np.int64], score: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The highest scores among the accounts at the other ends, [N, SUSPECTS]; NaN where there are fewer."""
+    pairs = np.unique(np.stack([me, other], 1), axis=0)
+    pairs = pairs[np.lexsort((-score[pairs[:, 1]], pairs[:, 0]))]
+    place = np.arange(len(pairs)) - np.searchsorted(pairs[:, 0], pairs[:, 0])
+    out = np.full((len(score), SUSPECTS), np.nan)
+    few = place < SUSPECTS
+    out[pairs[few, 0], place[few]] = score[pairs[few, 1]]
+    return out
 
 
 class _Sage(nn.Module):

@@ -72,11 +72,13 @@ def test_trees_are_kept_only_where_they_help(useful):
     assert facts["validation_ap"] == max(facts["candidates"].values())
 
 
-def test_trees_beside_the_network_are_an_average(grown):
+def test_the_mean_of_models_and_the_network(grown):
+    stacked, _ = grown
     x, logit, fraud = inputs(5000, 7)
-    model = HistGradientBoostingClassifier(max_iter=20, random_state=0).fit(x, fraud)
-    expected = 0.7 * model.decision_function(x) + 0.3 * logit
-    np.testing.assert_allclose(apply(from_sklearn(model, 0.3), x, logit), expected, atol=1e-5)
+    plain = HistGradientBoostingClassifier(max_iter=20, random_state=0).fit(x, fraud)
+    theirs = stacked.decision_function(np.concatenate([x, logit[:, None]], 1)) + plain.decision_function(x)
+    trees = from_sklearn(stacked, plain, network=0.2)
+    np.testing.assert_allclose(apply(trees, x, logit), 0.4 * theirs + 0.2 * logit, atol=1e-5)
 
 
 def test_a_model_keeps_its_head_and_both_engines_use_it(grown, tmp_path):
