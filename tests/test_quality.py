@@ -12,7 +12,7 @@ from scipy import stats
 
 from benchmarks import report
 from benchmarks.quality import contest, histories, kept, page, prequential, summary, tolokers
-from benchmarks.quality.amlsim import DAY_US, Accounts, folds, pooled, reading, transfers
+from benchmarks.quality.amlsim import DAY_US, Accounts, folds, most_suspect, pooled, reading, transfers, two_rounds
 from benchmarks.quality.contest import OURS, RESEARCH, Contest, entrants, measures, table
 from benchmarks.quality.tolokers import Graph, drawn, shuffled
 from data.journal import Kind
@@ -214,6 +214,24 @@ def test_accounts_read_their_transfers_and_those_at_the_other_end() -> None:
     np.testing.assert_array_equal(read, reading(data._replace(fraud=~data.fraud)))  # no label enters
     judged = np.concatenate([test for _, test in folds(data, 0)])
     assert sorted(judged) == list(range(40))
+
+
+def test_the_second_round_reads_the_most_suspect_counterparties_and_no_label_of_who_is_judged() -> None:
+    rng = np.random.default_rng(2)
+    n = 200
+    data = Accounts(
+        rng.random(n) < 0.3, *rng.integers(0, n, (2, 900)), rng.random(900) * 100, np.sort(rng.integers(1, 20, 900))
+    )
+    score = rng.normal(size=n)
+    found = most_suspect(data.source, data.target, score)
+    for account in range(n):
+        plain = sorted(score[np.unique(data.target[data.source == account])], reverse=True)[:3]
+        np.testing.assert_array_equal(found[account], plain + [np.nan] * (3 - len(plain)))
+    x = rng.normal(size=(n, 5)).astype(np.float32)
+    train, test = folds(data, 0)[0]
+    other = data.fraud.copy()
+    other[test] = ~other[test]
+    np.testing.assert_array_equal(two_rounds(data, x, train, 0), two_rounds(data._replace(fraud=other), x, train, 0))
 
 
 def test_a_worker_reads_its_own_neighbours_each_once() -> None:

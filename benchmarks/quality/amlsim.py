@@ -178,11 +178,11 @@ def two_rounds(data: Accounts, x: NDArray[np.float32], train: NDArray[np.int64],
         first[train[part]] = scores[train[part]]
     columns = [first[:, None]]
     for me, other in ((data.source, data.target), (data.target, data.source)):
-        columns += [pooled(me, first[other][:, None], len(first)), _most_suspect(me, other, first)]
+        columns += [pooled(me, first[other][:, None], len(first)), most_suspect(me, other, first)]
     return trees(np.concatenate([x, *columns], 1).astype(np.float32), data.fraud, train, seed)
 
 
-def _most_suspect(me: NDArray[np.int64], other: NDArray[np.int64], score: NDArray[np.float64]) -> NDArray[np.float64]:
+def most_suspect(me: NDArray[np.int64], other: NDArray[np.int64], score: NDArray[np.float64]) -> NDArray[np.float64]:
     """The highest scores among the accounts at the other ends, [N, SUSPECTS]; NaN where there are fewer."""
     pairs = np.unique(np.stack([me, other], 1), axis=0)
     pairs = pairs[np.lexsort((-score[pairs[:, 1]], pairs[:, 0]))]
