@@ -4,8 +4,8 @@ The label belongs to an account and to all of its time, so this is static classi
 accounts are judged with all their transfers known, those after the scheme included. No label enters any input. An
 account reads its transfers, as payer and as payee, through the same point-in-time features that score payments, and
 then what the accounts at the other ends of them look like; boosted trees judge what it has read. A second round of
-trees also reads what the first made of the accounts at the other ends (a cascade, Gama and Brazdil 2000). Settled by
-folds inside the teaching accounts of one fold (AP .846 against .833 of one round).
+trees also reads what the first made of the accounts at the other ends (a cascade, Gama and Brazdil 2000). Settled on
+one fold inside the teaching accounts of another (AP .846 against .833 of one round); those are judged in other folds.
 """
 
 import io

@@ -23,13 +23,15 @@ def rebuild(results: Path = RESULTS, page: Path = PAGE) -> None:
         "",
         "Made by `python -m benchmarks.quality` from benchmarks/results/quality_*.json. Every test payment comes later",
         "than those that trained, and every label is used only from its report on, unless a variant says otherwise.",
-        "Rivals were trained on the same payments, labels and validation in the same run. Means over seeds; in",
-        "brackets half the width of the 95 % interval where there is more than one seed.",
+        "Rivals were trained on the same payments, labels and validation, some with fewer seeds. Means over seeds;",
+        "in brackets half the width of the 95 % interval where there is more than one seed.",
         "",
         "Within a run nothing is chosen on test payments. Between runs, people saw test figures: dropout, weight",
         "decay, rate, epochs, pre-training and the number of seeded worlds were settled in trials on the Handbook's",
         "book week, S-FFSD and a seeded world, whose test figures were printed beside those of validation. Read the",
-        "first two as optimistic; `other_weeks` and the worlds that judge in `world` no trial has seen.",
+        "first two as optimistic; `other_weeks` and the worlds that judge in `world` no trial has seen. The inputs of",
+        "Tolokers and the second round of AMLSim were tried after test figures had missed their goals, and settled on",
+        "validation workers of one split and on teachers of one fold, who are judged in other splits and folds.",
     ]
     for name in ORDER:
         path = results / f"quality_{name}.json"
