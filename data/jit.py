@@ -120,7 +120,7 @@ def signed(n: Any) -> int:
     return wide
 
 
-def chunked(run: Callable[[int, int], object], n: int, threads: int | None = None, chunk: int = CHUNK) -> None:
+def chunked(run: Callable[[int, int], object], n: int, threads: int | None = None) -> None:
     """Call `run(start, stop)` over [0, n) in chunks, on several threads where that pays.
 
     The kernels hold no GIL, so plain threads are enough; a micro-batch runs on the calling thread, with no hand-over.
@@ -129,18 +129,17 @@ def chunked(run: Callable[[int, int], object], n: int, threads: int | None = Non
         run: Writes its own part of the result; parts must not depend on each other.
         n: Rows.
         threads: Threads to use; by default one for each core.
-        chunk: Rows a thread takes at a time.
     """
-    if n <= chunk:  # a micro-batch does not even ask how many cores there are
+    if n <= CHUNK:  # a micro-batch does not even ask how many cores there are
         run(0, n)
         return
     threads = threads or len(os.sched_getaffinity(0))
-    starts = range(0, n, chunk)
+    starts = range(0, n, CHUNK)
     if threads == 1:
         run(0, n)
         return
     with ThreadPoolExecutor(threads) as pool:
-        for done in [pool.submit(run, start, min(n, start + chunk)) for start in starts]:
+        for done in [pool.submit(run, start, min(n, start + CHUNK)) for start in starts]:
             done.result()
 
 
