@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from benchmarks.peers import Stream, compare, stream
+from benchmarks.peers import BATCHES, CORES, Stream, compare, stream
 from benchmarks.report import Figure, show, write
 from data.jit import jit, prefetch
 from data.journal import Events, Kind
@@ -180,8 +180,8 @@ def store_figures(kind: str, payments: Stream, figures: dict[str, Figure]) -> No
     figures[f"gather_{kind}_of_limit"] = Figure(rate / limit, "share of random reads", 0.6, "higher", beside)
 
 
-def sampled(payments: Stream, batch: int) -> float:
-    """Payments a second, appended and sampled in batches, on one core."""
+def sampled(payments: Stream, batch: int, threads: int) -> float:
+    """Payments a second, appended and sampled in batches: by the kernel alone, or by all cores as callers have it."""
     n = len(payments.time)
     store, _ = numbered_store(payments, velocity=False)
     entity = store.row_data["entity"][:n].copy()
@@ -194,16 +194,21 @@ def sampled(payments: Stream, batch: int) -> float:
         for i in range(0, n - batch + 1, batch):
             part = slice(i, i + batch)
             rows = store.append(Batch(entity[part], payments.time[part], payments.amount[part], category[part]), i)
-            walk(store.view, np.arange(rows.start, rows.stop), near)
+            seeds = np.arange(rows.start, rows.stop)
+            if threads == 1:
+                walk(store.view, seeds, near)
+            else:
+                store.neighbours(seeds, K)
 
     return n / best(run, 3)
 
 
 def peer_figures(kind: str, payments: Stream, figures: dict[str, Figure]) -> None:
-    ours = {batch: sampled(payments, batch) for batch in (64, 1024, 8192)}
+    settings = {f"ours, batch {b}, threads {t}": (b, t) for t in (1, CORES) for b in BATCHES}
+    ours = {name: sampled(payments, *setting) for name, setting in settings.items()}
     found = {f"{peer.name} {peer.version} ({peer.setting})": peer.rate for peer in compare(payments)}
     top = max(found.values())
-    beside = {**{name: rate / 1e6 for name, rate in found.items()}, **{f"ours, {b}": r / 1e6 for b, r in ours.items()}}
+    beside = {name: rate / 1e6 for name, rate in {**found, **ours}.items()}
     figures[f"append_and_sample_{kind}"] = Figure(max(ours.values()) / 1e6, "M payments/s", None, "higher", beside)
     figures[f"append_and_sample_{kind}_over_best_peer"] = Figure(max(ours.values()) / top, "ratio", 10, "higher")
 

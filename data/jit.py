@@ -16,7 +16,8 @@ from numba.extending import intrinsic
 
 F = TypeVar("F", bound=Callable[..., Any])
 R = TypeVar("R")
-CHUNK = 512  # rows a thread takes at a time
+CHUNK = 512  # rows a thread takes at a time, at least
+PARTS = 4  # for each thread, where there are many rows: who is held up takes fewer of them
 BESIDE = 4096  # rows above which a second thread pays
 
 
@@ -120,26 +121,36 @@ def signed(n: Any) -> int:
     return wide
 
 
-def chunked(run: Callable[[int, int], object], n: int, threads: int | None = None) -> None:
+def chunked(run: Callable[[int, int], object], n: int, threads: int | None = None, chunk: int = CHUNK) -> None:
     """Call `run(start, stop)` over [0, n) in chunks, on several threads where that pays.
 
-    The kernels hold no GIL, so plain threads are enough; a micro-batch runs on the calling thread, with no hand-over.
+    The kernels hold no GIL, so plain threads are enough, the calling one among them; a micro-batch runs on that one
+    alone, with no hand-over.
 
     Args:
         run: Writes its own part of the result; parts must not depend on each other.
         n: Rows.
         threads: Threads to use; by default one for each core.
+        chunk: Rows below which another thread costs more than it saves.
     """
-    if n <= CHUNK:  # a micro-batch does not even ask how many cores there are
+    if n <= chunk:  # a micro-batch does not even ask how many cores there are
         run(0, n)
         return
     threads = threads or len(os.sched_getaffinity(0))
-    starts = range(0, n, CHUNK)
     if threads == 1:
         run(0, n)
         return
-    with ThreadPoolExecutor(threads) as pool:
-        for done in [pool.submit(run, start, min(n, start + CHUNK)) for start in starts]:
+    size = max(chunk, -(-n // (PARTS * threads)))
+    starts = iter(range(0, n, size))  # whoever is free takes the next
+
+    def work() -> None:
+        for start in starts:
+            run(start, min(n, start + size))
+
+    with ThreadPoolExecutor(threads - 1) as pool:
+        others = [pool.submit(work) for _ in range(threads - 1)]
+        work()
+        for done in others:
             done.result()
 
 

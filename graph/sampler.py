@@ -50,7 +50,8 @@ def neighbours(view: View, rows: NDArray[np.int64], k: int) -> NDArray[np.int64]
     if len(rows) == 1:
         _walk(data, role_type, window_rows, window_us, held, rows, out)
     else:
-        chunked(lambda i, j: _walk(data, role_type, window_rows, window_us, held, rows[i:j], out[i:j]), len(rows))
+        part = lambda i, j: _walk(data, role_type, window_rows, window_us, held, rows[i:j], out[i:j])  # noqa: E731
+        chunked(part, len(rows), chunk=2048)
     return out
 
 
