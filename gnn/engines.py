@@ -11,13 +11,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from data.jit import chunked
+from data.jit import CHUNK, chunked
 from gnn import kernels
-from gnn.cache import KeysValues, bits
+from gnn.cache import KeysValues, KeyValueCache, bits
 from gnn.groups import CONTEXT, LABELS, OWN_GROUPS, feature_groups
 from gnn.kernels import Plan, Work
 from gnn.model import RingwatchNet
-from gnn.trees import apply
+from gnn.trees import apply, packed
 from graph.backend import Store
 from graph.features import counterparts, describe
 from graph.store import GraphStore
@@ -46,6 +46,9 @@ class Engine(Protocol):
     def finish(self, work: Work) -> None:
         """Turn the network's log-odds in `work.logit` into the model's."""
 
+    def forward(self, rows: NDArray[np.int64], cache: KeyValueCache, write: bool, work: Work) -> bool:
+        """All of these at once on rows whose neighbours are all in the cache, or False where that is not to be had."""
+
     def without(
         self, cache: KeysValues, rows: NDArray[np.int64], work: Work, masks: NDArray[np.int64]
     ) -> NDArray[np.float32]:
@@ -62,7 +65,7 @@ def make_engine(net: RingwatchNet, store: Store, device: str, threads: int | Non
 def make_plan(net: RingwatchNet) -> Plan:
     """The constants of a network's kernels."""
     roles = net.config.roles
-    return Plan(counterparts(roles), feature_groups(roles), net.config.heads, net.trees)
+    return Plan(counterparts(roles), feature_groups(roles), net.config.heads, packed(net.trees))
 
 
 class CpuEngine:
@@ -107,6 +110,13 @@ class CpuEngine:
         w, plan = self._weights, self._plan
         if len(plan.trees.root):
             self._each(len(work.h), lambda i, j: kernels.finish(w, plan, part(work, i, j)))
+
+    def forward(self, rows: NDArray[np.int64], cache: KeyValueCache, write: bool, work: Work) -> bool:
+        """See `Engine`."""
+        if len(rows) > CHUNK or cache.data.dtype != np.float32:
+            return False
+        kernels.forward(self._store.view, self._weights, self._plan, rows, cache.data, cache.depth, write, work)
+        return True
 
     def without(
         self, cache: KeysValues, rows: NDArray[np.int64], work: Work, masks: NDArray[np.int64]
@@ -171,6 +181,10 @@ class TorchEngine:
         work.logit[:] = apply(self._net.trees, work.x, work.logit)
 
     @torch.inference_mode()
+    def forward(self, rows: NDArray[np.int64], cache: KeyValueCache, write: bool, work: Work) -> bool:
+        """See `Engine`."""
+        return False
+
     def without(
         self, cache: KeysValues, rows: NDArray[np.int64], work: Work, masks: NDArray[np.int64]
     ) -> NDArray[np.float32]:

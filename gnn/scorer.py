@@ -190,7 +190,11 @@ class Scorer:
 
     def _run(self, rows: NDArray[np.int64], *, write: bool) -> Work:
         """The network on rows, layer by layer, so that rows of one batch see each other as if scored one by one."""
-        work, engine, cache = self._prepare(rows), self._engine, self.cache
+        work, engine, cache = new_work(self.artifact.config, len(rows)), self._engine, self.cache
+        if cache.complete_from == 0 and engine.forward(rows, cache, write, work):
+            return work
+        engine.describe(rows, work)
+        engine.gather(rows, work)
         engine.encode(rows, work)
         for layer in range(cache.layers):
             if write:

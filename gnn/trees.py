@@ -5,9 +5,17 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from data.jit import jit
+from data.jit import jit, signed
 
 LEAF: Final = -1
+SIDE: Final = 16  # trees walked at once
+NODE = np.dtype(
+    [
+        ("feature", "i4"),
+        ("threshold", "f4"),
+        ("child", "i4", (2,)),  # where it is at most the threshold, and where it is above; a leaf leads to itself
+    ]
+)
 
 
 class Trees(NamedTuple):
@@ -77,53 +85,76 @@ def random_trees(features: int, seed: int, trees: int = 16, depth: int = 3) -> T
     )
 
 
+class Packed(NamedTuple):
+    """Trees as the kernel walks them: `SIDE` of them side by side, for as many steps as the deepest of these takes.
+
+    One walk waits for each of its reads, and a processor that guesses the way guesses wrong every other time: several
+    at once, none of which asks whether it has arrived, take a third of the time.
+    """
+
+    root: NDArray[np.int32]  # [T'] node, shallow trees first; T' is T, up to a multiple of SIDE by empty leaves
+    steps: NDArray[np.int32]  # [T' / SIDE]
+    nodes: NDArray[np.void]  # [N + 1] NODE
+    value: NDArray[np.float32]  # [N + 1] log-odds that a leaf adds
+    base: NDArray[np.float32]  # [2] as in `Trees`
+
+
+def packed(trees: Trees) -> Packed:
+    """The trees for `boosted`."""
+    n = len(trees.feature)
+    inner = np.append(trees.feature != LEAF, False)
+    nodes = np.zeros(n + 1, NODE)
+    nodes["feature"] = np.where(inner, np.append(trees.feature, 0), 0)
+    nodes["threshold"] = np.append(trees.threshold, 0)
+    for side, branch in enumerate((trees.left, trees.right)):
+        nodes["child"][:, side] = np.where(inner, np.append(branch, 0), np.arange(n + 1))
+    depth = np.zeros(len(trees.root), np.int32)
+    level, tree, steps = trees.root.astype(np.int64), np.arange(len(trees.root)), 0
+    while (on := inner[level]).any():
+        level, tree = nodes["child"][level[on]].ravel(), np.repeat(tree[on], 2)
+        depth[tree] = (steps := steps + 1)
+    order = np.argsort(depth, kind="stable")
+    more = -len(order) % SIDE
+    root = np.append(trees.root[order], np.full(more, n)).astype(np.int32)
+    deepest = np.append(depth[order], np.zeros(more, np.int32)).reshape(-1, SIDE).max(1)
+    return Packed(root, deepest, nodes, np.append(trees.value, np.float32(0)), trees.base)
+
+
 @jit()
-def boosted(
-    trees: Trees,
-    x: NDArray[np.float32],
-    mean: NDArray[np.float32],
-    groups: NDArray[np.int32],
-    leave_out: int,
-    logit: float,
-) -> float:
+def boosted(trees: Packed, row: NDArray[np.float32], at: NDArray[np.int64]) -> float:
     """Log-odds of one payment.
 
     Args:
         trees: The head.
-        x: Features, float32 [F].
-        mean: What stands for a feature that is left out, float32 [F].
-        groups: The group of each feature, int32 [F].
-        leave_out: Bit mask of groups.
-        logit: The network's log-odds.
+        row: Features, and behind them the network's log-odds, float32 [F + 1].
+        at: Scratch, int64 [SIDE].
     """
+    logit = float(row[row.shape[0] - 1])
     if trees.root.shape[0] == 0:
         return logit
     total = float(trees.base[0]) + float(trees.base[1]) * logit
-    for t in range(trees.root.shape[0]):
-        node = trees.root[t]
-        feature = trees.feature[node]
-        while feature >= 0:
-            if feature == x.shape[0]:
-                here = np.float32(logit)
-            elif (leave_out >> groups[feature]) & 1:
-                here = mean[feature]
-            else:
-                here = x[feature]
-            node = trees.left[node] if here <= trees.threshold[node] else trees.right[node]
-            feature = trees.feature[node]
-        total += trees.value[node]
+    for group in range(trees.steps.shape[0]):
+        for i in range(SIDE):
+            at[i] = trees.root[group * SIDE + i]
+        for _ in range(trees.steps[group]):
+            for i in range(SIDE):
+                n = trees.nodes[at[i]]
+                at[i] = n.child[1 - signed(row[n.feature] <= n.threshold)]
+        for i in range(SIDE):
+            total += trees.value[at[i]]
     return total
 
 
 def apply(trees: Trees, x: NDArray[np.float32], logit: NDArray[np.float32]) -> NDArray[np.float32]:
     """Log-odds of payments from features [n, F] and the network's log-odds [n]; float32 [n]."""
     out = np.empty(len(x), np.float32)
-    _apply(trees, x, logit, out)
+    _apply(packed(trees), x, logit, out)
     return out
 
 
 @jit()
-def _apply(trees: Trees, x: NDArray[np.float32], logit: NDArray[np.float32], out: NDArray[np.float32]) -> None:
-    mean, groups = np.zeros(x.shape[1], np.float32), np.zeros(x.shape[1], np.int32)
+def _apply(trees: Packed, x: NDArray[np.float32], logit: NDArray[np.float32], out: NDArray[np.float32]) -> None:
+    row, at = np.empty(x.shape[1] + 1, np.float32), np.empty(SIDE, np.int64)
     for b in range(x.shape[0]):
-        out[b] = boosted(trees, x[b], mean, groups, 0, logit[b])
+        row[:-1], row[-1] = x[b], logit[b]
+        out[b] = boosted(trees, row, at)

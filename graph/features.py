@@ -10,11 +10,12 @@ of fraud among an entity's settled payments, and how it changes with age, says w
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from data.jit import chunked, jit, signed
+from data.jit import chunked, jit, prefetch, signed
 from graph.jumps import LARGE, added, jump_sum, role_in
 from graph.rows import RING_COLUMNS, View, believed
 from graph.sampler import visible, walk_within
@@ -23,6 +24,18 @@ WINDOWS_US = np.array([3_600_000_000, 86_400_000_000, 7 * 86_400_000_000, 30 * 8
 WINDOW_NAMES = ("1h", "24h", "7d", "30d")
 DEPTH = 256  # rows of an entity that distinct counterparts and known labels are taken from
 TOGETHER = 16  # rows: what their chains touch stays in the second level of the cache
+SEARCH = np.dtype(
+    [
+        ("at", "i8"),  # row
+        ("jumped", "i8"),  # rows that it may go on to, -1 for none
+        ("stepped", "i8"),
+        ("least", "i8"),  # the first row that the reader may follow to
+        ("since", "i8"),  # journal time, us, that the reader's window begins with
+        ("reader", "i4"),  # its place among readers and roles
+        ("node", "i4"),
+        ("role", "i4"),
+    ]
+)
 NEVER_S = 3.2e8  # ten years: the gap of an entity that was never seen before, seconds
 
 OWN = ("amount", "hour_sin", "hour_cos", "week_sin", "week_cos", "lateness")
@@ -133,6 +146,62 @@ def reach(
 
 
 @jit(inline=True)
+def _ask(view: View, search: Any) -> None:
+    """Note the two rows that a search may go on to, by its jump or by one step, and ask for what it will read there."""
+    capacity = view.rows.shape[0]
+    slot = search.at % capacity
+    v, step = view.velocity[slot], signed(view.rows[slot].prev[search.role])
+    search.jumped = search.at - signed(v.jump[search.role]) if v.k[search.role] & (LARGE - 1) > 1 else -1
+    search.stepped = search.at - step if step else -1
+    for back in (search.jumped, search.stepped):
+        if back >= search.least:
+            prefetch(view.rows, back % capacity)
+            prefetch(view.velocity, back % capacity)
+
+
+@jit()
+def _oldest(view: View, rows: NDArray[np.int64], near: NDArray[np.int64], first: NDArray[np.int64]) -> None:
+    """Fill `first` [B, R] with the oldest row that each reader sees of each entity, -1 for none.
+
+    From the last of its rows in `near` [B, R, DEPTH] on. All searches take a step before any takes the next: one alone
+    would wait for the memory at each.
+    """
+    capacity, roles, going = view.rows.shape[0], near.shape[1], 0
+    searches = np.empty(rows.shape[0] * roles, SEARCH)
+    for b in range(rows.shape[0]):
+        x = view.rows[rows[b] % capacity]
+        for r in range(roles):
+            last = -1
+            while last + 1 < near.shape[2] and near[b, r, last + 1] >= 0:
+                last += 1
+            first[b, r] = near[b, r, last] if last >= 0 else -1
+            if last >= 0:
+                prefetch(view.velocity, first[b, r] % capacity)
+                s = searches[going]
+                s.reader, s.node, s.role = b * roles + r, x.entity[r], r
+                s.at, s.jumped, s.stepped = first[b, r], first[b, r], -1
+                s.least, s.since = max(view.oldest, rows[b] - view.window_rows), x.time - view.window_us
+                going += 1
+    found = first.reshape(-1)
+    while going:
+        on = 0
+        for n in range(going):
+            s = searches[n]
+            if s.jumped >= s.least and view.rows[s.jumped % capacity].time >= s.since:
+                s.at = s.jumped
+            elif s.stepped >= s.least and view.rows[s.stepped % capacity].time >= s.since:
+                s.at = s.stepped
+            else:
+                found[s.reader] = s.at
+                continue
+            s.role = role_in(view.rows, view.role_type, s.at % capacity, s.role, s.node)
+            _ask(view, s)
+            searches[on] = s
+            on += 1
+        going = on
+
+
+@jit(inline=True)
 def _bands(view: View) -> tuple[int, int]:
     """Ages, us: that at which the first band of settled payments begins, and the oldest that any feature looks at."""
     begin = view.settle_us if view.settle_us < view.window_us else 0
@@ -146,10 +215,14 @@ def _entity(
     role: int,
     pairs: NDArray[np.int32],
     near: NDArray[np.int64],
+    first: int,
     keys: NDArray[np.int64],
     out: NDArray[np.float32],
 ) -> None:
-    """Features of one entity of one row, whose newest rows are `near` [DEPTH]; `keys` [P, 2 * DEPTH] is scratch."""
+    """Features of one entity of one row, whose newest rows are `near` [DEPTH], and whose oldest in sight is `first`.
+
+    `keys` [P, 2 * DEPTH] is scratch.
+    """
     capacity = view.rows.shape[0]
     x = view.rows[row % capacity]
     node = x.entity[role]
@@ -165,7 +238,6 @@ def _entity(
     newest = near[0]
     if newest < 0:
         return
-    nq = role_in(view.rows, view.role_type, newest % capacity, role, node)
     time = x.time
     out[1] = math.log1p((time - view.rows[newest % capacity].time) * 1e-6)
     steps = 0
@@ -174,22 +246,21 @@ def _entity(
     begin, _ = _bands(view)
     here = row % capacity
     counts, totals = np.zeros(windows, np.int64), np.zeros(windows, np.int64)
-    at, q = newest, nq
-    if steps < DEPTH:  # every payment of the widest window is here: no need to jump
-        for n in range(steps):
-            p = here - (row - near[n])  # no division: it would cost as much as the rest of a step
-            p = p if p >= 0 else p + capacity
-            y = view.rows[p]
-            for w in range(windows):
-                if time - y.time <= WINDOWS_US[w]:
-                    counts[w] += 1
-                    totals[w] = added(totals[w], y.amount)
-        at = near[steps - 1]
-        q = role_in(view.rows, view.role_type, at % capacity, role, node)
-    else:
-        count, amount = 0, 0
+    count, amount = DEPTH - 1, 0
+    for n in range(steps):
+        p = here - (row - near[n])  # no division: it would cost as much as the rest of a step
+        p = p if p >= 0 else p + capacity
+        y = view.rows[p]
+        if n < count:
+            amount = added(amount, y.amount)
         for w in range(windows):
-            if visible(view, row, time, newest, WINDOWS_US[w]):
+            if time - y.time <= WINDOWS_US[w]:
+                counts[w] += 1
+                totals[w] = added(totals[w], y.amount)
+    if steps == DEPTH:  # a window that holds all of these may hold more: from the last of them on, jumps lead there
+        at, q = near[DEPTH - 1], role_in(view.rows, view.role_type, near[DEPTH - 1] % capacity, role, node)
+        for w in range(windows):
+            if counts[w] == DEPTH:
                 at, q, count, amount = reach(view, row, time, node, WINDOWS_US[w], at, q, count, amount)
                 counts[w], totals[w] = count + 1, added(amount, view.rows[at % capacity].amount)
     for w in range(windows):
@@ -198,8 +269,7 @@ def _entity(
             out[4 + windows + w] = math.log1p(float(totals[w]))
     if counts[windows - 1]:
         out[3] = math.log1p(float(x.amount)) - math.log1p(float(totals[windows - 1]) / counts[windows - 1])
-    at, q, _, _ = reach(view, row, time, node, view.window_us, at, q, 0, 0)
-    out[2] = math.log1p((time - view.rows[at % capacity].time) * 1e-6)
+    out[2] = math.log1p((time - view.rows[first % capacity].time) * 1e-6)
     # One walk over the newest rows for what running totals cannot give.
     settled, clean, frauds = 0, 0, 0
     in_band, frauds_in = np.zeros(BANDS), np.zeros(BANDS)
@@ -277,10 +347,14 @@ def _features_row(
     pairs: NDArray[np.int32],
     row: int,
     near: NDArray[np.int64],
+    first: NDArray[np.int64],
     keys: NDArray[np.int64],
     out: NDArray[np.float32],
 ) -> None:
-    """Fill `out` [F] with the features of one row; `near` [R, DEPTH] from `walk`, `keys` [R - 1, 2 * DEPTH] scratch."""
+    """Fill `out` [F] with the features of one row.
+
+    `near` [R, DEPTH] is from `walk`, `first` [R] from `_oldest`, `keys` [R - 1, 2 * DEPTH] scratch.
+    """
     x = view.rows[row % view.rows.shape[0]]
     late_ms = signed(x.late)
     raw = x.time - late_ms * 1000
@@ -296,7 +370,7 @@ def _features_row(
         for c in range(pairs.shape[1]):
             if pairs[r, c] >= 0:
                 width += WINDOWS_US.shape[0] + 1
-        _entity(view, row, r, pairs, near[r], keys, out[at : at + width])
+        _entity(view, row, r, pairs, near[r], first[r], keys, out[at : at + width])
         at += width
     for i in range(RING_COLUMNS):
         out[at + i] = math.log1p(float(x.ring[i]))
@@ -308,6 +382,7 @@ def describe(view: View, pairs: NDArray[np.int32], rows: NDArray[np.int64], out:
     keys = np.empty((pairs.shape[1], 2 * DEPTH), np.int64)
     near = np.empty((TOGETHER, view.role_type.shape[0], DEPTH), np.int64)
     newest = np.empty((TOGETHER, view.role_type.shape[0], 1), np.int64)
+    first = np.empty((TOGETHER, view.role_type.shape[0]), np.int64)
     span = min(view.window_us, _bands(view)[1])
     for start in range(0, rows.shape[0], TOGETHER):
         stop = min(rows.shape[0], start + TOGETHER)
@@ -315,5 +390,6 @@ def describe(view: View, pairs: NDArray[np.int32], rows: NDArray[np.int64], out:
         walk_within(view, rows[start:stop], view.window_us, newest[: stop - start])
         walk_within(view, rows[start:stop], span, near[: stop - start])
         near[: stop - start, :, 0] = newest[: stop - start, :, 0]
+        _oldest(view, rows[start:stop], near, first)
         for b in range(start, stop):
-            _features_row(view, pairs, rows[b], near[b - start], keys, out[b])
+            _features_row(view, pairs, rows[b], near[b - start], first[b - start], keys, out[b])

@@ -186,8 +186,11 @@ def _step(
 
 
 @jit(inline=True)
-def edge(view: View, row: int, role: int, back: int, out: NDArray[np.float32]) -> None:
-    """Fill `out` [E] with what ties neighbour `back`, reached through `role`, to its reader `row`."""
+def edge(view: View, row: int, log_amount: float, role: int, back: int, out: NDArray[np.float32]) -> None:
+    """Fill `out` [E] with what ties neighbour `back`, reached through `role`, to its reader `row`.
+
+    `log_amount` is the log1p of the reader's amount: once for all of its neighbours.
+    """
     x, p = view.rows[row % view.rows.shape[0]], view.rows[back % view.rows.shape[0]]
     ago = x.time - p.time
     age = ago * 1e-6
@@ -196,7 +199,7 @@ def edge(view: View, row: int, role: int, back: int, out: NDArray[np.float32]) -
     out[1] = 1.0 if belief >= 0 else 0.0
     out[2] = 1.0 if belief == 1 else 0.0
     out[3] = 1.0 if belief >= 0 or ago >= view.settle_us else 0.0
-    out[4] = math.log1p(float(x.amount)) - math.log1p(float(p.amount))
+    out[4] = log_amount - math.log1p(float(p.amount))
     out[5] = math.exp(-age / DAY_S)
     out[6] = math.exp(-age / (7 * DAY_S))
     shared = 0.0
@@ -209,8 +212,9 @@ def edge(view: View, row: int, role: int, back: int, out: NDArray[np.float32]) -
 @jit()
 def _edges(view: View, rows: NDArray[np.int64], near: NDArray[np.int64], out: NDArray[np.float32]) -> None:
     for b in range(rows.shape[0]):
+        log_amount = math.log1p(float(view.rows[rows[b] % view.rows.shape[0]].amount))
         for r in range(near.shape[1]):
             for k in range(near.shape[2]):
                 if near[b, r, k] < 0:
                     break
-                edge(view, rows[b], r, near[b, r, k], out[b, r, k])
+                edge(view, rows[b], log_amount, r, near[b, r, k], out[b, r, k])

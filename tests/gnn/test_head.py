@@ -11,7 +11,7 @@ from gnn.head import fit_head, from_sklearn
 from gnn.model import uncached
 from gnn.scorer import Scorer
 from gnn.targets import Targets
-from gnn.trees import Trees, apply, boosted, no_trees, read_trees
+from gnn.trees import LEAF, Trees, apply, no_trees, random_trees, read_trees
 from graph.backend import Window
 from graph.state import GraphState
 from tests.world import payment_batch
@@ -44,15 +44,18 @@ def test_the_arrays_score_as_scikit_learn_does(grown):
     np.testing.assert_allclose(apply(trees, x, logit), expected, atol=1e-5)
 
 
-def test_what_is_left_out_counts_as_its_mean(grown):
-    _, trees = grown
+def test_walking_side_by_side_ends_in_the_leaves_of_walks_one_by_one():
     x, logit, _ = inputs(50, 2)
-    mean, groups = np.linspace(-1, 1, F).astype(np.float32), np.array([0, 0, 1, 1, 2, 2], np.int32)
-    for mask in range(8):
-        blanked = np.where((mask >> groups) & 1, mean, x).astype(np.float32)
-        expected = apply(trees, blanked, logit)
-        found = [boosted(trees, x[b], mean, groups, mask, float(logit[b])) for b in range(len(x))]
-        np.testing.assert_allclose(found, expected, atol=1e-5)
+    for number in (1, 15, 16, 17, 40):  # whole groups, and a rest
+        trees = random_trees(F, seed=number, trees=number, depth=1 + number % 4)
+        expected = trees.base[0] + trees.base[1] * logit.astype(np.float64)
+        for b, row in enumerate(np.concatenate([x, logit[:, None]], 1)):
+            for node in trees.root:
+                while trees.feature[node] != LEAF:
+                    low = row[trees.feature[node]] <= trees.threshold[node]
+                    node = (trees.left if low else trees.right)[node]
+                expected[b] += trees.value[node]
+        np.testing.assert_allclose(apply(trees, x, logit), expected, atol=1e-5)
 
 
 def test_no_trees_change_nothing():

@@ -6,7 +6,7 @@ import torch
 
 from data.journal import Events, Kind
 from gnn.artifact import Artifact, untrained
-from gnn.engines import TorchEngine
+from gnn.engines import CpuEngine, TorchEngine
 from gnn.errors import ModelError
 from gnn.explain import OTHER
 from gnn.groups import group_names
@@ -63,6 +63,15 @@ def test_a_score_has_the_same_bits_whatever_batch_it_came_in(artifact, one_by_on
     _, expected = one_by_one
     assert expected.std() > 0.01
     np.testing.assert_array_equal(scored(artifact, group)[1], expected)
+
+
+def test_all_steps_in_one_call_are_those_one_by_one(artifact, one_by_one, monkeypatch):
+    monkeypatch.setattr(CpuEngine, "forward", lambda *_: False)
+    scorer, found = scored(artifact, 64)
+    whole, expected = one_by_one
+    np.testing.assert_array_equal(found, expected)
+    np.testing.assert_array_equal(scorer.cache.data, whole.cache.data)
+    np.testing.assert_array_equal(scorer.cache.depth, whole.cache.depth)
 
 
 def test_cached_equals_uncached(artifact, one_by_one):
