@@ -251,7 +251,7 @@ def forward(
     w: Weights,
     plan: Plan,
     rows: NDArray[np.int64],
-    cache: NDArray[np.float32],
+    cache: NDArray[Any],
     depth: NDArray[np.uint8],
     write: bool,
     work: Work,

@@ -10,32 +10,20 @@ of fraud among an entity's settled payments, and how it changes with age, says w
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from data.jit import chunked, jit, prefetch, signed
-from graph.jumps import LARGE, added, jump_sum, role_in
+from data.jit import chunked, jit, signed
+from graph.jumps import added, role_in
 from graph.rows import RING_COLUMNS, View, believed
-from graph.sampler import visible, walk_within
+from graph.sampler import walk_within
+from graph.search import oldest, reach
 
 WINDOWS_US = np.array([3_600_000_000, 86_400_000_000, 7 * 86_400_000_000, 30 * 86_400_000_000], np.int64)
 WINDOW_NAMES = ("1h", "24h", "7d", "30d")
 DEPTH = 256  # rows of an entity that distinct counterparts and known labels are taken from
 TOGETHER = 16  # rows: what their chains touch stays in the second level of the cache
-SEARCH = np.dtype(
-    [
-        ("at", "i8"),  # row
-        ("jumped", "i8"),  # rows that it may go on to, -1 for none
-        ("stepped", "i8"),
-        ("least", "i8"),  # the first row that the reader may follow to
-        ("since", "i8"),  # journal time, us, that the reader's window begins with
-        ("reader", "i4"),  # its place among readers and roles
-        ("node", "i4"),
-        ("role", "i4"),
-    ]
-)
 NEVER_S = 3.2e8  # ten years: the gap of an entity that was never seen before, seconds
 
 OWN = ("amount", "hour_sin", "hour_cos", "week_sin", "week_cos", "lateness")
@@ -102,103 +90,6 @@ def features(view: View, roles: Sequence[str], rows: NDArray[np.int64]) -> NDArr
     pairs = counterparts(roles)
     chunked(lambda i, j: describe(view, pairs, rows[i:j], out[i:j]), len(rows))
     return out
-
-
-@jit(inline=True)
-def reach(
-    view: View, row: int, time: int, node: int, span_us: int, at: int, role: int, count: int, amount: int
-) -> tuple[int, int, int, int]:
-    """Go back from `at` to the oldest row of `node` within `span_us` before the reader, adding up what is passed.
-
-    O(log n) steps on the skew-binary jump pointers. A wider span goes on where a narrower one ended.
-
-    Args:
-        view: The graph.
-        row: The reader.
-        time: Its journal time, us.
-        node: The entity.
-        span_us: How far back.
-        at: A row of the entity within the span, where it stands in
-        role: this role.
-        count: Payments passed so far, `at` not among them.
-        amount: Their amount.
-
-    Returns:
-        The oldest row, its role, and the payments after it and their amount.
-    """
-    capacity = view.rows.shape[0]
-    while True:
-        slot = at % capacity
-        v = view.velocity[slot]
-        jump, k = signed(v.jump[role]), v.k[role] & (LARGE - 1)
-        if k > 1 and visible(view, row, time, at - jump, span_us):
-            count += (1 << k) - 1
-            amount = added(amount, jump_sum(view.velocity, view.sums, slot, role))
-            at = at - jump
-        else:
-            step = signed(view.rows[slot].prev[role])
-            if step == 0 or not visible(view, row, time, at - step, span_us):
-                return at, role, count, amount
-            count += 1
-            amount = added(amount, view.rows[slot].amount)
-            at = at - step
-        role = role_in(view.rows, view.role_type, at % capacity, role, node)
-
-
-@jit(inline=True)
-def _ask(view: View, search: Any) -> None:
-    """Note the two rows that a search may go on to, by its jump or by one step, and ask for what it will read there."""
-    capacity = view.rows.shape[0]
-    slot = search.at % capacity
-    v, step = view.velocity[slot], signed(view.rows[slot].prev[search.role])
-    search.jumped = search.at - signed(v.jump[search.role]) if v.k[search.role] & (LARGE - 1) > 1 else -1
-    search.stepped = search.at - step if step else -1
-    for back in (search.jumped, search.stepped):
-        if back >= search.least:
-            prefetch(view.rows, back % capacity)
-            prefetch(view.velocity, back % capacity)
-
-
-@jit()
-def _oldest(view: View, rows: NDArray[np.int64], near: NDArray[np.int64], first: NDArray[np.int64]) -> None:
-    """Fill `first` [B, R] with the oldest row that each reader sees of each entity, -1 for none.
-
-    From the last of its rows in `near` [B, R, DEPTH] on. All searches take a step before any takes the next: one alone
-    would wait for the memory at each.
-    """
-    capacity, roles, going = view.rows.shape[0], near.shape[1], 0
-    searches = np.empty(rows.shape[0] * roles, SEARCH)
-    for b in range(rows.shape[0]):
-        x = view.rows[rows[b] % capacity]
-        for r in range(roles):
-            last = -1
-            while last + 1 < near.shape[2] and near[b, r, last + 1] >= 0:
-                last += 1
-            first[b, r] = near[b, r, last] if last >= 0 else -1
-            if last >= 0:
-                prefetch(view.velocity, first[b, r] % capacity)
-                s = searches[going]
-                s.reader, s.node, s.role = b * roles + r, x.entity[r], r
-                s.at, s.jumped, s.stepped = first[b, r], first[b, r], -1
-                s.least, s.since = max(view.oldest, rows[b] - view.window_rows), x.time - view.window_us
-                going += 1
-    found = first.reshape(-1)
-    while going:
-        on = 0
-        for n in range(going):
-            s = searches[n]
-            if s.jumped >= s.least and view.rows[s.jumped % capacity].time >= s.since:
-                s.at = s.jumped
-            elif s.stepped >= s.least and view.rows[s.stepped % capacity].time >= s.since:
-                s.at = s.stepped
-            else:
-                found[s.reader] = s.at
-                continue
-            s.role = role_in(view.rows, view.role_type, s.at % capacity, s.role, s.node)
-            _ask(view, s)
-            searches[on] = s
-            on += 1
-        going = on
 
 
 @jit(inline=True)
@@ -353,7 +244,7 @@ def _features_row(
 ) -> None:
     """Fill `out` [F] with the features of one row.
 
-    `near` [R, DEPTH] is from `walk`, `first` [R] from `_oldest`, `keys` [R - 1, 2 * DEPTH] scratch.
+    `near` [R, DEPTH] is from `walk`, `first` [R] from `oldest`, `keys` [R - 1, 2 * DEPTH] scratch.
     """
     x = view.rows[row % view.rows.shape[0]]
     late_ms = signed(x.late)
@@ -390,6 +281,6 @@ def describe(view: View, pairs: NDArray[np.int32], rows: NDArray[np.int64], out:
         walk_within(view, rows[start:stop], view.window_us, newest[: stop - start])
         walk_within(view, rows[start:stop], span, near[: stop - start])
         near[: stop - start, :, 0] = newest[: stop - start, :, 0]
-        _oldest(view, rows[start:stop], near, first)
+        oldest(view, rows[start:stop], near, first)
         for b in range(start, stop):
             _features_row(view, pairs, rows[b], near[b - start], first[b - start], keys, out[b])

@@ -6,10 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from graph.backend import Batch, Window
-from graph.features import reach
 from graph.ids import USED
 from graph.jumps import LARGE, MOST, jump_sum, role_in
 from graph.sampler import neighbours
+from graph.search import reach
 from graph.store import GraphStore
 from tests.graph.plain import PlainGraph
 
