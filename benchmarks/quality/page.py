@@ -32,8 +32,8 @@ def rebuild(results: Path = RESULTS, page: Path = PAGE) -> None:
         "first two as optimistic; `other_weeks` and the worlds that judge in `world` no trial has seen. The inputs of",
         "Tolokers and the second round of AMLSim were tried after test figures had missed their goals, and settled on",
         "validation workers of one split and on teachers of one fold, who are judged in other splits and folds. The",
-        "running mean of weights on S-FFSD was settled on the quarter before its test (docs/architecture.md), after test",
-        "figures had missed their goals.",
+        "running mean of weights on S-FFSD was settled on the quarter before its test (docs/architecture.md), once its",
+        "test figures had missed their goals.",
     ]
     for name in ORDER:
         path = results / f"quality_{name}.json"
