@@ -20,8 +20,6 @@ class TrainConfig:
         negatives: Payments not known as fraud for each fraud, redrawn every epoch.
         rate: Peak learning rate of the one-cycle schedule (Smith and Topin 2019).
         weight_decay: Of AdamW.
-        averaging: Share of a running mean of the weights (Polyak and Juditsky 1992) that each step keeps, and which
-            validation and the artifact see; 0 for the weights as they are. Steadies what learns from little.
         pretraining: Steps in which each layer first learns what accounts do next, at most; 0 for none.
         patience: Epochs without a better validation AP before a layer stops.
         validation: Share of the settled time that chooses the epoch and calibrates, the latest before the test.
@@ -39,7 +37,6 @@ class TrainConfig:
     negatives: int = 10
     rate: float = 3e-3
     weight_decay: float = 1e-2
-    averaging: float = 0.0
     pretraining: int = 1_000
     patience: int = 3
     validation: float = 0.12

@@ -16,7 +16,6 @@ import torch
 from numpy.typing import NDArray
 from sklearn.metrics import average_precision_score
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from data.journal import Kind
 from data.sources import Run
@@ -155,9 +154,6 @@ class _Learner:
         parameters = self.net.learnt_in(layer)
         optimiser = torch.optim.AdamW(parameters, config.rate, weight_decay=config.weight_decay)
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, config.rate, total_steps=steps + 1)
-        mean = (
-            AveragedModel(self.net, multi_avg_fn=get_ema_multi_avg_fn(config.averaging)) if config.averaging else None
-        )
         best, best_ap, since, step = self._snapshot(), -1.0, 0, 0
         for epoch in range(config.epochs):
             self.net.train()
@@ -174,16 +170,11 @@ class _Learner:
                 loss.backward()
                 nn.utils.clip_grad_norm_(parameters, 1.0)
                 optimiser.step()
-                if mean:
-                    mean.update_parameters(self.net)
                 if step < steps:
                     schedule.step()
                 step += 1
                 losses.append(loss.item())
                 self.report(f"training layer {layer + 1} of {self.net.config.layers}", step / steps)
-            learnt = self._snapshot()
-            if mean:
-                self.net.load_state_dict(mean.module.state_dict())
             ap = self._validate(layer)
             self.history.append({"layer": layer + 1, "epoch": epoch + 1, "loss": float(np.mean(losses)), "ap": ap})
             if ap > best_ap:
@@ -192,7 +183,6 @@ class _Learner:
                 since += 1
                 if since >= config.patience:
                     break
-            self.net.load_state_dict(learnt)
         self.net.load_state_dict(best)
 
     def _pretrain(self, layer: int) -> None:

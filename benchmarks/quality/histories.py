@@ -91,8 +91,7 @@ def s_ffsd(variant: str) -> Contest:
     time = judged.payments["timestamp"].cast(pa.int64()).to_numpy()
     test = s_ffsd_split(time, judged.labelled)[1]
     first = int(np.flatnonzero(test)[0])
-    # A mean of weights: settled on a test period before this one, where three seeds' AP rose by .01 to .04.
-    rows, config = np.flatnonzero(test), TrainConfig(test=0, label_delay_days=delay.days, averaging=0.98)
+    rows, config = np.flatnonzero(test), TrainConfig(test=0, label_delay_days=delay.days)
     if variant == "delayed":
         stop = datetime.fromtimestamp(time[first] / 1e6, UTC)
         return _contest("s_ffsd_delayed", list(merged(*paths, stop=stop)), whole, judged, rows, config)

@@ -31,9 +31,7 @@ def rebuild(results: Path = RESULTS, page: Path = PAGE) -> None:
         "book week, S-FFSD and a seeded world, whose test figures were printed beside those of validation. Read the",
         "first two as optimistic; `other_weeks` and the worlds that judge in `world` no trial has seen. The inputs of",
         "Tolokers and the second round of AMLSim were tried after test figures had missed their goals, and settled on",
-        "validation workers of one split and on teachers of one fold, who are judged in other splits and folds. The",
-        "running mean of weights on S-FFSD was settled on the quarter before its test (docs/architecture.md), once its",
-        "test figures had missed their goals.",
+        "validation workers of one split and on teachers of one fold, who are judged in other splits and folds.",
     ]
     for name in ORDER:
         path = results / f"quality_{name}.json"

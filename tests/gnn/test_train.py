@@ -5,7 +5,6 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 import pyarrow as pa
 import pytest
-import torch
 from sklearn.metrics import average_precision_score
 
 from data.journal import Events, Kind
@@ -94,17 +93,6 @@ def test_the_same_seed_gives_the_same_model(learnt):
     one, two = (train(runs, TrainConfig(epochs=1, seed=4), shape) for _ in range(2))
     assert one.version == two.version
     assert one.version != train(runs, TrainConfig(epochs=1, seed=5), shape).version
-
-
-def test_a_mean_of_which_nothing_is_kept_is_no_mean(learnt):
-    _, _, runs = learnt
-    shape = {"width": 8, "heads": 2, "hidden": 16, "neighbours": 4, "layers": 1}
-    plain, last, mean = (
-        train(runs, TrainConfig(epochs=1, averaging=a), shape).net.state_dict() for a in (0, 1e-30, 0.9)
-    )
-    for name, weights in plain.items():
-        torch.testing.assert_close(last[name], weights)
-    assert (mean["layers.0.kv_w"] - plain["layers.0.kv_w"]).abs().max() > 1e-3
 
 
 @pytest.mark.parametrize("honest_labels", [False, True])
