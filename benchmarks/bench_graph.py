@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from benchmarks.peers import BATCHES, CORES, Stream, compare, stream
 from benchmarks.report import Figure, show, write
-from data.jit import jit, prefetch
+from data.jit import beside, jit, prefetch
 from data.journal import Events, Kind
 from data.schema import TRANSACTION_SCHEMA
 from data.sources import merged, read_transactions
@@ -181,24 +181,32 @@ def store_figures(kind: str, payments: Stream, figures: dict[str, Figure]) -> No
 
 
 def sampled(payments: Stream, batch: int, threads: int) -> float:
-    """Payments a second, appended and sampled in batches: by the kernel alone, or by all cores as callers have it."""
-    n = len(payments.time)
+    """Payments a second, appended and sampled in batches: by one kernel after the other, or as callers have all cores.
+
+    Those append a batch while they walk back from the one before: rows do not change once they are there, and a view
+    knows which of them it may read.
+    """
+    n = len(payments.time) // batch * batch
     store, _ = numbered_store(payments, velocity=False)
     entity = store.row_data["entity"][:n].copy()
     category = np.zeros((n, 4), np.uint8)
     near = np.empty((batch, len(ROLES), K), np.int64)
 
+    def append(first: int) -> None:
+        part = slice(first, min(n, first + batch))
+        store.append(Batch(entity[part], payments.time[part], payments.amount[part], category[part]), first)
+
     def run() -> None:
         store.rows = store.clock = store.offsets.count = 0
         store.ids.head[: store.ids.numbered] = 0
-        for i in range(0, n - batch + 1, batch):
-            part = slice(i, i + batch)
-            rows = store.append(Batch(entity[part], payments.time[part], payments.amount[part], category[part]), i)
-            seeds = np.arange(rows.start, rows.stop)
+        append(0)
+        for after in range(batch, n + 1, batch):  # behind the last batch there is nothing to append
+            view, seeds = store.view, np.arange(after - batch, after)
             if threads == 1:
-                walk(store.view, seeds, near)
+                walk(view, seeds, near)
+                append(after)
             else:
-                store.neighbours(seeds, K)
+                beside(lambda v=view, s=seeds: neighbours(v, s, K), lambda a=after: append(a), batch)
 
     return n / best(run, 3)
 

@@ -2,8 +2,10 @@
 
 import hashlib
 import os
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -124,16 +126,26 @@ def signed(n: Any) -> int:
     return wide
 
 
+@cache
+def _helpers() -> ThreadPoolExecutor:
+    """Threads that stay, one for each core beside the caller's: to start one takes as long as hundreds of walks."""
+    return ThreadPoolExecutor(max(1, len(os.sched_getaffinity(0)) - 1), "ringwatch")
+
+
+os.register_at_fork(after_in_child=_helpers.cache_clear)  # a child has none of its parent's threads
+
+
 def chunked(run: Callable[[int, int], object], n: int, threads: int | None = None, chunk: int = CHUNK) -> None:
     """Call `run(start, stop)` over [0, n) in chunks, on several threads where that pays.
 
     The kernels hold no GIL, so plain threads are enough, the calling one among them; a micro-batch runs on that one
-    alone, with no hand-over.
+    alone, with no hand-over. The caller takes chunks from the front and the others from the back: whoever is free takes
+    more, and yet a result that is written again and again stays in the cache of the core that writes it.
 
     Args:
         run: Writes its own part of the result; parts must not depend on each other.
         n: Rows.
-        threads: Threads to use; by default one for each core.
+        threads: Threads to use; by default one for each core, and never more.
         chunk: Rows below which another thread costs more than it saves.
     """
     if n <= chunk:  # a micro-batch does not even ask how many cores there are
@@ -144,24 +156,32 @@ def chunked(run: Callable[[int, int], object], n: int, threads: int | None = Non
         run(0, n)
         return
     size = max(chunk, -(-n // (PARTS * threads)))
-    starts = iter(range(0, n, size))  # whoever is free takes the next
+    starts = deque(range(0, n, size))
 
-    def work() -> None:
-        for start in starts:
+    def work(take: Callable[[], int]) -> None:
+        while True:
+            try:
+                start = take()
+            except IndexError:
+                return
             run(start, min(n, start + size))
 
-    with ThreadPoolExecutor(threads - 1) as pool:
-        others = [pool.submit(work) for _ in range(threads - 1)]
-        work()
-        for done in others:
-            done.result()
+    others = [_helpers().submit(work, starts.pop) for _ in range(threads - 1)]
+    try:
+        work(starts.popleft)
+    finally:
+        starts.clear()  # where a chunk failed
+        begun = [other for other in others if not other.cancel()]
+        failed = [error for other in begun if (error := other.exception()) is not None]  # waits for it
+    for error in failed:
+        raise error
 
 
 def beside(run: Callable[[], R], other: Callable[[], object], n: int) -> R:
     """Call two functions that do not depend on each other, side by side where there are many rows and a second core.
 
     Args:
-        run: On the calling thread; its result is returned.
+        run: On the calling thread; its result is returned. Where it is `chunked`, the other thread helps when done.
         other: On another thread; what it raises is raised here.
         n: Rows: for few, a thread costs more than it saves.
     """
@@ -169,8 +189,13 @@ def beside(run: Callable[[], R], other: Callable[[], object], n: int) -> R:
         found = run()
         other()
         return found
-    with ThreadPoolExecutor(1) as pool:
-        done = pool.submit(other)
+    begun = _helpers().submit(other)
+    try:
         found = run()
-        done.result()
+    finally:
+        error = None if begun.cancel() else begun.exception()  # waits for it
+    if begun.cancelled():  # all threads had other work to the end
+        other()
+    if error is not None:
+        raise error
     return found

@@ -51,7 +51,7 @@ def neighbours(view: View, rows: NDArray[np.int64], k: int) -> NDArray[np.int64]
         _walk(data, role_type, window_rows, window_us, held, rows, out)
     else:
         part = lambda i, j: _walk(data, role_type, window_rows, window_us, held, rows[i:j], out[i:j])  # noqa: E731
-        chunked(part, len(rows), chunk=2048)
+        chunked(part, len(rows), chunk=1024)
     return out
 
 
@@ -105,7 +105,8 @@ def _walk(
 
     All chains of a block take a step before any takes the next, and ask for the row of their next step while the others
     take theirs. Numbers of places are unsigned where they are kept, so that no code is made for negative ones: how many
-    instructions lie between two requests bounds how many of them the processor has under way.
+    instructions lie between two requests bounds how many of them the processor has under way. Where a chain ends nobody
+    can foretell, so no branch asks: the ended one is written among those that go on, and the next written over it.
     """
     capacity, roles, k = data.shape[0], near.shape[1], near.shape[2]
     shares = np.zeros(roles, np.bool_)  # whether the role's entities stand in other roles, too
@@ -120,6 +121,7 @@ def _walk(
     for start in range(0, rows.shape[0], WALKED):
         stop = min(rows.shape[0], start + WALKED)
         out = every[start * roles * k : stop * roles * k]
+        out[:] = -1
         count[:] = 0
         for b in range(start, stop):
             if b + WALKED < rows.shape[0]:  # the next block's
@@ -129,24 +131,28 @@ def _walk(
             x = data[s]
             left, first = row - max(row - window_rows, held), x.time - window_us
             for r in range(roles):
-                place = ((b - start) * roles + r) * k
-                for i in range(k):
-                    out[place + i] = -1
                 step = signed(x.prev[r])
-                if step == 0 or step > left:
+                if step > left:
                     continue
-                slot = s - step if s >= step else s - step + capacity
+                slot = back_from(s, step, capacity)
                 prefetch(data, slot)
                 n = signed(np.uint32(r * WALKED + count[r]))
-                count[r] += 1
+                count[r] += int(step != 0)
                 going[n] = n
                 c = chains[n]
                 c.at, c.first, c.slot, c.left = row - step, first, slot, left - step
-                c.out, c.node = place, x.entity[r]
+                c.out, c.node = ((b - start) * roles + r) * k, x.entity[r]
         for i in range(k):
             for r in range(roles):
                 of_role = going[r * WALKED : r * WALKED + count[r]]
                 count[r] = _step(data, role_type, chains, of_role, out, i, r, shares[r], i + 1 < k)
+
+
+@jit(inline=True)
+def back_from(slot: int, step: int, capacity: int) -> int:
+    """The slot `step` rows before `slot` in a circular buffer, without a branch."""
+    before = slot - step
+    return before + (capacity & (before >> 63))
 
 
 @jit(inline=True)
@@ -175,13 +181,13 @@ def _step(
             continue
         step = signed(x.prev[role_in(data, role_type, slot, role, c.node) if shared else role])
         left = signed(c.left) - step
-        if step == 0 or left < 0:
+        if left < 0:
             continue
-        slot = slot - step if slot >= step else slot - step + capacity
+        slot = back_from(slot, step, capacity)
         prefetch(data, slot)
         c.at, c.slot, c.left = at - step, slot, left
         going[on] = n
-        on += 1
+        on += int(step != 0)
     return on
 
 
