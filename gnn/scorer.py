@@ -178,7 +178,9 @@ class Scorer:
     def warm(self) -> None:
         """Compile every kernel on an empty batch, so that the first payment does not wait."""
         rows = np.empty(0, np.int64)
-        self._run(rows, write=True)
+        work = new_work(self.artifact.config, 0)
+        self._engine.forward(rows, self.cache, True, work)
+        self._by_layers(rows, work, write=True)
         self.reasons(np.zeros(0, np.int64))
         self._engine.without(self.cache.data, rows, self._prepare(rows), np.zeros(1, np.int64))
 
@@ -191,8 +193,13 @@ class Scorer:
     def _run(self, rows: NDArray[np.int64], *, write: bool) -> Work:
         """The network on rows, layer by layer, so that rows of one batch see each other as if scored one by one."""
         work, engine, cache = new_work(self.artifact.config, len(rows)), self._engine, self.cache
-        if cache.complete_from == 0 and engine.forward(rows, cache, write, work):
-            return work
+        if cache.complete_from > 0 or not engine.forward(rows, cache, write, work):
+            self._by_layers(rows, work, write=write)
+        return work
+
+    def _by_layers(self, rows: NDArray[np.int64], work: Work, *, write: bool) -> None:
+        """The network on many rows, or on such as read what is not in the cache yet."""
+        engine, cache = self._engine, self.cache
         engine.describe(rows, work)
         engine.gather(rows, work)
         engine.encode(rows, work)
@@ -202,7 +209,6 @@ class Scorer:
             self._fill(cache.missing(work.near, layer), layer)
             engine.attend(layer, cache.layer(layer), work)
         engine.finish(work)
-        return work
 
     def _fill(self, rows: NDArray[np.int64], top: int) -> None:
         """Write the keys and values of past rows up to layer `top`, and whatever those read."""
