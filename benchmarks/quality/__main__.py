@@ -170,7 +170,9 @@ def static_tolokers(options: argparse.Namespace) -> None:
     about = (
         "Tolokers (Platonov et al., ICLR 2023), 11,758 workers, 21.8 % banned, the ten published 50/25/25 splits. A "
         "static graph without time, merchants or devices: the model's attention layers alone, each worker reading its "
-        "neighbours through them. Published: GAT-sep 83.78, GT-sep and others below it."
+        "neighbours through them. All but the trees on own features see the labels of the workers that train as "
+        "inputs, too, and never those of workers they learn from. Published, without such inputs: GAT-sep 83.78, GT-sep "
+        "and others below it."
     )
     put("tolokers", about, figures_of(found, {"roc_auc": 0.85}), {"": found})
 

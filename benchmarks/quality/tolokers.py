@@ -1,8 +1,10 @@
 """Tolokers (Platonov et al., ICLR 2023): our attention layers alone, on a static graph that has no time.
 
 Each worker reads its neighbours' embeddings through `gnn.model.AttentionLayer`, layer after layer on the finished layer
-below, as payments do; there is one role and nothing ties a neighbour to its reader but the edge. While it learns, a
-worker reads a fresh draw of its neighbours every epoch, in the end several draws. It checks that the layers learn.
+below, as payments do; there is one role, and a tie says what a payment's says of labels: whether the neighbour's is
+known, and what it is. Known are the labels of the workers that train; who is being learnt from is hidden meanwhile
+(masked label prediction: Shi et al., UniMP, IJCAI 2021). While it learns, a worker reads a fresh draw of its neighbours
+every epoch, in the end several draws. It checks that the layers learn.
 """
 
 import copy
@@ -21,11 +23,13 @@ from torch_geometric.nn import SAGEConv
 
 from benchmarks.quality.histories import DATASETS
 from gnn.model import EDGE, AttentionLayer, ModelConfig
+from graph.sampler import EDGE_FEATURES
 
 SPLITS = 10
 READ = 32  # neighbours drawn for each worker at a time
 LOOK = 2  # draws that a validation score is the mean of
 DRAWS = 12  # draws in the end: always as many neighbours at a time as while learning, or the layer would read otherwise
+FOLDS = 5  # of the workers that train: each is learnt from with the labels of the others in sight
 NETS = 5  # of which the mean is judged
 WIDTH, LAYERS, EPOCHS, PATIENCE, BATCH = 32, 2, 36, 36, 512
 
@@ -64,12 +68,18 @@ class StaticNet(nn.Module):
         generator = torch.Generator().manual_seed(seed)
         self.layers = nn.ModuleList(AttentionLayer(config, generator) for _ in range(LAYERS))
 
-    def forward(self, number: int, h: Tensor, rows: Tensor, near: Tensor) -> tuple[Tensor, Tensor]:
-        """Layer `number` of some workers: embeddings and its part of the log-odds; `near` [B, K], -1 for none."""
+    def forward(self, number: int, h: Tensor, rows: Tensor, near: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
+        """Layer `number` of some workers: embeddings and its part of the log-odds.
+
+        `near` [B, K] are neighbours, -1 for none; `known` [N] is 1 for banned, 0 for not, -1 for a label not in sight.
+        """
         layer: Any = self.layers[number]
         kv = nn.functional.embedding(near.clamp(min=0), layer.keys_values(h))[:, None]
-        valid = (near >= 0)[:, None]
-        out: tuple[Tensor, Tensor] = layer.attend(h[rows], kv, valid, torch.zeros(*valid.shape, EDGE))
+        label = torch.where(near >= 0, known[near.clamp(min=0)], -1)[:, None]
+        ties = torch.zeros(*label.shape, EDGE)
+        for name, there in (("labelled", label >= 0), ("fraud", label == 1), ("settled", label >= 0)):
+            ties[..., EDGE_FEATURES.index(name)] = there.float()
+        out: tuple[Tensor, Tensor] = layer.attend(h[rows], kv, (near >= 0)[:, None], ties)
         return out
 
 
@@ -100,31 +110,49 @@ def _one(graph: Graph, split: int, seed: int) -> NDArray[np.float64]:
     x = torch.from_numpy((graph.x - graph.x.mean(0)) / graph.x.std(0))
     y = torch.from_numpy(graph.y.astype(np.float32))
     train, validation = np.flatnonzero(graph.train[split]), np.flatnonzero(graph.validation[split])
+    fold = rng.integers(0, FOLDS, len(x))
+    # In sight: the labels that train, while learning without those of the fold that is being learnt from.
+    known = [
+        torch.from_numpy(np.where(graph.train[split] & (fold != f), graph.y, -1).astype(np.int8))
+        for f in range(FOLDS + 1)
+    ]
     net = StaticNet(x.shape[1], seed)
-    below, logit = x, torch.zeros(len(x))
+    below, logit = [x] * (FOLDS + 1), [torch.zeros(len(x))] * (FOLDS + 1)
     for number in range(LAYERS):
         parameters = [*(net.encoder.parameters() if number == 0 else ()), *net.layers[number].parameters()]
         if number:
             with torch.no_grad():
                 net.layers[number].head_w2.zero_()  # begins with the layer below's score
 
-        def encoded(number: int = number, below: Tensor = below) -> Tensor:
-            return net.encoder(below) if number == 0 else below
+        def encoded(f: int, number: int = number, below: list[Tensor] = below) -> Tensor:
+            return net.encoder(below[f]) if number == 0 else below[f]
 
-        def step(rows: NDArray[np.int64], number: int = number, logit: Tensor = logit, encoded=encoded) -> Tensor:
+        def order() -> list[NDArray[np.int64]]:
+            rows = rng.permutation(train)
+            of_fold = [rows[fold[rows] == f] for f in range(FOLDS)]
+            batches = [part for r in of_fold for part in np.array_split(r, -(-len(r) // BATCH))]
+            return [batches[i] for i in rng.permutation(len(batches))]
+
+        def step(rows: NDArray[np.int64], number: int = number, logit: list[Tensor] = logit, encoded=encoded) -> Tensor:
+            f = int(fold[rows[0]])
             near = drawn(graph, rows, READ, rng)
-            score = net(number, encoded(), torch.from_numpy(rows), near)[1] + logit[rows]
+            score = net(number, encoded(f), torch.from_numpy(rows), near, known[f])[1] + logit[f][rows]
             return nn.functional.binary_cross_entropy_with_logits(score, y[rows])
 
-        def value(number: int = number, logit: Tensor = logit, encoded=encoded) -> float:
-            score = whole(net, number, encoded(), graph, validation, LOOK, rng)[1] + logit[validation]
+        def all_of(rows: NDArray[np.int64], f: int, draws: int, number: int = number, encoded=encoded) -> Any:
+            return whole(net, number, encoded(f), graph, rows, known[f], draws, rng)
+
+        def value(logit: list[Tensor] = logit, all_of=all_of) -> float:
+            score = all_of(validation, FOLDS, LOOK)[1] + logit[FOLDS][validation]
             return float(roc_auc_score(graph.y[validation], score.numpy()))
 
-        _fit(net, parameters, train, rng, step, value)
+        _fit(net, parameters, order, step, value)
         with torch.no_grad():
-            h, part = whole(net, number, encoded(), graph, np.arange(len(x)), DRAWS, rng)
-        below, logit = h, logit + part
-    return logit.numpy().astype(np.float64)
+            # What the next layer learns from was read without the labels of its fold, too.
+            draws = [DRAWS if f == FOLDS else LOOK for f in range(FOLDS + 1)]
+            found = [all_of(np.arange(len(x)), f, draws[f]) for f in range(FOLDS + 1)]
+        below, logit = [h for h, _ in found], [a + part for a, (_, part) in zip(logit, found, strict=True)]
+    return logit[FOLDS].numpy().astype(np.float64)
 
 
 def shuffled(graph: Graph, rng: np.random.Generator) -> Graph:
@@ -136,13 +164,20 @@ def shuffled(graph: Graph, rng: np.random.Generator) -> Graph:
 
 @torch.no_grad()
 def whole(
-    net: StaticNet, number: int, h: Tensor, graph: Graph, rows: NDArray[np.int64], draws: int, rng: np.random.Generator
+    net: StaticNet,
+    number: int,
+    h: Tensor,
+    graph: Graph,
+    rows: NDArray[np.int64],
+    known: Tensor,
+    draws: int,
+    rng: np.random.Generator,
 ) -> tuple[Tensor, Tensor]:
     """A layer of workers, the mean over some draws of their neighbours."""
     net.eval()
     total: list[Tensor] = []
     for _ in range(draws):
-        parts = [net(number, h, torch.from_numpy(r), drawn(graph, r, READ, rng)) for r in _batches(rows, 1024)]
+        parts = [net(number, h, torch.from_numpy(r), drawn(graph, r, READ, rng), known) for r in _batches(rows, 1024)]
         one = [torch.cat(part) / draws for part in zip(*parts, strict=True)]
         total = [a + b for a, b in zip(total, one, strict=True)] if total else one
     return total[0], total[1]
@@ -151,19 +186,18 @@ def whole(
 def _fit(
     net: nn.Module,
     parameters: list[nn.Parameter],
-    train: NDArray[np.int64],
-    rng: np.random.Generator,
+    order: Callable[[], list[NDArray[np.int64]]],
     step: Callable[[NDArray[np.int64]], Tensor],
     value: Callable[[], float],
 ) -> None:
     """AdamW with one cycle; the epoch with the best validation value stays."""
-    steps = EPOCHS * -(-len(train) // BATCH)
+    steps = EPOCHS * len(order())
     optimiser = torch.optim.AdamW(parameters, 3e-3, weight_decay=1e-3)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 3e-3, total_steps=steps + 1)
     best, best_value, since = copy.deepcopy(net.state_dict()), -1.0, 0
     for epoch in range(EPOCHS):
         net.train()
-        for rows in _batches(rng.permutation(train), BATCH):
+        for rows in order():
             loss = step(np.sort(rows))
             optimiser.zero_grad()
             loss.backward()
@@ -184,19 +218,24 @@ def _fit(
 
 
 def trees(graph: Graph, split: int) -> dict[str, NDArray[np.float64]]:
-    """Boosted trees on raw features, and on those with degree and means over one and two hops."""
+    """Boosted trees on raw features, and on those with degree, means over one and two hops and labels one hop away.
+
+    Labels are those that train, as our layers see them; two hops away would stand a worker's own.
+    """
     owner = np.repeat(np.arange(len(graph.y)), np.diff(graph.first))
 
     def mean(x: NDArray[np.float32]) -> NDArray[np.float32]:
         total = np.stack([np.bincount(owner, column[graph.near], minlength=len(x)) for column in x.T], 1)
         return (total / np.maximum(np.diff(graph.first), 1)[:, None]).astype(np.float32)
 
+    train = graph.train[split]
     one = mean(graph.x)
+    known = mean(np.stack([train, train & graph.y], 1))
+    banned = known[:, 1] / np.maximum(known[:, 0], 1e-9)
     inputs = {
         "trees: own features": graph.x[:, :-1],
-        "trees: means of 1 and 2 hops": np.hstack([graph.x, one, mean(one)]),
+        "trees: means of 1 and 2 hops": np.column_stack([graph.x, one, mean(one), known, banned]),
     }
-    train = graph.train[split]
     found = {}
     with threadpool_limits(1, "openmp"):
         for name, x in inputs.items():
@@ -232,27 +271,36 @@ class _Sage(nn.Module):
         return out
 
 
-def research(graph: Graph, split: int, epochs: int = 60) -> NDArray[np.float64]:
-    """Log-odds by two SAGEConv layers of PyG, whole graph at once."""
+def research(graph: Graph, split: int, epochs: int = 120) -> NDArray[np.float64]:
+    """Log-odds by two SAGEConv layers of PyG, whole graph at once.
+
+    It sees the labels that train as inputs, too, and learns in every epoch from those of a random half by the others.
+    """
     torch.manual_seed(split)
     x = torch.from_numpy((graph.x - graph.x.mean(0)) / graph.x.std(0))
     y = torch.from_numpy(graph.y.astype(np.float32))
     owner = np.repeat(np.arange(len(graph.y)), np.diff(graph.first))
     edge = torch.from_numpy(np.stack([graph.near, owner]))
     train, validation = torch.from_numpy(graph.train[split]), graph.validation[split]
-    net = _Sage(x.shape[1])
+
+    def inputs(shown: Tensor) -> Tensor:
+        return torch.cat([x, torch.stack([shown, shown * y], 1)], 1)
+
+    net = _Sage(x.shape[1] + 2)
     optimiser = torch.optim.AdamW(net.parameters(), 1e-2, weight_decay=1e-3)
     best, best_value = np.zeros(len(x)), -1.0
     for epoch in range(epochs):
         net.train()
-        loss = nn.functional.binary_cross_entropy_with_logits(net(x, edge)[train], y[train])
+        shown = train & (torch.rand(len(y)) < 0.5)
+        learnt = train & ~shown
+        loss = nn.functional.binary_cross_entropy_with_logits(net(inputs(shown.float()), edge)[learnt], y[learnt])
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
         if epoch % 5 == 4:
             net.eval()
             with torch.no_grad():
-                score = net(x, edge).numpy()
+                score = net(inputs(train.float()), edge).numpy()
             value = float(roc_auc_score(graph.y[validation], score[validation]))
             if value > best_value:
                 best, best_value = score, value
