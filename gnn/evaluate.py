@@ -117,7 +117,7 @@ def card_precision(
     for today in np.unique(day):
         rows = np.flatnonzero((day == today) & ~np.isin(account, detected))
         names, code = np.unique(account[rows], return_inverse=True)
-        score, compromised = np.full(len(names), -1.0), np.zeros(len(names), bool)
+        score, compromised = np.full(len(names), -np.inf), np.zeros(len(names), bool)
         np.maximum.at(score, code, probability[rows])
         np.logical_or.at(compromised, code, is_fraud[rows])
         top = np.argsort(-score, kind="stable")[:cards]

@@ -11,7 +11,7 @@ import pytest
 from scipy import stats
 
 from benchmarks import report
-from benchmarks.quality import contest, histories, kept, page, prequential, summary, tolokers
+from benchmarks.quality import contest, histories, kept, oracle, page, prequential, summary, tolokers
 from benchmarks.quality.amlsim import DAY_US, Accounts, folds, most_suspect, pooled, reading, transfers, two_rounds
 from benchmarks.quality.contest import OURS, RESEARCH, Contest, entrants, measures, table
 from benchmarks.quality.tolokers import Graph, drawn, shuffled
@@ -278,3 +278,30 @@ def test_each_week_knows_only_labels_reported_before_it(tmp_path: Path, monkeypa
         assert list(weeks) == ["2026-02-10", "2026-02-17"]
     # The first week's trees are the same in both.
     assert len({weeks["2026-02-10"] for weeks in found.values()}) == 1
+
+
+def test_the_oracle_is_told_what_is_known_and_guesses_the_rest_by_how_long_it_was_not() -> None:
+    day = 86_400_000_000
+    #                  terminal 1 is taken over on day 10,  terminal 2 stays honest, a big amount on day 30
+    time = day * np.array([1, 2, 10, 16, 18, 30, 36, 60])
+    terminal = np.array([1, 2, 1, 1, 1, 2, 1, 2])
+    kind = np.array([0, 0, 2, 2, 2, 1, 2, 0])
+    told, share = oracle.scores(time, terminal, kind, np.arange(len(time)))
+    # Day 16: the fraud of day 10 is not known yet. Day 36: those of days 16 and 18 are.
+    assert told.tolist() == [False, False, False, False, True, True, True, False]
+    assert share[0] == 1  # nothing known of the terminal
+    assert share[2] == pytest.approx(9 / 28)  # honest on day 1
+    assert share[3] == pytest.approx(15 / 28)
+    assert share[7] == 1  # longer than a takeover lasts since the last that was none
+
+
+def test_the_mean_of_the_networks_stands_for_itself(small: Contest) -> None:
+    rng = np.random.default_rng(0)
+    runs = [{OURS: rng.random(len(small.rows)), "rules": rng.random(len(small.rows))} for _ in range(3)]
+    found = table(small, runs)
+    odds = np.mean([np.log(r[OURS] / (1 - r[OURS])) for r in runs], 0)
+    assert found[contest.MEAN]["average_precision"] == [measures(small, odds)["average_precision"]]
+    assert contest.MEAN not in table(small, runs[:1])
+    peers = summary.figures_of(found, {})["average_precision"].peer
+    assert peers is not None
+    assert set(peers) == {"rules"}

@@ -29,6 +29,7 @@ from graph.backend import DAY_US
 from graph.state import GraphState
 
 DATASETS = Path(os.environ.get("RINGWATCH_DATASETS", ROOT.parent / "shared" / "datasets"))
+RAW = DATASETS / "handbook" / "transactions_raw_to_08-31.parquet"
 FILES = ROOT / "var" / "quality" / "files"
 WEEK = timedelta(days=7)
 TAUGHT, TESTED = 6, 200  # worlds that teach each model; the first of those that judge, which no trial has seen
@@ -57,7 +58,7 @@ def handbook(name: str, test_start: datetime, days: int | None = None) -> Contes
 
 def handbook_files() -> tuple[Path, Path]:
     """Its payments and labels in our schema."""
-    return _written("handbook", lambda: read_handbook(DATASETS / "handbook" / "transactions_raw_to_08-31.parquet"))
+    return _written("handbook", lambda: read_handbook(RAW))
 
 
 class _LastDays:

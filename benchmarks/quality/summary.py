@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from benchmarks.quality.contest import OURS
+from benchmarks.quality.contest import MEAN, OURS
+from benchmarks.quality.oracle import LIMIT
 from benchmarks.report import Figure, show, write
 
 Table = dict[str, dict[str, list[float]]]  # entrant, measure, one value for each seed
@@ -26,7 +27,9 @@ def figures_of(table: Table, goals: Mapping[str, float], prefix: str = "") -> di
     for measure in table[OURS]:
         if measure not in goals and measure not in ("average_precision", "roc_auc", "card_precision_at_100"):
             continue
-        peers = {n: float(np.mean(m[measure])) for n, m in table.items() if n != OURS and measure in m}
+        peers = {
+            n: float(np.mean(m[measure])) for n, m in table.items() if n not in (OURS, MEAN, LIMIT) and measure in m
+        }
         value = float(np.mean(table[OURS][measure]))
         found[prefix + measure] = Figure(value, "1", goals.get(measure), "higher", peers or None)
     return found
