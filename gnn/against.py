@@ -14,12 +14,13 @@ from data.files import OnRefusal
 from data.journal import Events, Kind
 from data.sources import merged
 from gnn.artifact import Artifact, load
-from gnn.boosting import BoostingConfig, fit_rivals
+from gnn.boosting import BoostingConfig, Rival, fit_rivals
 from gnn.errors import ModelError
 from gnn.evaluate import Metrics, to_dict
 from gnn.jobs import check_protocol, judge, selection, with_labels
 from gnn.replay import numbered, open_model, score_events
 from gnn.scorer import choose_device
+from gnn.snapml import SnapRival, fit_snapml, installed
 from gnn.targets import Targets, TrainConfig, make_targets
 from graph.state import GraphState
 
@@ -112,7 +113,10 @@ def evaluate_against(
 
     for name, rule in (rules or {}).items():
         enter(name, rule(state, rows))
-    for rival in fit_rivals(state, targets, config, report):
+    rivals: list[Rival | SnapRival] = [*fit_rivals(state, targets, config, report)]
+    if installed():
+        rivals.append(fit_snapml(state, targets, config, report))
+    for rival in rivals:
         enter(rival.name, rival.probability(state, rows))
         facts[rival.name] = rival.facts
     return Against(metrics, facts)

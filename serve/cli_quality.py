@@ -50,7 +50,11 @@ def evaluate(
     truth: Annotated[Path | None, typer.Option(help="Truth of a simulated world, for recall by ring kind.")] = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the metrics here as well.")] = None,
     against: Annotated[
-        bool, typer.Option("--against", help="Train boosted trees, a regression and rules beside it, and compare.")
+        bool,
+        typer.Option(
+            "--against",
+            help="Train boosted trees, a regression and rules beside it (Snap ML, too, where installed), and compare.",
+        ),
     ] = False,
     device: Device = "auto",
     strict: Strict = False,

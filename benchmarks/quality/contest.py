@@ -22,6 +22,7 @@ from gnn.evaluate import card_precision
 from gnn.jobs import score_runs
 from gnn.model import ModelConfig
 from gnn.replay import capacity_for, numbered, present_roles
+from gnn.snapml import fit_snapml, installed
 from gnn.targets import Targets, TrainConfig, make_targets
 from gnn.train import train
 from graph.backend import Window
@@ -149,15 +150,26 @@ def research(contest: Contest, seed: int) -> tuple[Scores, dict[str, Any]]:
     return {RESEARCH: scores}, {**facts, "seconds": time.perf_counter() - begin}
 
 
+def snapml(contest: Contest, seed: int) -> tuple[Scores, dict[str, Any]]:
+    """Trees on Snap ML's features."""
+    begin = time.perf_counter()
+    contest.settle()
+    with threadpool_limits(1, "openmp"):
+        rival = fit_snapml(contest.past, contest.targets, BoostingConfig(seed=seed), _progress())
+        scores = rival.probability(contest.graph, contest.rows)
+    return {rival.name: scores}, {**rival.facts, "seconds": time.perf_counter() - begin}
+
+
 def entrants(contest: Contest, seeds: int, rivals: bool) -> list[Scores]:
     """Scores by name, one dictionary for each seed."""
     found = []
     for seed in range(seeds):
         scores, _ = kept(contest.name, f"ours-{seed}", lambda seed=seed: ours(contest, seed))
         scores = dict(scores)
-        for name, make in (("trees", trees), ("research", research)):
+        for name, make in (("trees", trees), ("snapml", snapml), ("research", research)):
             run = f"{name}-{seed}"
-            if rivals or is_kept(contest.name, run, True):  # a rival that is there costs nothing to show
+            wanted = rivals and (name != "snapml" or installed())
+            if wanted or is_kept(contest.name, run, True):  # a rival that is there costs nothing to show
                 scores |= kept(contest.name, run, lambda make=make, seed=seed: make(contest, seed), True)[0]
         found.append(scores)
     return found

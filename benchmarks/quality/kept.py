@@ -31,6 +31,7 @@ ASIDE: dict[str, tuple[str, ...]] = {
         "groups",
         "shift",
         "prequential",
+        "snapml",  # a rival of its own, whose runs no other needs
     ),
     "graph": ("bridges", "draw", "capacity", "snapshot"),
     "data": (),

@@ -12,11 +12,13 @@ from sklearn.metrics import average_precision_score
 
 from data.journal import Events, Kind
 from data.schema import LABEL_SCHEMA, TRANSACTION_SCHEMA
+from gnn import snapml
 from gnn.against import OURS, against_dict, against_table, cut, evaluate_against
 from gnn.boosting import INPUTS, TIES, BoostingConfig, Setting, categories, drawn, fit_trees, input_names, rival_inputs
 from gnn.errors import ModelError
 from gnn.jobs import evaluate_files, train_files
 from gnn.replay import numbered
+from gnn.snapml import installed
 from gnn.targets import TrainConfig, make_targets
 from graph.sampler import neighbours
 from tests.gnn.test_train import built, history
@@ -67,6 +69,19 @@ def test_inputs_are_named_and_never_change_when_more_becomes_known(inputs: str) 
         assert not np.isnan(before).any()
 
 
+@pytest.mark.skipif(not installed(), reason="snapml is not installed: a proprietary package that only this rival needs")
+def test_snap_ml_sees_no_later_payment() -> None:
+    runs, _ = history()
+    early, late = built(runs[: len(runs) // 2]), built(runs)
+    rows = np.arange(0, early.store.rows, 7)
+    before = snapml.snapml_inputs(early, rows)
+    assert before.shape[1] > rival_inputs(early, rows, "columns", K).shape[1]
+    assert np.nanstd(before, 0).max() > 0
+    np.testing.assert_array_equal(snapml.snapml_inputs(late, rows), before)
+    # One payment more: what was computed for the graph before does not stand for it.
+    assert len(snapml.snapml_inputs(late, np.array([late.store.rows - 1]))) == 1
+
+
 def test_they_learn_from_all_frauds_of_the_training_rows_and_a_draw_of_the_rest() -> None:
     targets = make_targets(built(history()[0]), TrainConfig(test=0.25))
     rows = drawn(targets, BoostingConfig(negatives=3))
@@ -115,7 +130,7 @@ def test_all_are_judged_on_the_same_payments(files: dict[str, Path]) -> None:
     alone = evaluate_files(**files, start=FIRST)
     assert found.metrics[OURS] == alone
     assert list(found.metrics)[:2] == [OURS, "by amount"]
-    assert len(found.metrics) == 6
+    assert len(found.metrics) == 6 + installed()
     assert len({(m.payments, m.frauds) for m in found.metrics.values()}) == 1
     ap = {name: m.average_precision for name, m in found.metrics.items()}
     # Fraud comes from three merchants, so columns of the payment alone say nothing, and reported labels say it all.
@@ -123,7 +138,8 @@ def test_all_are_judged_on_the_same_payments(files: dict[str, Path]) -> None:
     assert {"trees", "validation_ap"} <= set(found.facts["trees: features"])
     written = json.loads(json.dumps(against_dict(found)))
     assert written["average_precision"] == written["against"][OURS]["average_precision"] == alone.average_precision
-    assert against_table(found).row_count == 6
+    assert against_table(found).row_count == 6 + installed()
+    assert (snapml.NAME in found.metrics) == installed()
 
 
 def test_rivals_are_refused_what_the_model_did_not_have(files: dict[str, Path], tmp_path: Path) -> None:
@@ -143,4 +159,4 @@ def test_the_command_prints_one_table_and_writes_json(files: dict[str, Path], tm
     assert done.returncode == 0, done.stderr
     for name in ("ringwatch", "rules", "logistic", "trees: columns", "trees: features", "trees: history"):
         assert name in done.stdout
-    assert len(json.loads((tmp_path / "m.json").read_text())["against"]) == 6
+    assert len(json.loads((tmp_path / "m.json").read_text())["against"]) == 6 + installed()
