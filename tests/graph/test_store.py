@@ -1,10 +1,13 @@
 """The store, the sampler and the features against the plain reference, over random histories."""
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from data.jit import beside
 from graph.backend import DAY_US, Batch, Window
 from graph.errors import GraphError
 from graph.features import feature_names, features
@@ -152,3 +155,31 @@ def test_a_label_changes_belief_once_and_can_be_overturned():
 def test_a_store_of_the_wrong_shape_is_refused(roles, capacity, reason):
     with pytest.raises(GraphError, match=reason):
         GraphStore(roles, capacity, Window(rows=10))
+
+
+def test_payments_may_be_appended_beside_a_walk_from_those_before() -> None:
+    """The buffer wraps three times, and holds a window before the batch that is read beside the one that is written."""
+    rng, batch, total, window = np.random.default_rng(0), 8192, 9 * 8192, Window(8192, 10_000 * DAY_US)
+    entity = np.stack([rng.integers(0, 500, total), rng.integers(500, 520, total)], 1).astype(np.int32)
+    time, amount = START + np.arange(total) * 1000, rng.integers(1, 1000, total)
+
+    def graph(capacity: int) -> tuple[GraphStore, Callable[[int], range]]:
+        store = GraphStore(("account", "merchant"), capacity, window)
+        store.ids.meta[USED] = 520
+
+        def append(first: int) -> range:
+            part = slice(first, first + batch)
+            return store.append(Batch(entity[part], time[part], amount[part], np.zeros((batch, 4), np.uint8)), first)
+
+        return store, append
+
+    store, append = graph(3 * batch)
+    append(0)
+    found = []
+    for first in range(0, total - batch, batch):
+        view, rows = store.view, np.arange(first, first + batch)
+        found.append(beside(lambda v=view, r=rows: neighbours(v, r, 16), lambda f=first: append(f + batch), batch))
+    whole, append = graph(total)
+    for first in range(0, total, batch):
+        append(first)
+    np.testing.assert_array_equal(np.concatenate(found), neighbours(whole.view, np.arange(total - batch), 16))
