@@ -31,6 +31,8 @@ PARAMETERS: Final[dict[str, Any]] = {
     "vertex_stats_cols": [4],
 }
 
+LARGEST: Final = float(np.finfo(np.float32).max)  # what it writes for none is larger
+
 _made: WeakKeyDictionary[GraphState, NDArray[np.float32]] = WeakKeyDictionary()
 
 
@@ -73,7 +75,7 @@ def edge_features(
         edges[:, 0] += others
         if out is None:
             out = np.full((len(entity), others, found.shape[1]), np.nan, np.float32)
-        out[n, there] = found
+        out[n, there] = np.clip(found, -LARGEST, LARGEST)
     if out is None:
         return np.empty((len(entity), 0), np.float32)
     return out.reshape(len(entity), -1)
