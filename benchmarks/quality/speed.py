@@ -13,7 +13,7 @@ from data.journal import Events, Kind
 from gnn.artifact import load
 from gnn.replay import numbered, open_model
 
-TIMED = {1: 1000, 64: 40}  # micro-batches by size
+TIMED = {1: 1000, 64: 200}  # micro-batches by size
 
 
 def speed(contest: Contest, model: Path, facts: Mapping[str, Any]) -> dict[str, Figure]:
