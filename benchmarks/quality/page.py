@@ -34,7 +34,7 @@ def rebuild(results: Path = RESULTS, page: Path = PAGE) -> None:
         "Tolokers and the second round of AMLSim were tried after test figures had missed their goals, and settled on",
         "validation workers of one split and on teachers of one fold, who are judged in other splits and folds.",
         "",
-        "The networks of `handbook`, `handbook_week`, `other_weeks`, `s_ffsd` and `world`, and their rivals but Snap",
+        "The networks of `handbook`, `handbook_week`, `other_weeks` and `s_ffsd`, and their rivals but Snap",
         "ML's, were trained at commit c3ae40c, beside other jobs. The commit named there has their probabilities again",
         "within 1e-6 from the kept models, timed the scorer, and trained Snap ML's rival.",
     ]
