@@ -227,13 +227,13 @@ def weekly(options: argparse.Namespace) -> None:
         f"{name}, mean of {len(weeks)} weeks": Figure(float(np.mean(list(weeks.values()))), "1")
         for name, weeks in found.items()
     }
-    network = (
-        f"The network is trained anew every {options.every} weeks, trees" if options.every else "Trees are trained"
+    network = {0: "Without the network; rivals are", 1: "All are"}.get(
+        options.every, f"The network is trained anew every {options.every} weeks, the others"
     )
     about = (
         f"{options.weeks} weeks of the Handbook one after another from {prequential.FIRST.date()} on, each judged by "
-        f"models that know the labels reported before its first moment. {network} every week or "
-        f"once. {DELAYED}"
+        f"models that know the labels reported before its first moment. {network} trained anew every week, "
+        f"one row of trees once. {DELAYED}"
     )
     tables = {"": {name: {week: [ap] for week, ap in weeks.items()} for name, weeks in found.items()}}
     put("prequential", about, figures, tables, {"picture": prequential.PICTURE.name})
@@ -281,7 +281,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--rivals", action="store_true", help="train the rivals as well")
     parser.add_argument("--weeks", type=int, default=prequential.WEEKS, help="of the prequential evaluation")
-    parser.add_argument("--every", type=int, default=4, help="weeks between trainings of its network; 0: none")
+    parser.add_argument("--every", type=int, default=1, help="weeks between trainings of its network; 0: none")
     parser.add_argument("--threads", type=int, default=2, help="of PyTorch; 1 where others use the machine too")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)

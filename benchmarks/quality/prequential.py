@@ -1,8 +1,9 @@
 """Prequential evaluation on the Handbook: week after week, each judged by models that know only what was known then.
 
-Trees on the model's point-in-time features are trained anew every week, and once and never again, to show what standing
-still costs; the network, which takes minutes, every few weeks. Features of a payment are the same whenever they are
-read, so one graph of the whole history serves all weeks; which labels teach is worked out at each week's first moment.
+The network, trees on its point-in-time features and a PyG model of the same sampled history are trained anew every
+week, and trees once and never again, to show what standing still costs. Features of a payment are the same whenever
+they are read, so one graph of the whole history serves all weeks; which labels teach is worked out at each week's first
+moment.
 """
 
 from collections.abc import Sequence
@@ -16,9 +17,10 @@ from numpy.typing import NDArray
 from sklearn.metrics import average_precision_score
 from threadpoolctl import threadpool_limits
 
-from benchmarks.quality.contest import OURS, built
+from benchmarks.quality.contest import OURS, RESEARCH, built
 from benchmarks.quality.histories import WEEK, handbook_files
 from benchmarks.quality.kept import Scores, is_kept, kept
+from benchmarks.quality.research import score_research
 from benchmarks.report import ROOT
 from data.journal import Events, Kind
 from data.schema import TIMESTAMP
@@ -113,6 +115,15 @@ def trees(weeks: Weeks, targets: Targets | None, judged: Sequence[int]) -> tuple
     return scores, {**facts, "payments": len(targets.train)}
 
 
+def research(weeks: Weeks, targets: Targets | None, judged: Sequence[int]) -> tuple[Scores, dict[str, Any]]:
+    """The PyG model, likewise."""
+    assert targets is not None
+    rows = np.concatenate([weeks.rows[w] for w in judged])
+    score, facts = score_research(weeks.state, targets, weeks.state, rows)
+    ends = np.cumsum([len(weeks.rows[w]) for w in judged])[:-1]
+    return {str(w): part for w, part in zip(judged, np.split(score, ends), strict=True)}, facts
+
+
 def network(weeks: Weeks, trained: datetime, judged: Sequence[int]) -> tuple[Scores, dict[str, Any]]:
     """The network trained at a moment, and its scores of some weeks by number."""
     paths = handbook_files()
@@ -122,7 +133,7 @@ def network(weeks: Weeks, trained: datetime, judged: Sequence[int]) -> tuple[Sco
     return {str(w): probability[weeks.rows[w]] for w in judged}, {}
 
 
-def run(every: int | None = 4, weeks: int = WEEKS) -> dict[str, dict[str, float]]:
+def run(every: int | None = 1, weeks: int = WEEKS) -> dict[str, dict[str, float]]:
     """Average precision by entrant and week.
 
     Args:
@@ -138,7 +149,6 @@ def run(every: int | None = 4, weeks: int = WEEKS) -> dict[str, dict[str, float]
             ap = average_precision_score(history.judged.fraud[history.rows[w]], score)
             found.setdefault(name, {})[history.starts[w].date().isoformat()] = float(ap)
 
-    later = range(weeks)
     if every is not None:
         for first in range(0, weeks, every):
             start, of = history.starts[first], range(first, min(weeks, first + every))
@@ -147,11 +157,14 @@ def run(every: int | None = 4, weeks: int = WEEKS) -> dict[str, dict[str, float]
                 kept("prequential", f"network-{start.date()}", lambda s=start, o=of: network(history, s, o))[0],
             )
     past = Past(list(merged(*handbook_files(), stop=history.starts[-1], chunk=1 << 16)))
+    weekly, once = "trees: features, every week", "trees: features, once"
     for w, start in enumerate(history.starts):
-        names = {f"trees-{start.date()}": [w]} | ({"trees-once": list(later)} if w == 0 else {})
-        there = all(is_kept("prequential", name, True) for name in names)
+        entrants = [(weekly, f"trees-{start.date()}", trees, [w]), (RESEARCH, f"research-{start.date()}", research, [w])]
+        if w == 0:
+            entrants.append((once, "trees-once", trees, list(range(weeks))))
+        there = all(is_kept("prequential", name, True) for _, name, _, _ in entrants)
         targets = None if there else past.targets(start)
-        for name, of in names.items():
-            scores, _ = kept("prequential", name, lambda of=of, t=targets: trees(history, t, of), True)
-            enter("trees: features, once" if name == "trees-once" else "trees: features, every week", scores)
+        for entrant, name, make, of in entrants:
+            made = kept("prequential", name, lambda make=make, of=of, t=targets: make(history, t, of), True)
+            enter(entrant, made[0])
     return found
