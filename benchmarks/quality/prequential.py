@@ -159,7 +159,10 @@ def run(every: int | None = 1, weeks: int = WEEKS) -> dict[str, dict[str, float]
     past = Past(list(merged(*handbook_files(), stop=history.starts[-1], chunk=1 << 16)))
     weekly, once = "trees: features, every week", "trees: features, once"
     for w, start in enumerate(history.starts):
-        entrants = [(weekly, f"trees-{start.date()}", trees, [w]), (RESEARCH, f"research-{start.date()}", research, [w])]
+        entrants = [
+            (weekly, f"trees-{start.date()}", trees, [w]),
+            (RESEARCH, f"research-{start.date()}", research, [w]),
+        ]
         if w == 0:
             entrants.append((once, "trees-once", trees, list(range(weeks))))
         there = all(is_kept("prequential", name, True) for _, name, _, _ in entrants)
