@@ -54,24 +54,20 @@ class Feed:
         with self._device.on():
             return from_dlpack(self._twin.features(rows)).to(self._to)
 
-    def read(self, rows: NDArray[np.int64], k: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def read(self, rows: NDArray[np.int64], k: int) -> tuple[Tensor, Tensor, Tensor]:
         """The neighbours of rows and what ties them.
 
-        Neighbours that several rows share are given once.
-
         Returns:
-            Distinct neighbours, int64 [U]; each neighbour's place among them, int64 [B, R, K], 0 where there is none;
-            whether there is one, bool [B, R, K]; and the ties, float32 [B, R, K, E].
+            Neighbours, int64 [B, R, K], 0 where there is none; whether there is one, bool [B, R, K]; and the ties,
+            float32 [B, R, K, E].
         """
         if self._twin is None or self._device is None:
             near = self._store.neighbours(rows, k)
-            unique, inverse = np.unique(np.maximum(near, 0), return_inverse=True)
             edge = torch.from_numpy(self._store.edges(rows, near)).to(self._to)
-            place = torch.from_numpy(inverse.reshape(near.shape)).to(self._to)
-            return self.rows(unique), place, torch.from_numpy(near >= 0).to(self._to), edge
-        with self._device.on():
-            found = self._twin.neighbours(rows, k)
-            edge = from_dlpack(self._twin.edges(rows, found)).to(self._to)
-            there = from_dlpack(found).to(self._to)
-        distinct, place = torch.unique(there.clamp(min=0), return_inverse=True)
-        return distinct, place, there >= 0, edge
+            there = torch.from_numpy(near).to(self._to)
+        else:
+            with self._device.on():
+                found = self._twin.neighbours(rows, k)
+                edge = from_dlpack(self._twin.edges(rows, found)).to(self._to)
+                there = from_dlpack(found).to(self._to)
+        return there.clamp(min=0), there >= 0, edge

@@ -9,6 +9,7 @@ Platt scaling on a later window brings the probabilities back to the true base r
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -34,6 +35,8 @@ from graph.state import GraphState
 
 PASSES = 10  # of pre-training over a short history, at most
 STEPS = 60  # of an epoch, at least, where the history allows
+BLOCK = 1024  # payments that are embedded at once
+JUDGED = 60_000  # validation payments that choose the epoch, at most
 Report = Callable[[str, float], None]  # what is being done, and how far it is (0 to 1)
 
 
@@ -123,15 +126,24 @@ class _Learner:
         x: NDArray[np.float32] = self._x.cpu().numpy()
         return x
 
-    def _forward(self, layer: int, rows: NDArray[np.int64], *, cached: bool = False) -> tuple[Tensor, Tensor]:
-        """Layer `layer` of rows: embeddings, and the log-odds up to it; `cached` as the service will read them."""
-        unique, place, valid, edge = self._feed.read(rows, self.net.config.neighbours)
-        here, kv = self._feed.rows(rows), self.net.layer(layer).keys_values(self._below(layer, unique))
-        if cached:
-            kv = self.net.layer(layer).rounded(kv)
+    def _forward(self, layer: int, rows: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
+        """Layer `layer` of rows: embeddings, and the log-odds up to it."""
+        near, valid, edge = self._feed.read(rows, self.net.config.neighbours)
+        unique, place = torch.unique(near, return_inverse=True)  # those that several rows share are embedded once
+        kv = self.net.layer(layer).keys_values(self._below(layer, unique))
+        return self._attend(layer, self._feed.rows(rows), kv, place, valid, edge)
+
+    def _attend(
+        self, layer: int, here: Tensor, kv: Tensor, place: Tensor, valid: Tensor, edge: Tensor
+    ) -> tuple[Tensor, Tensor]:
         gathered = nn.functional.embedding(place, kv)
         h, step = self.net.layer(layer).attend(self._below(layer, here), gathered, valid, edge)
         return h, step.float() + self._logit[here]
+
+    def _keys_values(self, layer: int, rows: Tensor) -> Tensor:
+        """What rows leave to be read, [n, 2D], while nothing is learnt."""
+        below = self.net.layer(layer)
+        return torch.cat([below.keys_values(self._below(layer, part)) for part in rows.split(BLOCK)])
 
     def _below(self, layer: int, rows: Tensor) -> Tensor:
         if layer > 0:
@@ -226,29 +238,40 @@ class _Learner:
         self.net.layer(layer).kv_scale.copy_(torch.from_numpy(steps.astype(np.float32)))
 
     @torch.no_grad()
-    def _validate(self, layer: int, most: int = 60_000) -> float:
+    def _validate(self, layer: int) -> float:
         self.net.eval()
-        rows = self.targets.validation
-        if len(rows) > most:
-            rows = np.sort(np.random.default_rng(0).choice(rows, most, replace=False))
-        fraud = self.targets.fraud[rows] > 0
+        rows, unique, *read = self._judged
+        fraud = self.targets.fraud[rows.cpu().numpy()] > 0
         if not fraud.any():
             return 0.0
-        logit = np.concatenate(
-            [self._forward(layer, rows[i : i + 4096])[1].cpu().numpy() for i in range(0, len(rows), 4096)]
-        )
-        return float(average_precision_score(fraud, logit))
+        kv = self._keys_values(layer, unique)
+        blocks = zip(*(part.split(BLOCK) for part in (rows, *read)), strict=True)
+        logit = torch.cat([self._attend(layer, here, kv, *seen)[1] for here, *seen in blocks])
+        return float(average_precision_score(fraud, logit.cpu().numpy()))
+
+    @cached_property
+    def _judged(self) -> tuple[Tensor, ...]:
+        """Validation payments, the distinct ones that they read, and how: the same for every epoch and layer."""
+        rows = self.targets.validation
+        if len(rows) > JUDGED:
+            rows = np.sort(np.random.default_rng(0).choice(rows, JUDGED, replace=False))
+        near, valid, edge = self._feed.read(rows, self.net.config.neighbours)
+        unique, place = torch.unique(near, return_inverse=True)
+        return self._feed.rows(rows), unique, place, valid, edge
 
     @torch.no_grad()
     def _finish(self, layer: int) -> None:
         """Embed and score every row with the finished layer, for the next to build on."""
         self.net.eval()
         n = self.state.store.rows
+        # As the service will read them from its cache.
+        kv = self.net.layer(layer).rounded(self._keys_values(layer, self._feed.rows(np.arange(n))))
         h = torch.empty((n, self.net.config.width), device=self._device)
         logit = torch.empty(n, device=self._device)
-        for i in range(0, n, 4096):
-            rows = np.arange(i, min(n, i + 4096))
-            h[i : i + len(rows)], logit[i : i + len(rows)] = self._forward(layer, rows, cached=True)
+        for i in range(0, n, BLOCK):
+            rows = np.arange(i, min(n, i + BLOCK))
+            read = self._feed.read(rows, self.net.config.neighbours)
+            h[i : i + len(rows)], logit[i : i + len(rows)] = self._attend(layer, self._feed.rows(rows), kv, *read)
             self.report(f"embedding all payments, layer {layer + 1}", i / n)
         self._h, self._logit = h, logit
 

@@ -125,7 +125,7 @@ def world(seed: int, worlds: int = TAUGHT, context_days: int = 30, instant: bool
         context_days: At the beginning of the test world, not judged.
         instant: Every fraud is reported right behind its payment, none missing and none wrong: what no bank could know.
     """
-    folder, alone = _worlds(teachers(seed, worlds)), _world(TESTED + seed)
+    folder, alone = _worlds(teachers(seed, worlds)), world_files(TESTED + seed)
     end = WorldConfig.hard(seed).start + timedelta(days=90)  # labels that come after the last payment teach nothing
     runs, later = (
         list(merged(p / "transactions.parquet", p / "labels.parquet", stop=end, chunk=1 << 16)) for p in (folder, alone)
@@ -151,7 +151,7 @@ def teachers(seed: int, worlds: int = TAUGHT) -> range:
 
 def audited() -> dict[str, tuple[tuple[Path, Path], dict[str, Any]]]:
     """Histories for the leakage audit, by name: files, and options of `gnn.audit.audit_files`."""
-    made = _world(0)
+    made = world_files(0)
     ffsd = _written("s_ffsd_7", lambda: read_s_ffsd(DATASETS / "s_ffsd" / "S-FFSD.zip", WEEK))
     return {
         "seeded world": ((made / "transactions.parquet", made / "labels.parquet"), {}),
@@ -160,7 +160,8 @@ def audited() -> dict[str, tuple[tuple[Path, Path], dict[str, Any]]]:
     }
 
 
-def _world(seed: int) -> Path:
+def world_files(seed: int) -> Path:
+    """Where a made world lies, its truth and its rings among it."""
     folder = FILES / f"world_{seed}"
     if not (folder / "members.parquet").exists():
         simulate(WorldConfig.hard(seed)).write(folder)
@@ -173,7 +174,7 @@ def _worlds(seeds: range) -> Path:
     if not (folder / "labels.parquet").exists():
         folder.mkdir(parents=True, exist_ok=True)
         for name, order in (("transactions", "timestamp"), ("labels", "reported_at")):
-            parts = [_prefixed(pq.read_table(_world(seed) / f"{name}.parquet"), f"{seed}.") for seed in seeds]
+            parts = [_prefixed(pq.read_table(world_files(seed) / f"{name}.parquet"), f"{seed}.") for seed in seeds]
             pq.write_table(pa.concat_tables(parts).sort_by(order), folder / f"{name}.parquet")
     return folder
 
@@ -182,7 +183,9 @@ def truth_of(seeds: range) -> NDArray[np.bool_]:
     """What the payments of worlds side by side were, in their order, bool [N]."""
     ids = pq.read_table(_worlds(seeds) / "transactions.parquet", columns=["transaction_id"])["transaction_id"]
     parts = [
-        _prefixed(pq.read_table(_world(seed) / "truth.parquet", columns=["transaction_id", "is_fraud"]), f"{seed}.")
+        _prefixed(
+            pq.read_table(world_files(seed) / "truth.parquet", columns=["transaction_id", "is_fraud"]), f"{seed}."
+        )
         for seed in seeds
     ]
     known = pa.concat_tables(parts).combine_chunks()
