@@ -11,7 +11,7 @@ import pytest
 from scipy import stats
 
 from benchmarks import report
-from benchmarks.quality import contest, histories, kept, oracle, page, prequential, summary, tolokers
+from benchmarks.quality import contest, histories, kept, oracle, page, prequential, ring_oracle, summary, tolokers
 from benchmarks.quality.amlsim import DAY_US, Accounts, folds, most_suspect, pooled, reading, transfers, two_rounds
 from benchmarks.quality.contest import OURS, RESEARCH, Contest, entrants, measures, table
 from benchmarks.quality.tolokers import Graph, drawn, shuffled
@@ -296,6 +296,44 @@ def test_the_oracle_is_told_what_is_known_and_guesses_the_rest_by_how_long_it_wa
     assert share[2] == pytest.approx(9 / 28)  # honest on day 1
     assert share[3] == pytest.approx(15 / 28)
     assert share[7] == 1  # longer than a takeover lasts since the last that was none
+
+
+def test_the_ring_oracle_is_told_of_a_ring_once_two_of_its_accounts_met(tmp_path: Path) -> None:
+    #           a and b work for ring r and share device d; c pays at d by chance, v is a victim, e is nobody
+    payments = [
+        ("a", "d", "build_up", False),  # alone at d so far
+        ("a", "d", "build_up", False),
+        ("b", "d", "build_up", False),  # told: a was there
+        ("a", "x", "camouflage", False),  # told: a and b have met, whatever device
+        ("v", "d", "attack", True),  # told by the device
+        ("c", "d", None, False),  # likewise
+        ("v", "y", None, False),  # a victim works for nobody
+        ("e", None, None, False),
+    ]
+    account, device, phase, fraud = map(list, zip(*payments, strict=True))
+    n, none = len(payments), [None] * len(payments)
+    ring = [None if p is None else "r" for p in phase]
+    pq.write_table(
+        pa.table(
+            {
+                "timestamp": pa.array(range(n), pa.timestamp("us", tz="UTC")),
+                "account_id": account,
+                "payee_id": pa.array(none, pa.string()),
+                "device_id": device,
+                "ip": pa.array(none, pa.string()),
+                "merchant_id": ["m"] * n,
+                "channel": ["ecom"] * n,
+            }
+        ),
+        tmp_path / "transactions.parquet",
+    )
+    pq.write_table(pa.table({"ring_id": ring, "is_fraud": fraud}), tmp_path / "truth.parquet")
+    members = {"ring_id": ["r"] * 3, "account_id": ["a", "b", "v"], "kind": ["account_takeover"] * 3}
+    pq.write_table(pa.table({**members, "member_role": ["attacker"] * 2 + ["victim"]}), tmp_path / "members.parquet")
+    cell, found = ring_oracle.cells(tmp_path)
+    assert found.tolist() == fraud
+    assert (cell >= 0).tolist() == [False, False, True, True, True, True, False, False]
+    assert len(set(cell[2:6])) == 4  # before and during, by whom and by which tie
 
 
 def test_the_mean_of_the_networks_stands_for_itself(small: Contest) -> None:
