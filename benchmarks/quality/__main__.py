@@ -110,14 +110,11 @@ def s_ffsd(options: argparse.Namespace) -> None:
 
 
 def world(options: argparse.Namespace) -> None:
-    found: Table = {}
-    for seed in range(options.seeds):
-        contest = histories.world(seed)
-        runs = entrants(contest, 1, options.rivals)
-        runs[0][LIMIT] = oracle(seed, runs[0][OURS])
-        for name, measures in table(contest, runs).items():
-            for measure, values in measures.items():
-                found.setdefault(name, {}).setdefault(measure, []).extend(values)
+    contest = histories.world()
+    runs = entrants(contest, options.seeds, options.rivals)
+    for scores in runs:
+        scores[LIMIT] = oracle(contest, scores[OURS])
+    found = table(contest, runs)
     figures = figures_of(found, {})
     limit = float(np.mean(found[LIMIT]["average_precision"]))
     if all(name in found for name in TREES):
@@ -133,12 +130,12 @@ def world(options: argparse.Namespace) -> None:
                 figures[f"{measure}, above {best}"] = Figure(gap, "1", -WORSE)
     about = (
         "The seeded payment world at the frozen difficulty `WorldConfig.hard`: trained on "
-        f"{histories.TAUGHT} worlds of 150,000 payments side by side, tested on another of which every account, "
-        "merchant and device is new to the model; its first 30 days are context, judged by its truth. Labels are late, "
-        "some are missing, some are wrong. Recall is of each ring kind's frauds among the 1 % scored highest. The "
-        "limit is an oracle that is told of every ring who works for it, what it owns, of what kind it is and when it "
-        "attacks, each from the moment when a second account of the ring has been seen there "
-        "(`benchmarks/quality/ring_oracle.py`)."
+        f"{len(histories.TEACHING)} worlds of 150,000 payments side by side, tested on {len(histories.JUDGING)} others "
+        "of which every account, merchant and device is new to the model; their first 30 days are context, judged by "
+        "their truth. Labels are late, some are missing, some are wrong. Recall is of each ring kind's frauds among "
+        "the 1 % scored highest. The limit is an oracle that is told of every ring who works for it, what it owns, "
+        "of what kind it is and when it attacks, each from the moment when a second account of the ring has been seen "
+        "there (`benchmarks/quality/ring_oracle.py`)."
     )
     put("world", about, figures, {"": found})
 
@@ -151,8 +148,8 @@ def parts(options: argparse.Namespace) -> None:
                 found.setdefault(name, {}).setdefault(measure, []).append(value)
     ap = {name: float(np.mean(of["average_precision"])) for name, of in found.items()}
     better = (ablation.TRUTH, ablation.RECENT, ablation.INSTANT)
-    parts = [name for name in ablation.VARIANTS if name not in (ablation.WHOLE, *better)]
-    figures = {f"gain over {name}": Figure(ap[ablation.WHOLE] - ap[name], "AP") for name in parts}
+    left_out = [ablation.HEADLESS, *(n for n in ablation.VARIANTS if n not in (ablation.WHOLE, *better))]
+    figures = {f"gain over {name}": Figure(ap[ablation.WHOLE] - ap[name], "AP") for name in left_out}
     figures |= {f"gain of {name}": Figure(ap[name] - ap[ablation.WHOLE], "AP") for name in better}
     figures["gain of what neighbours became"] = Figure(ap[ablation.BECAME] - ap[ablation.FEATURES], "AP of trees")
     about = (

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from benchmarks.quality.became import became
 from benchmarks.quality.contest import Contest, built, measures
-from benchmarks.quality.histories import teachers, truth_of, world
+from benchmarks.quality.histories import truth_of, world
 from benchmarks.quality.kept import Scores, kept
 from data.journal import Kind
 from data.sources import Run
@@ -25,8 +25,8 @@ from gnn.train import train
 from gnn.trees import no_trees
 from graph.state import GraphState
 
-WORLDS = 2
-WHOLE = "all of it"
+WORLDS, JUDGE = 2, 200  # worlds that teach; the first of those that judge, one for each seed
+WHOLE, HEADLESS = "all of it", "no head of trees"
 # What no loss can beat that corrects for missing, wrong and late labels.
 TRUTH, RECENT = "every label right", "every label right, recent payments too"
 # What no model can do that has to wait for reports.
@@ -43,7 +43,6 @@ class Variant:
         shape: Fields of the network's.
         labels: Whether payments see the labels of those before them.
         rings: Whether they see the size of their ring.
-        head: Whether the trees on top count.
         truth: Whether the payments that teach and choose are labelled as they were, none missing and none wrong.
         recent: Whether payments too young for their label teach as well, as they were.
         instant: Whether every fraud is reported right behind its payment, to the test's payments as well.
@@ -53,7 +52,6 @@ class Variant:
     shape: dict[str, Any] = field(default_factory=dict)
     labels: bool = True
     rings: bool = True
-    head: bool = True
     truth: bool = False
     recent: bool = False
     instant: bool = False
@@ -62,7 +60,6 @@ class Variant:
 VARIANTS: dict[str, Variant] = {
     WHOLE: Variant(),
     "one layer": Variant(shape={"layers": 1}),
-    "no head of trees": Variant(head=False),
     "no labels in sight": Variant(labels=False),
     "no ring columns": Variant(rings=False),
     "no pre-training": Variant(config={"pretraining": 0}),
@@ -74,20 +71,27 @@ VARIANTS: dict[str, Variant] = {
 
 def run(seed: int) -> dict[str, dict[str, float]]:
     """Measures by variant."""
-    contest = replace(world(seed, worlds=WORLDS), name=f"ablation_{seed}")
+    contest = replace(world(*_worlds(seed)), name=f"ablation_{seed}")
     found = {}
     for name, variant in VARIANTS.items():
         scores, _ = kept(contest.name, name.replace(" ", "_"), lambda variant=variant: _scored(contest, variant, seed))
         found[name] = measures(contest, scores["ours"])
+        if name == WHOLE:  # the same network
+            found[HEADLESS] = measures(contest, scores["network"])
     for name, more in ((FEATURES, False), (BECAME, True)):
         scores, _ = kept(contest.name, name.replace(" ", "_"), lambda more=more: _trees(contest, more, seed), True)
         found[name] = measures(contest, scores["trees"])
     return found
 
 
+def _worlds(seed: int) -> tuple[range, range]:
+    """Those that teach, and the one that judges."""
+    return range(WORLDS * seed, WORLDS * (seed + 1)), range(JUDGE + seed, JUDGE + seed + 1)
+
+
 def _scored(contest: Contest, variant: Variant, seed: int) -> tuple[Scores, dict[str, Any]]:
     if variant.instant:
-        contest = world(seed, worlds=WORLDS, instant=True)
+        contest = world(*_worlds(seed), instant=True)
     taught = contest.train if variant.labels else labels_last(contest.train)
     config = TrainConfig(**{"test": 0, "seed": seed, **variant.config})
     delay = contest.targets.label_delay_us / 86_400e6  # as labels that are known when they come would have it
@@ -98,7 +102,7 @@ def _scored(contest: Contest, variant: Variant, seed: int) -> tuple[Scores, dict
             _without_rings(state)
         targets = contest.choose(state, config)
         if variant.truth:
-            targets = replace(targets, fraud=truth_of(teachers(seed, WORLDS)).astype(np.float32))
+            targets = replace(targets, fraud=truth_of(_worlds(seed)[0]).astype(np.float32))
         if variant.recent:
             rows = np.arange(state.store.rows)
             cut = int(np.searchsorted(rows, 0.88 * len(rows)))
@@ -106,16 +110,22 @@ def _scored(contest: Contest, variant: Variant, seed: int) -> tuple[Scores, dict
         return targets
 
     artifact = train(taught, config, variant.shape, choose=choose)
-    if not variant.head:
-        artifact.net.trees = no_trees()
     state = built(contest.test if variant.labels else _payments(contest.test), contest.roles)
     state.store.window = artifact.config.window
     if not variant.rings:
         _without_rings(state)
-    scorer = Scorer(artifact, state)
-    while scorer.fill(1 << 14):
-        pass
-    return {"ours": scorer.rescore(contest.rows)}, {"training": artifact.facts["training"]}
+
+    def scores() -> NDArray[np.float64]:
+        scorer = Scorer(artifact, state)
+        while scorer.fill(1 << 14):
+            pass
+        return scorer.rescore(contest.rows)
+
+    found = {"ours": scores()}
+    if variant == VARIANTS[WHOLE]:
+        artifact.net.trees = no_trees()
+        found["network"] = scores()
+    return found, {"training": artifact.facts["training"]}
 
 
 def _trees(contest: Contest, more: bool, seed: int) -> tuple[Scores, dict[str, Any]]:

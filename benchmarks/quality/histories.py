@@ -32,7 +32,7 @@ DATASETS = Path(os.environ.get("RINGWATCH_DATASETS", ROOT.parent / "shared" / "d
 RAW = DATASETS / "handbook" / "transactions_raw_to_08-31.parquet"
 FILES = ROOT / "var" / "quality" / "files"
 WEEK = timedelta(days=7)
-TAUGHT, TESTED = 6, 200  # worlds that teach each model; the first of those that judge, which no trial has seen
+TEACHING, JUDGING = range(12), range(200, 205)  # seeds of worlds; those that judge no trial has seen
 
 
 def handbook(name: str, test_start: datetime, days: int | None = None) -> Contest:
@@ -113,45 +113,40 @@ def _afterwards(judged: Judged) -> Iterator[Run]:
     yield Kind.LABEL, pa.RecordBatch.from_arrays([ids, pa.array(judged.fraud[known]), reported], schema=LABEL_SCHEMA)
 
 
-def world(seed: int, worlds: int = TAUGHT, context_days: int = 30, instant: bool = False) -> Contest:
-    """Train on a few made worlds side by side and test on one more, whose entities nobody has seen.
+def world(
+    teaching: range = TEACHING, judging: range = JUDGING, context_days: int = 30, instant: bool = False
+) -> Contest:
+    """Train on made worlds side by side and test on others, whose entities nobody has seen.
 
-    One world has no thousand frauds that teach, of six kinds of ring: too few for any model. The test world's first
-    days are context.
+    One world has no thousand frauds that teach, of six kinds of ring: too few for any model. The first days of the
+    worlds that judge are context.
 
     Args:
-        seed: Of the worlds.
-        worlds: That teach.
-        context_days: At the beginning of the test world, not judged.
+        teaching: Seeds of the worlds that teach.
+        judging: Seeds of the worlds that judge.
+        context_days: At the beginning of the latter, not judged.
         instant: Every fraud is reported right behind its payment, none missing and none wrong: what no bank could know.
     """
-    folder, alone = _worlds(teachers(seed, worlds)), world_files(TESTED + seed)
-    end = WorldConfig.hard(seed).start + timedelta(days=90)  # labels that come after the last payment teach nothing
+    folder, other = worlds(teaching), worlds(judging)
+    end = WorldConfig.hard(0).start + timedelta(days=90)  # labels that come after the last payment teach nothing
     runs, later = (
-        list(merged(p / "transactions.parquet", p / "labels.parquet", stop=end, chunk=1 << 16)) for p in (folder, alone)
+        list(merged(p / "transactions.parquet", p / "labels.parquet", stop=end, chunk=1 << 16)) for p in (folder, other)
     )
-    truth = alone / "truth.parquet"
-    judged = with_labels(later, alone / "labels.parquet", truth)
+    judged = with_labels(later, other / "labels.parquet", other / "truth.parquet")
     time = judged.payments["timestamp"].cast(pa.int64()).to_numpy()
     rows = np.flatnonzero(time >= time[0] // DAY_US * DAY_US + context_days * DAY_US)
     if instant:
-        past = with_labels(runs, folder / "labels.parquet")
-        known = truth_of(teachers(seed, worlds))
+        past, known = with_labels(runs, folder / "labels.parquet"), truth_of(teaching)
         runs = list(at_once(Judged(past.payments, known, known)))
         later = list(at_once(Judged(judged.payments, judged.fraud, judged.fraud)))
-    contest = _contest(f"world_{seed}", runs, later, judged, rows, TrainConfig(test=0))
-    kind = np.array([k or "" for k in pq.read_table(truth, columns=["ring_kind"])["ring_kind"].to_pylist()], object)
-    return replace(contest, kind=kind[rows])
-
-
-def teachers(seed: int, worlds: int = TAUGHT) -> range:
-    """The worlds that teach a model."""
-    return range(TAUGHT * seed, TAUGHT * seed + worlds)
+    contest = _contest("world", runs, later, judged, rows, TrainConfig(test=0))
+    kinds = pq.read_table(other / "truth.parquet", columns=["ring_kind"])["ring_kind"].to_pylist()
+    return replace(contest, kind=np.array([kind or "" for kind in kinds], object)[rows])
 
 
 def audited() -> dict[str, tuple[tuple[Path, Path], dict[str, Any]]]:
     """Histories for the leakage audit, by name: files, and options of `gnn.audit.audit_files`."""
-    made = world_files(0)
+    made = worlds(range(1))
     ffsd = _written("s_ffsd_7", lambda: read_s_ffsd(DATASETS / "s_ffsd" / "S-FFSD.zip", WEEK))
     return {
         "seeded world": ((made / "transactions.parquet", made / "labels.parquet"), {}),
@@ -160,37 +155,37 @@ def audited() -> dict[str, tuple[tuple[Path, Path], dict[str, Any]]]:
     }
 
 
-def world_files(seed: int) -> Path:
-    """Where a made world lies, its truth and its rings among it."""
-    folder = FILES / f"world_{seed}"
-    if not (folder / "members.parquet").exists():
-        simulate(WorldConfig.hard(seed)).write(folder)
-    return folder
-
-
-def _worlds(seeds: range) -> Path:
-    """Worlds side by side in one history: the same days, and no entity in common."""
+def worlds(seeds: range) -> Path:
+    """Made worlds side by side in one history, its truth and its rings: the same days, and no entity in common."""
     folder = FILES / f"worlds_{seeds[0]}_{seeds[-1]}"
-    if not (folder / "labels.parquet").exists():
+    if not (folder / "members.parquet").exists():
         folder.mkdir(parents=True, exist_ok=True)
-        for name, order in (("transactions", "timestamp"), ("labels", "reported_at")):
-            parts = [_prefixed(pq.read_table(world_files(seed) / f"{name}.parquet"), f"{seed}.") for seed in seeds]
-            pq.write_table(pa.concat_tables(parts).sort_by(order), folder / f"{name}.parquet")
+        parts = {
+            name: pa.concat_tables(
+                _prefixed(pq.read_table(_world(seed) / f"{name}.parquet"), f"{seed}.") for seed in seeds
+            )
+            for name in ("transactions", "truth", "labels", "members")
+        }
+        order = pc.sort_indices(parts["transactions"]["timestamp"])
+        for name in ("transactions", "truth"):
+            parts[name] = parts[name].take(order)
+        parts["labels"] = parts["labels"].sort_by("reported_at")
+        for name, part in parts.items():
+            pq.write_table(part, folder / f"{name}.parquet")
     return folder
 
 
 def truth_of(seeds: range) -> NDArray[np.bool_]:
     """What the payments of worlds side by side were, in their order, bool [N]."""
-    ids = pq.read_table(_worlds(seeds) / "transactions.parquet", columns=["transaction_id"])["transaction_id"]
-    parts = [
-        _prefixed(
-            pq.read_table(world_files(seed) / "truth.parquet", columns=["transaction_id", "is_fraud"]), f"{seed}."
-        )
-        for seed in seeds
-    ]
-    known = pa.concat_tables(parts).combine_chunks()
-    fraud: NDArray[np.bool_] = known["is_fraud"].take(pc.index_in(ids, known["transaction_id"])).to_numpy()
+    fraud: NDArray[np.bool_] = pq.read_table(worlds(seeds) / "truth.parquet")["is_fraud"].to_numpy()
     return fraud
+
+
+def _world(seed: int) -> Path:
+    folder = FILES / f"world_{seed}"
+    if not (folder / "members.parquet").exists():
+        simulate(WorldConfig.hard(seed)).write(folder)
+    return folder
 
 
 def _prefixed(table: pa.Table, prefix: str) -> pa.Table:

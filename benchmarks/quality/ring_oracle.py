@@ -3,9 +3,8 @@
 The oracle is told of every ring who works for it, which devices, addresses and merchants are its own, of what kind it
 is and when it attacks; of each of these from the moment when a second account of the ring has been seen there, before
 which a ring's payment has nothing that ties it to another. What its members buy for themselves meanwhile looks like the
-attack, so the oracle's score is the share of fraud among payments of the same cell (kind of ring, before, during or
-after its attack, channel, and by which ties) in the worlds that teach. Of payments that it is told nothing of, it
-thinks what the model thinks.
+attack, so the oracle goes by the share of fraud among payments of the same cell (kind of ring, before, during or after
+its attack, channel, and by which ties) in the worlds that teach, or by the model where that suspects more.
 """
 
 from pathlib import Path
@@ -17,7 +16,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from benchmarks.quality.histories import TESTED, teachers, world_files
+from benchmarks.quality.contest import Contest
+from benchmarks.quality.histories import JUDGING, TEACHING, worlds
 from data.planted import KINDS
 from data.town import CHANNELS
 
@@ -83,22 +83,19 @@ def cells(folder: Path) -> tuple[Ints, NDArray[np.bool_]]:
     return np.where(told & (whose >= 0), cell, NOBODY), fraud
 
 
-def oracle(seed: int, model: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The oracle's scores of the payments that a contest judges, [n].
+def oracle(contest: Contest, model: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The oracle's scores of the payments that the worlds' contest judges, [n].
 
     Args:
-        seed: Of the worlds, as in `histories.world`.
+        contest: `histories.world()`.
         model: What the model makes of them, [n].
     """
-    frauds, payments = np.zeros(CELLS), np.zeros(CELLS)
-    for teacher in teachers(seed):
-        cell, fraud = cells(world_files(teacher))
-        np.add.at(payments, cell[cell >= 0], 1)
-        np.add.at(frauds, cell[cell >= 0], fraud[cell >= 0])
-    cell = cells(world_files(TESTED + seed))[0][-len(model) :]
+    cell, fraud = cells(worlds(TEACHING))
+    payments, frauds = (np.bincount(cell[of], minlength=CELLS) for of in (cell >= 0, (cell >= 0) & fraud))
     # A cell that no teaching world has is like any other that the oracle is told of.
     share = np.where(payments > 0, frauds / np.maximum(payments, 1), frauds.sum() / payments.sum())
-    return np.where(cell >= 0, share[cell] + 1e-6 * model, model)
+    cell = cells(worlds(JUDGING))[0][contest.rows]
+    return np.where(cell >= 0, np.maximum(share[cell], model), model)
 
 
 def _shared(
