@@ -21,6 +21,8 @@ class TrainConfig:
         rate: Peak learning rate of the one-cycle schedule (Smith and Topin 2019).
         weight_decay: Of AdamW.
         pretraining: Steps in which each layer first learns what accounts do next, at most; 0 for none.
+        prospects: Weight of the auxiliary task that teaches embeddings what becomes of the entities of a payment
+            (`gnn.prospects`); 0 for none.
         patience: Epochs without a better validation AP before a layer stops.
         validation: Share of the settled time that chooses the epoch and calibrates, the latest before the test.
         test: Share of all time held out after it, 0 to leave testing to later data.
@@ -38,6 +40,7 @@ class TrainConfig:
     rate: float = 3e-3
     weight_decay: float = 1e-2
     pretraining: int = 1_000
+    prospects: float = 0.5
     patience: int = 3
     validation: float = 0.12
     test: float = 0.15

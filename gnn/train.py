@@ -27,6 +27,7 @@ from gnn.feed import Feed, state_for
 from gnn.head import fit_head
 from gnn.model import LARGEST, ModelConfig, RingwatchNet
 from gnn.pretrain import NextPaymentHeads, next_payments
+from gnn.prospects import ProspectHeads, prospects
 from gnn.replay import capacity_for, numbered, present_roles
 from gnn.targets import Targets, TrainConfig, make_targets
 from gnn.trees import apply
@@ -109,6 +110,7 @@ class _Learner:
         x = self._x[self._feed.rows(targets.train)].cpu().numpy()
         net.mean.copy_(torch.from_numpy(x.mean(0)))
         net.scale.copy_(torch.from_numpy(1 / np.maximum(x.std(0), 1e-3).astype(np.float32)))
+        self._share = prospects(state.store, targets.fraud, targets.train)
         self._logit = torch.zeros(n, device=self._device)  # of the finished layers
         self._h = torch.empty((0, 0), device=self._device)  # embeddings by the newest finished layer
 
@@ -163,7 +165,8 @@ class _Learner:
         if layer > 0:  # begin with exactly the layer below's score
             with torch.no_grad():
                 self.net.layer(layer).head_w2.zero_()
-        parameters = self.net.learnt_in(layer)
+        heads = ProspectHeads(self.net.config.width, len(self.net.config.roles)).to(self._device)
+        parameters = [*self.net.learnt_in(layer), *heads.parameters()]
         optimiser = torch.optim.AdamW(parameters, config.rate, weight_decay=config.weight_decay)
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, config.rate, total_steps=steps + 1)
         best, best_ap, since, step = self._snapshot(), -1.0, 0, 0
@@ -175,9 +178,10 @@ class _Learner:
             for i in range(0, max(1, len(rows) - batch + 1), batch):
                 chosen = np.sort(rows[i : i + batch])
                 with torch.autocast(self._device.type, torch.bfloat16, enabled=config.precision == "bf16"):
-                    _, logit = self._forward(layer, chosen)
-                target = torch.from_numpy(fraud[chosen]).to(self._device)
-                loss = nn.functional.binary_cross_entropy_with_logits(logit, target)
+                    h, logit = self._forward(layer, chosen)
+                    target, share = (torch.from_numpy(part[chosen]).to(self._device) for part in (fraud, self._share))
+                    loss = nn.functional.binary_cross_entropy_with_logits(logit, target)
+                    loss = loss + config.prospects * heads.loss(h, target, share)
                 optimiser.zero_grad()
                 loss.backward()
                 nn.utils.clip_grad_norm_(parameters, 1.0)

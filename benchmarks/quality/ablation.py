@@ -63,6 +63,7 @@ VARIANTS: dict[str, Variant] = {
     "no labels in sight": Variant(labels=False),
     "no ring columns": Variant(rings=False),
     "no pre-training": Variant(config={"pretraining": 0}),
+    "no prospects": Variant(config={"prospects": 0.0}),
     TRUTH: Variant(truth=True),
     RECENT: Variant(truth=True, recent=True),
     INSTANT: Variant(instant=True),

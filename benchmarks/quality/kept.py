@@ -37,7 +37,10 @@ ASIDE: dict[str, tuple[str, ...]] = {
     "data": (),
 }
 # What makes the model and none of its rivals: they need not run again while only the model changes.
-MODEL = ("model", "train", "kernels", "scorer", "engines", "cache", "artifact", "head", "trees", "pretrain")
+MODEL = (
+    *("model", "train", "feed", "pretrain", "prospects", "head", "trees"),
+    *("kernels", "scorer", "engines", "cache", "artifact"),
+)
 
 
 @cache
