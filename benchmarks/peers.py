@@ -41,6 +41,7 @@ BATCHES = (64, 1024, 8192)  # above, few payments would see the one before them
 Step = Callable[[int, int], Any]  # sample for payments first .. last, and append them
 Build = Callable[["Stream", int], Step]  # for a stream and a batch size
 Settings = dict[tuple[int, int], Build]  # by batch size and threads
+Peer = Callable[["Stream"], "PeerResult"]
 
 
 @dataclass(frozen=True)
@@ -355,9 +356,6 @@ def _rate(build: Build, batch: int, payments: Stream, seconds: float) -> tuple[f
         step(done, last)
         done, now = last, time.perf_counter()
     return done / (now - begin), done
-
-
-Peer = Callable[[Stream], PeerResult]
 
 
 def peers() -> list[tuple[str, str, Peer]]:
