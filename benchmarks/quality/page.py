@@ -36,8 +36,8 @@ def rebuild(results: Path = RESULTS, page: Path = PAGE) -> None:
         "",
         "The networks of `handbook`, `handbook_week`, `other_weeks` and `s_ffsd`, and their rivals but Snap",
         "ML's, were trained at commit c3ae40c, beside other jobs. The commit named there has their probabilities again",
-        "within 1e-6 from the kept models, timed the scorer, and trained Snap ML's rival. No table here is of",
-        "models that learnt the auxiliary task of `gnn/prospects.py` (commit 70ab680): they are older.",
+        "within 1e-6 from the kept models, timed the scorer, and trained Snap ML's rival. The models of `world`",
+        "learnt the auxiliary task of `gnn/prospects.py` (commit 70ab680); all other tables are older than it.",
     ]
     for name in ORDER:
         path = results / f"quality_{name}.json"
