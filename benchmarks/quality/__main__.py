@@ -135,7 +135,8 @@ def world(options: argparse.Namespace) -> None:
         "their truth. Labels are late, some are missing, some are wrong. Recall is of each ring kind's frauds among "
         "the 1 % scored highest. The limit is an oracle that is told of every ring who works for it, what it owns, "
         "of what kind it is and when it attacks, each from the moment when a second account of the ring has been seen "
-        "there (`benchmarks/quality/ring_oracle.py`); no strict bound, since it looks at nothing else of a payment."
+        "there (`benchmarks/quality/ring_oracle.py`); no strict bound, since it looks at nothing else of a "
+        "payment."
     )
     put("world", about, figures, {"": found})
 

@@ -4,8 +4,9 @@ The oracle is told of every ring who works for it, which devices, addresses and 
 is and when it attacks; of each of these from the moment when a second account of the ring has been seen there, before
 which a ring's payment has nothing that ties it to another. What its members buy for themselves meanwhile looks like the
 attack, so the oracle goes by the share of fraud among payments of the same cell (kind of ring, before, during or after
-its attack, channel, and by which ties) in the worlds that teach, or by the model where that suspects more. It is no strict bound: within a cell it looks at
-nothing else, so card testing, which amounts give away, the model finds more often.
+its attack, channel, and by which ties) in the worlds that teach, or by the model where that suspects more. It is no
+strict bound: within a cell it looks at nothing else, so card testing, which amounts give away, the model finds more
+often.
 """
 
 from pathlib import Path
