@@ -2,9 +2,10 @@
 
 What a fraud team would train in its place. On honest data boosted trees with graph features beat most published graph
 networks, so they stand beside ours in every table of quality (`ringwatch evaluate --against`). Their inputs, from the
-poorest to the richest: a payment's own columns; those and our point-in-time features of its entities (XGB-Graph of
-Tang et al., NeurIPS 2023, with features that cannot see the future); and these with the last payments of every entity
-one by one, which is all that the network reads itself.
+poorest to the richest: a payment's own columns; those and the amounts and times of the last payments of every entity,
+one by one; in place of these our point-in-time features of its entities (XGB-Graph of Tang et al., NeurIPS 2023, with
+features that cannot see the future); and both, with all that ties a payment to those before it, which is all that the
+network reads itself.
 
 The trees are scikit-learn's histogram trees, a dependency already. Beside LightGBM they were measured on a payment's
 own columns alone (Handbook, validation AP .2369 against .2365, one run).
@@ -24,11 +25,13 @@ from sklearn.preprocessing import StandardScaler
 
 from gnn.calibrate import PlattScaling
 from gnn.targets import Targets
+from graph.backend import Store
 from graph.features import feature_names
 from graph.sampler import EDGE_FEATURES
 from graph.state import GraphState
 
-INPUTS: Final = ("columns", "features", "history")
+INPUTS: Final = ("columns", "raw history", "features", "history")
+RAW: Final = ("amount", "gap")
 TIES: Final = (
     "age",
     "labelled",
@@ -122,12 +125,11 @@ class Rival:
 def input_names(roles: Sequence[str], inputs: str, k: int) -> tuple[str, ...]:
     """Names of the columns of `rival_inputs`."""
     names = feature_names(roles)
-    if inputs == "columns":
+    if inputs in ("columns", "raw history"):
         names = tuple(name for name in names if name.startswith("payment."))
     names = (*names, "category.currency", "category.channel", "category.mcc", "category.country")
-    if inputs == "history":
-        names += tuple(f"{role}.{n}.{tie}" for role in roles for n in range(k) for tie in TIES)
-    return names
+    each = {"raw history": RAW, "history": TIES}.get(inputs, ())
+    return (*names, *(f"{role}.{n}.{of}" for role in roles for n in range(k) for of in each))
 
 
 def rival_inputs(state: GraphState, rows: NDArray[np.int64], inputs: str, k: int) -> NDArray[np.float32]:
@@ -137,22 +139,45 @@ def rival_inputs(state: GraphState, rows: NDArray[np.int64], inputs: str, k: int
         state: The graph.
         rows: Rows still in the buffer, int64 [n].
         inputs: One of `INPUTS`.
-        k: Past payments of each entity, for `history`.
+        k: Past payments of each entity, for both kinds of history.
 
     Returns:
         float32 [n, C] in the order of `input_names`; NaN for a past payment that is not there.
     """
     store = state.store
     x = store.features(rows)
-    if inputs == "columns":
+    if inputs in ("columns", "raw history"):
         x = x[:, [i for i, name in enumerate(feature_names(store.roles)) if name.startswith("payment.")]]
     parts = [x, store.column("category", rows).astype(np.float32)]
+    if inputs == "raw history":
+        parts.append(raw_history(store, rows, k).reshape(len(rows), -1))
     if inputs == "history":
         near = store.neighbours(rows, k)
         ties = store.edges(rows, near)[..., [EDGE_FEATURES.index(tie) for tie in TIES]]
         ties[near < 0] = np.nan
         parts.append(ties.reshape(len(rows), -1))
     return np.concatenate(parts, 1)
+
+
+def raw_history(store: Store, rows: NDArray[np.int64], k: int) -> NDArray[np.float32]:
+    """The last payments of a payment's entities as they are, without the reader's view of them.
+
+    Args:
+        store: The graph.
+        rows: int64 [n].
+        k: Past payments of each entity.
+
+    Returns:
+        float32 [n, R, K, 2], newest first, in the order of `RAW`: the amount (minor units), and the seconds to the next
+        newer one of the same entity, or to the payment itself; NaN where there is none.
+    """
+    near = store.neighbours(rows, k)
+    at = np.maximum(near, 0)
+    time, own = (store.column("time", of.ravel()).reshape(of.shape) for of in (at, rows[:, None, None]))
+    newer = np.concatenate([np.broadcast_to(own, time[..., :1].shape), time[..., :-1]], -1)
+    amount = store.column("amount", at.ravel()).reshape(at.shape)
+    found = np.stack([amount, (newer - time) * 1e-6], -1).astype(np.float32)
+    return np.where((near >= 0)[..., None], found, np.float32(np.nan))
 
 
 def fit_rivals(

@@ -66,7 +66,16 @@ def test_every_entrant_scores_the_same_payments_and_runs_are_kept(
     quick = BoostingConfig(settings=(Setting(leaves=7, rows=20),), trees=50, negatives=5, neighbours=4)
     monkeypatch.setattr(contest, "BoostingConfig", lambda **_: quick)
     runs = entrants(small, 1, rivals=True)
-    names = {OURS, RESEARCH, "rules", "logistic", "trees: columns", "trees: features", "trees: history"}
+    names = {
+        OURS,
+        RESEARCH,
+        "rules",
+        "logistic",
+        "trees: columns",
+        "trees: raw history",
+        "trees: features",
+        "trees: history",
+    }
     assert set(runs[0]) == names | ({snapml.NAME} if snapml.installed() else set())
     assert {len(score) for score in runs[0].values()} == {len(small.rows)}
     found = table(small, runs)

@@ -37,7 +37,7 @@ BOUND = (
     "whose frauds is known by then, which it can only guess (`benchmarks/quality/oracle.py`). With so few frauds luck "
     "moves what a guess is worth: by .007 of ROC AUC and .002 of CP@100 (standard deviation over blind guesses)."
 )
-TREES = ("trees: columns", "trees: features", "trees: history")
+TREES = ("trees: columns", "trees: raw history", "trees: features", "trees: history")
 SAGE = "PyG SAGEConv"
 WORSE = 0.03  # by so much a ring kind's recall may fall behind
 

@@ -14,16 +14,28 @@ from data.journal import Events, Kind
 from data.schema import LABEL_SCHEMA, TRANSACTION_SCHEMA
 from gnn import snapml
 from gnn.against import OURS, against_dict, against_table, cut, evaluate_against
-from gnn.boosting import INPUTS, TIES, BoostingConfig, Setting, categories, drawn, fit_trees, input_names, rival_inputs
+from gnn.boosting import (
+    INPUTS,
+    BoostingConfig,
+    Setting,
+    categories,
+    drawn,
+    fit_trees,
+    input_names,
+    raw_history,
+    rival_inputs,
+)
 from gnn.errors import ModelError
 from gnn.jobs import evaluate_files, train_files
 from gnn.replay import numbered
 from gnn.snapml import installed
 from gnn.targets import TrainConfig, make_targets
+from graph.backend import Window
 from graph.sampler import neighbours
+from graph.state import GraphState
 from tests.gnn.test_train import built, history
 from tests.serve.test_cli import ringwatch
-from tests.world import label_batch
+from tests.world import label_batch, payment_batch
 
 K = 4
 QUICK = BoostingConfig(settings=(Setting(leaves=7, rows=20), Setting(7, 20, 0.25)), trees=50, negatives=5, neighbours=K)
@@ -61,12 +73,34 @@ def test_inputs_are_named_and_never_change_when_more_becomes_known(inputs: str) 
     payments = next(batch for kind, batch in runs if kind is Kind.TRANSACTION)
     late.apply(Events(Kind.LABEL, late.applied, label_batch(payments, [0, 17], [True, True], delay_us=10**13)))
     np.testing.assert_array_equal(rival_inputs(late, rows, inputs, K), before)
-    if inputs == "history":
-        missing = np.repeat(neighbours(early.store.view, rows, K).reshape(len(rows), -1) < 0, len(TIES), 1)
-        np.testing.assert_array_equal(np.isnan(before[:, -missing.shape[1] :]), missing)
+    if inputs.endswith("history"):
+        of = [i for i, name in enumerate(names) if name.split(".")[1].isdigit()]
+        each = len(of) // len(early.store.roles) // K
+        missing = np.repeat(neighbours(early.store.view, rows, K).reshape(len(rows), -1) < 0, each, 1)
+        np.testing.assert_array_equal(np.isnan(before[:, of]), missing)
         assert missing.any()
     else:
         assert not np.isnan(before).any()
+
+
+def test_the_raw_history_is_what_a_search_through_all_payments_finds() -> None:
+    roles, k, window = ("account", "merchant", "device"), 3, 150
+    state = GraphState(roles, 1 << 10, Window(window))
+    payments = payment_batch(300, 1, 40, 20, 20)
+    state.apply(Events(Kind.TRANSACTION, 0, payments))
+    rows = np.array([0, 7, 120, 299])
+    time, amount = payments["timestamp"].cast("int64").to_pylist(), payments["amount"].to_pylist()
+    expected = np.full((len(rows), len(roles), k, 2), np.nan)
+    for b, row in enumerate(rows):
+        for r, role in enumerate(roles):
+            of = payments[f"{role}_id"].to_pylist()
+            newer = row
+            same = [i for i in range(max(0, row - window), row) if of[i] is not None and of[i] == of[row]]
+            for n, i in enumerate(same[::-1][:k]):
+                expected[b, r, n] = amount[i], (time[newer] - time[i]) / 1e6
+                newer = i
+    assert np.isfinite(expected).any(axis=(0, 2, 3)).all()
+    np.testing.assert_allclose(raw_history(state.store, rows, k), expected, rtol=1e-6)
 
 
 @pytest.mark.skipif(not installed(), reason="snapml is not installed: a proprietary package that only this rival needs")
@@ -130,7 +164,7 @@ def test_all_are_judged_on_the_same_payments(files: dict[str, Path]) -> None:
     alone = evaluate_files(**files, start=FIRST)
     assert found.metrics[OURS] == alone
     assert list(found.metrics)[:2] == [OURS, "by amount"]
-    assert len(found.metrics) == 6 + installed()
+    assert len(found.metrics) == 7 + installed()
     assert len({(m.payments, m.frauds) for m in found.metrics.values()}) == 1
     ap = {name: m.average_precision for name, m in found.metrics.items()}
     # Fraud comes from three merchants, so columns of the payment alone say nothing, and reported labels say it all.
@@ -138,7 +172,7 @@ def test_all_are_judged_on_the_same_payments(files: dict[str, Path]) -> None:
     assert {"trees", "validation_ap"} <= set(found.facts["trees: features"])
     written = json.loads(json.dumps(against_dict(found)))
     assert written["average_precision"] == written["against"][OURS]["average_precision"] == alone.average_precision
-    assert against_table(found).row_count == 6 + installed()
+    assert against_table(found).row_count == 7 + installed()
     assert (snapml.NAME in found.metrics) == installed()
 
 
@@ -157,6 +191,14 @@ def test_the_command_prints_one_table_and_writes_json(files: dict[str, Path], tm
     words = [word for name, path in files.items() for word in (f"--{name}", path)]
     done = ringwatch("evaluate", *words, "--from", str(FIRST), "--against", "--json", tmp_path / "m.json")
     assert done.returncode == 0, done.stderr
-    for name in ("ringwatch", "rules", "logistic", "trees: columns", "trees: features", "trees: history"):
+    for name in (
+        "ringwatch",
+        "rules",
+        "logistic",
+        "trees: columns",
+        "trees: raw history",
+        "trees: features",
+        "trees: history",
+    ):
         assert name in done.stdout
-    assert len(json.loads((tmp_path / "m.json").read_text())["against"]) == 6 + installed()
+    assert len(json.loads((tmp_path / "m.json").read_text())["against"]) == 7 + installed()
