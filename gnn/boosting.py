@@ -12,7 +12,7 @@ own columns alone (Handbook, validation AP .2369 against .2365, one run).
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, Protocol
 
 import numpy as np
@@ -74,6 +74,8 @@ class BoostingConfig:
         step: Trees between two looks at the validation payments.
         negatives: Payments not known as fraud for each fraud.
         neighbours: Past payments of each entity in the richest inputs.
+        refit: See `gnn.targets.TrainConfig`.
+        without: See there.
         seed: Of the draw of payments.
     """
 
@@ -83,6 +85,8 @@ class BoostingConfig:
     step: int = 25
     negatives: int = 25
     neighbours: int = 16
+    refit: bool = True
+    without: tuple[str, ...] = ()
     seed: int = 0
 
 
@@ -198,19 +202,26 @@ def fit_rivals(
         A logistic regression, then trees from the poorest to the richest inputs.
     """
     config = config or BoostingConfig()
-    rows, validation = drawn(targets, config), targets.validation
-    y, known = targets.fraud[rows] > 0, targets.fraud[validation] > 0
-    found = []
+    everything = targets.all_teach if config.refit else targets
+    rows, validation, final = drawn(targets, config), targets.validation, drawn(everything, config)
+    y, known, last = (targets.fraud[r] > 0 for r in (rows, validation, final))
+    found: list[Rival] = []
+
+    def add(name: str, inputs: str, chosen: Classifier, again: Classifier, facts: dict[str, Any]) -> None:
+        calibration = PlattScaling.fit(np.asarray(chosen.decision_function(v), np.float64), known)
+        found.append(Rival(name, inputs, config.neighbours, again, calibration, facts))
+
     for number, inputs in enumerate(INPUTS):
         report("training rivals", number / len(INPUTS))
-        x, v = (rival_inputs(state, r, inputs, config.neighbours) for r in (rows, validation))
+        names = input_names(state.store.roles, inputs, config.neighbours)
+        read = np.array([not name.startswith(config.without) for name in names], np.float32)
+        x, v, z = (rival_inputs(state, r, inputs, config.neighbours) * read for r in (rows, validation, final))
         if inputs == "features":
-            plain = make_pipeline(StandardScaler(), LogisticRegression(max_iter=500))
-            width = x.shape[1] - 4  # hashed categories are names, not numbers
-            linear = _Linear(plain.fit(x[:, :width], y), width)
-            found.append(_rival("logistic", inputs, config, linear, v, known, {}))
-        trees, facts = fit_trees(x, y, v, known, config, categories(state.store.roles, inputs, config.neighbours))
-        found.append(_rival(f"trees: {inputs}", inputs, config, trees, v, known, facts))
+            add("logistic", inputs, _linear(x, y), _linear(z, last), {})
+        categorical = categories(state.store.roles, inputs, config.neighbours)
+        trees, facts = fit_trees(x, y, v, known, config, categorical)
+        again = grow(z, last, config.settings[facts["setting"]], replace(config, trees=facts["trees"]), categorical)
+        add(f"trees: {inputs}", inputs, trees, again, facts)
     return found
 
 
@@ -253,39 +264,53 @@ def fit_trees(
     judged = np.arange(len(known))
     if len(judged) > JUDGED:
         judged = np.sort(np.random.default_rng(0).choice(judged, JUDGED, replace=False))
-    best: tuple[float, Setting, HistGradientBoostingClassifier, int] | None = None
-    for setting in config.settings:
+    best: tuple[float, int, HistGradientBoostingClassifier, int] | None = None
+    for number, setting in enumerate(config.settings):
         first = int(setting.burn_in * len(y))
         if not 0 < y[first:].sum() < len(y) - first:
             continue
-        model = HistGradientBoostingClassifier(
-            learning_rate=config.rate,
-            max_leaf_nodes=setting.leaves,
-            min_samples_leaf=setting.rows,
-            l2_regularization=setting.l2,
-            max_features=setting.inputs,
-            max_iter=config.trees,
-            early_stopping=False,
-            categorical_features=categorical,
-            random_state=config.seed,
-        ).fit(x[first:], y[first:])
+        model = grow(x, y, setting, config, categorical)
         for trees, score in enumerate(model.staged_decision_function(validation[judged]), 1):
             if trees % config.step and trees < config.trees:
                 continue
             ap = float(average_precision_score(known[judged], score))
             if best is None or ap > best[0]:
-                best = ap, setting, model, trees
+                best = ap, number, model, trees
     assert best is not None  # the first setting leaves nothing out
-    ap, setting, model, trees = best
+    ap, number, model, trees = best
+    setting = config.settings[number]
     # Grown once and cut here: growing on from look to look would bin all inputs anew each time.
     del model._predictors[trees:]
     return model, {
+        "setting": number,
         "leaves": setting.leaves,
         "rows_in_a_leaf": setting.rows,
         "burn_in": setting.burn_in,
         "trees": trees,
         "validation_ap": ap,
     }
+
+
+def grow(
+    x: NDArray[np.float32],
+    y: NDArray[np.bool_],
+    setting: Setting,
+    config: BoostingConfig,
+    categorical: NDArray[np.bool_] | None = None,
+) -> HistGradientBoostingClassifier:
+    """All of `config.trees` trees by one setting; see `fit_trees`."""
+    first = int(setting.burn_in * len(y))
+    return HistGradientBoostingClassifier(
+        learning_rate=config.rate,
+        max_leaf_nodes=setting.leaves,
+        min_samples_leaf=setting.rows,
+        l2_regularization=setting.l2,
+        max_features=setting.inputs,
+        max_iter=config.trees,
+        early_stopping=False,
+        categorical_features=categorical,
+        random_state=config.seed,
+    ).fit(x[first:], y[first:])
 
 
 @dataclass(frozen=True)
@@ -299,14 +324,7 @@ class _Linear:
         return np.asarray(self.model.decision_function(x[:, : self.width]), np.float64)
 
 
-def _rival(
-    name: str,
-    inputs: str,
-    config: BoostingConfig,
-    model: Classifier,
-    validation: NDArray[np.float32],
-    known: NDArray[np.bool_],
-    facts: dict[str, Any],
-) -> Rival:
-    calibration = PlattScaling.fit(np.asarray(model.decision_function(validation), np.float64), known)
-    return Rival(name, inputs, config.neighbours, model, calibration, facts)
+def _linear(x: NDArray[np.float32], y: NDArray[np.bool_]) -> _Linear:
+    plain = make_pipeline(StandardScaler(), LogisticRegression(max_iter=500))
+    width = x.shape[1] - 4  # hashed categories are names, not numbers
+    return _Linear(plain.fit(x[:, :width], y), width)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.metrics import average_precision_score
 
-from gnn.boosting import BoostingConfig, Setting, drawn, fit_trees
+from gnn.boosting import BoostingConfig, Setting, drawn, fit_trees, grow
 from gnn.targets import Targets
 from gnn.trees import LEAF, Trees, apply, no_trees
 
@@ -91,3 +91,26 @@ def fit_head(
     best = max(found, key=lambda name: found[name])
     grown = dict(zip(("stacked", "plain"), facts, strict=True))
     return heads[best], {"head": best, "validation_ap": found[best], "candidates": found, **grown}
+
+
+def refit_head(
+    x: NDArray[np.float32], logit: NDArray[np.float32], targets: Targets, chosen: dict[str, Any], seed: int = 0
+) -> Trees:
+    """The same head grown anew, of as many trees as were chosen.
+
+    Args:
+        x: Features of all payments, float32 [N, F].
+        logit: The log-odds of the network learnt anew of all payments, float32 [N].
+        targets: What teaches now.
+        chosen: How the head before was chosen, from `fit_head`.
+        seed: Of the draw of payments, and of the trees.
+    """
+    if chosen["head"] == "none":
+        return no_trees()
+    rows = drawn(targets, replace(PLAIN, seed=seed))
+    y, stacked = targets.fraud[rows] > 0, np.concatenate([x[rows], logit[rows, None]], 1)
+    models = (
+        grow(of, y, config.settings[0], replace(config, seed=seed, trees=chosen[name]["trees"]))
+        for name, config, of in (("stacked", STACKED, stacked), ("plain", PLAIN, x[rows]))
+    )
+    return from_sklearn(*models, network=1 / 3)

@@ -6,7 +6,7 @@ its account to each of its other entities. Payments go in one by one: in a batch
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from typing import Any, Final
 from weakref import WeakKeyDictionary
@@ -14,7 +14,16 @@ from weakref import WeakKeyDictionary
 import numpy as np
 from numpy.typing import NDArray
 
-from gnn.boosting import BoostingConfig, Classifier, categories, drawn, fit_trees, rival_inputs
+from gnn.boosting import (
+    BoostingConfig,
+    Classifier,
+    categories,
+    drawn,
+    fit_trees,
+    grow,
+    input_names,
+    rival_inputs,
+)
 from gnn.calibrate import PlattScaling
 from gnn.targets import Targets
 from graph.state import GraphState
@@ -115,10 +124,17 @@ def fit_snapml(
     """Train it on what the other rivals are trained on; see `gnn.boosting.fit_rivals`."""
     config = config or BoostingConfig()
     rows, validation = drawn(targets, config), targets.validation
-    x, v = (snapml_inputs(state, r, report) for r in (rows, validation))
     known = targets.fraud[validation] > 0
-    names = categories(state.store.roles, "columns", 0)
-    categorical = np.concatenate([names, np.zeros(x.shape[1] - len(names), np.bool_)])
+    roles, made = state.store.roles, snapml_inputs(state, rows, report)
+    own = [not name.startswith(config.without) for name in input_names(roles, "columns", 0)]
+    read = np.concatenate([own, np.ones(made.shape[1] - len(own))]).astype(np.float32)
+    x, v = made * read, snapml_inputs(state, validation) * read
+    categorical = np.zeros(x.shape[1], np.bool_)
+    categorical[: len(own)] = categories(roles, "columns", 0)
     trees, facts = fit_trees(x, targets.fraud[rows] > 0, v, known, config, categorical)
     calibration = PlattScaling.fit(np.asarray(trees.decision_function(v), np.float64), known)
+    if config.refit:
+        final = drawn(targets.all_teach, config)
+        setting, last = config.settings[facts["setting"]], replace(config, trees=facts["trees"])
+        trees = grow(snapml_inputs(state, final) * read, targets.fraud[final] > 0, setting, last, categorical)
     return SnapRival(trees, calibration, facts)

@@ -1,6 +1,6 @@
 """What may teach, what may choose and what may judge a model, each with what was known at the time."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +28,10 @@ class TrainConfig:
         test: Share of all time held out after it, 0 to leave testing to later data.
         label_delay_days: Age at which a payment without a label counts as legitimate; by default the 90 % quantile of
             the delays seen.
+        refit: Whether the model is learnt anew with the payments that chose and calibrated it among those that teach,
+            for as many epochs and trees as they chose: fraud changes, and the newest labels say most about it.
+        without: Features that it must not read, each by its name or the beginning of it, such as `payment.hour` where
+            the times of a history are made up.
         seed: Of weights and draws.
         device: Where the network learns, `cpu` or `cuda`; on the latter the graph is read from the device's store.
         precision: Of the steps, `float32` or `bf16` (matrices and gradients; weights stay float32). Validation and what
@@ -45,6 +49,8 @@ class TrainConfig:
     validation: float = 0.12
     test: float = 0.15
     label_delay_days: float | None = None
+    refit: bool = True
+    without: tuple[str, ...] = ()
     seed: int = 0
     device: str = "cpu"
     precision: str = "float32"
@@ -69,6 +75,11 @@ class Targets:
     fraud: NDArray[np.float32]
     label_delay_us: int
     settled: bool = True
+
+    @property
+    def all_teach(self) -> "Targets":
+        """The same, with the payments that chose among those that teach."""
+        return replace(self, train=np.sort(np.concatenate([self.train, self.validation])))
 
     @property
     def settle_days(self) -> float | None:

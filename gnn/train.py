@@ -24,7 +24,7 @@ from gnn.artifact import Artifact
 from gnn.calibrate import PlattScaling
 from gnn.errors import ModelError
 from gnn.feed import Feed, state_for
-from gnn.head import fit_head
+from gnn.head import fit_head, refit_head
 from gnn.model import LARGEST, ModelConfig, RingwatchNet
 from gnn.pretrain import NextPaymentHeads, next_payments
 from gnn.prospects import ProspectHeads, prospects
@@ -32,12 +32,14 @@ from gnn.replay import capacity_for, numbered, present_roles
 from gnn.targets import Targets, TrainConfig, make_targets
 from gnn.trees import apply
 from graph.backend import DAY_US
+from graph.features import feature_names
 from graph.state import GraphState
 
 PASSES = 10  # of pre-training over a short history, at most
 STEPS = 60  # of an epoch, at least, where the history allows
 BLOCK = 1024  # payments that are embedded at once
 JUDGED = 60_000  # validation payments that choose the epoch, at most
+VARIES = 1e-3  # standard deviation from which a feature is read
 Report = Callable[[str, float], None]  # what is being done, and how far it is (0 to 1)
 
 
@@ -61,12 +63,15 @@ def train(
         The model, calibrated; its facts hold windows and metrics.
 
     Raises:
-        ModelError: Too few payments or known frauds to learn from.
+        ModelError: Too few payments or known frauds to learn from, or no such feature to leave out.
     """
     config = config or TrainConfig()
     if not any(kind is Kind.TRANSACTION and len(batch) for kind, batch in runs):
         raise ModelError("there is no payment to learn from")
     net_config = ModelConfig(present_roles(runs), **(shape or {}))
+    for left_out in config.without:
+        if not any(name.startswith(left_out) for name in feature_names(net_config.roles)):
+            raise ModelError(f"no feature is called {left_out}, nor begins so, that the model could do without")
     capacity = capacity_for(sum(len(b) for _, b in runs), net_config.window)
     state = state_for(config.device, net_config.roles, capacity, net_config.window)
     for i, events in enumerate(numbered(runs)):
@@ -82,34 +87,52 @@ def train(
     logit = learner.run()
     net.to("cpu").eval().requires_grad_(False)
     report("growing the head", 0.0)
-    x = learner.features()
-    net.trees, grown = fit_head(x, logit, targets, config.seed)
-    logit = apply(net.trees, x, logit)
+    net.trees, grown = fit_head(learner.features(), logit, targets, config.seed)
+    logit = apply(net.trees, learner.features(), logit)
     known = targets.validation
     calibration = PlattScaling.fit(logit[known].astype(np.float64), targets.fraud[known] > 0)
+    if config.refit:
+        net = _refitted(learner, grown)
     return Artifact(net_config, net, calibration, _facts(state, targets, config, learner.history, grown))
+
+
+def _refitted(first: "_Learner", grown: dict[str, Any]) -> RingwatchNet:
+    """The same model learnt from the payments that chose it as well, in the way that they chose."""
+    net = RingwatchNet(first.net.config, first.config.seed).to(first.config.device)
+    torch.manual_seed(first.config.seed)
+    learner = _Learner(net, first.state, first.targets.all_teach, first.config, first.report, first)
+    logit = learner.run()
+    net.to("cpu").eval().requires_grad_(False)
+    first.report("growing the head", 0.5)
+    net.trees = refit_head(learner.features(), logit, learner.targets, grown, first.config.seed)
+    return net
 
 
 class _Learner:
     """Trains the layers of one network over one graph."""
 
     def __init__(
-        self, net: RingwatchNet, state: GraphState, targets: Targets, config: TrainConfig, report: Report
+        self,
+        net: RingwatchNet,
+        state: GraphState,
+        targets: Targets,
+        config: TrainConfig,
+        report: Report,
+        before: "_Learner | None" = None,
     ) -> None:
         self.net, self.state, self.targets, self.config, self.report = net, state, targets, config, report
         self.history: list[dict[str, float]] = []
+        self.epochs: list[int] = before.epochs if before else []  # of each layer; else the validation chooses
+        self._refit = before is not None
         self._rng = np.random.default_rng(config.seed)
         self._device = torch.device(config.device)
         self._feed, n = Feed(state.store, self._device), state.store.rows
-        self._x = torch.empty((n, net.config.inputs), device=self._device)
-        for i in range(0, n, 1 << 16):
-            rows = np.arange(i, min(n, i + (1 << 16)))
-            self._x[i : i + len(rows)] = self._feed.features(rows)
-            report("computing features", i / n)
+        self.x: Tensor = before.x if before else self._features()
         self._category = torch.from_numpy(state.store.column("category").astype(np.int64)).to(self._device)
-        x = self._x[self._feed.rows(targets.train)].cpu().numpy()
+        x = self.x[self._feed.rows(targets.train)].cpu().numpy()
         net.mean.copy_(torch.from_numpy(x.mean(0)))
-        net.scale.copy_(torch.from_numpy(1 / np.maximum(x.std(0), 1e-3).astype(np.float32)))
+        std = x.std(0)  # what never varied here says nothing, whatever it does later
+        net.scale.copy_(torch.from_numpy(np.where(std < VARIES, 0, 1 / np.maximum(std, VARIES)).astype(np.float32)))
         self._share = prospects(state.store, targets.fraud, targets.train)
         self._logit = torch.zeros(n, device=self._device)  # of the finished layers
         self._h = torch.empty((0, 0), device=self._device)  # embeddings by the newest finished layer
@@ -124,8 +147,19 @@ class _Learner:
         return logit
 
     def features(self) -> NDArray[np.float32]:
-        """The features of all rows, float32 [N, F]."""
-        x: NDArray[np.float32] = self._x.cpu().numpy()
+        """The features of all rows, those left out at zero, float32 [N, F]."""
+        x: NDArray[np.float32] = self.x.cpu().numpy()
+        return x
+
+    def _features(self) -> Tensor:
+        n, without = self.state.store.rows, self.config.without
+        kept = [not name.startswith(without) for name in feature_names(self.net.config.roles)]
+        read = torch.tensor(kept, dtype=torch.float32, device=self._device)
+        x = torch.empty((n, len(kept)), device=self._device)
+        for i in range(0, n, 1 << 16):
+            rows = np.arange(i, min(n, i + (1 << 16)))
+            x[i : i + len(rows)] = self._feed.features(rows) * read
+            self.report("computing features", i / n)
         return x
 
     def _forward(self, layer: int, rows: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
@@ -150,7 +184,7 @@ class _Learner:
     def _below(self, layer: int, rows: Tensor) -> Tensor:
         if layer > 0:
             return self._h[rows]
-        return self.net.encode(self._x[rows], self._category[rows])
+        return self.net.encode(self.x[rows], self._category[rows])
 
     def _fit(self, layer: int) -> None:
         config, fraud = self.config, self.targets.fraud
@@ -170,7 +204,7 @@ class _Learner:
         optimiser = torch.optim.AdamW(parameters, config.rate, weight_decay=config.weight_decay)
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, config.rate, total_steps=steps + 1)
         best, best_ap, since, step = self._snapshot(), -1.0, 0, 0
-        for epoch in range(config.epochs):
+        for epoch in range(self.epochs[layer] if self._refit else config.epochs):
             self.net.train()
             rows = np.concatenate([positive, self._rng.choice(negative, drawn, replace=False)])
             self._rng.shuffle(rows)
@@ -191,6 +225,8 @@ class _Learner:
                 step += 1
                 losses.append(loss.item())
                 self.report(f"training layer {layer + 1} of {self.net.config.layers}", step / steps)
+            if self._refit:
+                continue
             ap = self._validate(layer)
             self.history.append({"layer": layer + 1, "epoch": epoch + 1, "loss": float(np.mean(losses)), "ap": ap})
             if ap > best_ap:
@@ -199,7 +235,9 @@ class _Learner:
                 since += 1
                 if since >= config.patience:
                     break
-        self.net.load_state_dict(best)
+        if not self._refit:
+            self.net.load_state_dict(best)
+            self.epochs.append(epoch + 1 - since)
 
     def _pretrain(self, layer: int) -> None:
         """Teach a layer what accounts do next, on all of history before the validation."""

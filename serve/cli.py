@@ -73,6 +73,15 @@ def train(
         int, typer.Option(min=0, help="Steps in which each layer first learns what accounts do next; 0 for none.")
     ] = 1_000,
     neighbours: Annotated[int, typer.Option(min=1, max=64, help="Past payments read for each entity.")] = 16,
+    refit: Annotated[
+        bool, typer.Option(help="Learn anew with the payments that chose and calibrated; takes twice as long.")
+    ] = True,
+    without: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Features to leave out, by the beginning of their names: payment.hour where times are made up."
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Of weights and draws.")] = 0,
     cache: Cache = "float32",
     device: Device = "auto",
@@ -93,7 +102,14 @@ def train(
             transactions,
             labels,
             TrainConfig(
-                epochs=epochs, pretraining=pretraining, seed=seed, test=test, device=device, precision=precision
+                epochs=epochs,
+                pretraining=pretraining,
+                test=test,
+                refit=refit,
+                without=tuple(without or ()),
+                seed=seed,
+                device=device,
+                precision=precision,
             ),
             shape=shape,
             start=when(start, "--from"),

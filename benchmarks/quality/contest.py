@@ -134,7 +134,7 @@ def trees(contest: Contest, seed: int) -> tuple[Scores, dict[str, Any]]:
     """Rules, and trees and a regression on the model's own rows, labels and validation."""
     contest.settle()
     with threadpool_limits(1, "openmp"):
-        rivals = fit_rivals(contest.past, contest.targets, BoostingConfig(seed=seed))
+        rivals = fit_rivals(contest.past, contest.targets, _boosting(contest, seed))
         scores = {rival.name: rival.probability(contest.graph, contest.rows) for rival in rivals}
     scores["rules"] = rules_score(contest.graph, contest.rows)[0]
     return scores, {rival.name: rival.facts for rival in rivals}
@@ -145,9 +145,13 @@ def research(contest: Contest, seed: int) -> tuple[Scores, dict[str, Any]]:
     begin = time.perf_counter()
     contest.settle()
     scores, facts = score_research(
-        contest.past, contest.targets, contest.graph, contest.rows, epochs=contest.epochs, seed=seed
+        contest.past, contest.targets, contest.graph, contest.rows, contest.config, epochs=contest.epochs, seed=seed
     )
     return {RESEARCH: scores}, {**facts, "seconds": time.perf_counter() - begin}
+
+
+def _boosting(contest: Contest, seed: int) -> BoostingConfig:
+    return BoostingConfig(refit=contest.config.refit, without=contest.config.without, seed=seed)
 
 
 def snapml(contest: Contest, seed: int) -> tuple[Scores, dict[str, Any]]:
@@ -155,7 +159,7 @@ def snapml(contest: Contest, seed: int) -> tuple[Scores, dict[str, Any]]:
     begin = time.perf_counter()
     contest.settle()
     with threadpool_limits(1, "openmp"):
-        rival = fit_snapml(contest.past, contest.targets, BoostingConfig(seed=seed), _progress())
+        rival = fit_snapml(contest.past, contest.targets, _boosting(contest, seed), _progress())
         scores = rival.probability(contest.graph, contest.rows)
     return {rival.name: scores}, {**rival.facts, "seconds": time.perf_counter() - begin}
 

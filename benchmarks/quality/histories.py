@@ -92,7 +92,9 @@ def s_ffsd(variant: str) -> Contest:
     time = judged.payments["timestamp"].cast(pa.int64()).to_numpy()
     test = s_ffsd_split(time, judged.labelled)[1]
     first = int(np.flatnonzero(test)[0])
-    rows, config = np.flatnonzero(test), TrainConfig(test=0, label_delay_days=delay.days)
+    # Its times are the numbers of the rows: there is no time of day in them and no day of the week.
+    made_up = ("payment.hour", "payment.week")
+    rows, config = np.flatnonzero(test), TrainConfig(test=0, label_delay_days=delay.days, without=made_up)
     if variant == "delayed":
         stop = datetime.fromtimestamp(time[first] / 1e6, UTC)
         return _contest("s_ffsd_delayed", list(merged(*paths, stop=stop)), whole, judged, rows, config)

@@ -7,7 +7,7 @@ moment.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -26,7 +26,7 @@ from data.journal import Events, Kind
 from data.schema import TIMESTAMP
 from data.sources import Run, merged
 from gnn.audit import TREES
-from gnn.boosting import categories, drawn, fit_trees, rival_inputs
+from gnn.boosting import categories, drawn, fit_trees, grow, rival_inputs
 from gnn.jobs import Judged, score_runs, selection, with_labels
 from gnn.model import ModelConfig
 from gnn.replay import capacity_for, numbered
@@ -106,11 +106,13 @@ def trees(weeks: Weeks, targets: Targets | None, judged: Sequence[int]) -> tuple
     rows, validation = drawn(targets, TREES), targets.validation
     if len(validation) > JUDGED:
         validation = np.sort(np.random.default_rng(0).choice(validation, JUDGED, replace=False))
-    x, known = (rival_inputs(weeks.state, r, "features", 0) for r in (rows, validation))
+    final, categorical = drawn(targets.all_teach, TREES), categories(ROLES, "features", 0)
+    x, judge, z = (rival_inputs(weeks.state, r, "features", 0) for r in (rows, validation, final))
+    y, known, last = (targets.fraud[r] > 0 for r in (rows, validation, final))
     with threadpool_limits(1, "openmp"):
-        model, facts = fit_trees(
-            x, targets.fraud[rows] > 0, known, targets.fraud[validation] > 0, TREES, categories(ROLES, "features", 0)
-        )
+        _, facts = fit_trees(x, y, judge, known, TREES, categorical)
+        setting = TREES.settings[facts["setting"]]
+        model = grow(z, last, setting, replace(TREES, trees=facts["trees"]), categorical)
     scores = {str(w): model.decision_function(rival_inputs(weeks.state, weeks.rows[w], "features", 0)) for w in judged}
     return scores, {**facts, "payments": len(targets.train)}
 
@@ -119,7 +121,7 @@ def research(weeks: Weeks, targets: Targets | None, judged: Sequence[int]) -> tu
     """The PyG model, likewise."""
     assert targets is not None
     rows = np.concatenate([weeks.rows[w] for w in judged])
-    score, facts = score_research(weeks.state, targets, weeks.state, rows)
+    score, facts = score_research(weeks.state, targets, weeks.state, rows, CONFIG)
     ends = np.cumsum([len(weeks.rows[w]) for w in judged])[:-1]
     return {str(w): part for w, part in zip(judged, np.split(score, ends), strict=True)}, facts
 

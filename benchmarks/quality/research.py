@@ -15,8 +15,9 @@ from torch import Tensor, nn
 from torch_geometric.data import HeteroData
 from torch_geometric.nn import HeteroConv, SAGEConv
 
-from gnn.targets import Targets
+from gnn.targets import Targets, TrainConfig
 from graph.bridges import to_hetero_data
+from graph.features import feature_names
 from graph.sampler import EDGE_FEATURES
 from graph.state import GraphState
 
@@ -68,11 +69,23 @@ def score_research(
     targets: Targets,
     graph: GraphState,
     rows: NDArray[np.int64],
+    config: TrainConfig,
     *,
     epochs: int = 3,
     seed: int = 0,
 ) -> tuple[NDArray[np.float64], dict[str, Any]]:
     """Train on what the model was trained on, and score rows of a graph; log-odds, float64 [n]."""
+    reader, later = _Reader(past, config.without), _Reader(graph, config.without)
+    net, history = _trained(reader, targets, epochs, seed)
+    if config.refit:
+        net, _ = _trained(reader, targets.all_teach, int(np.argmax(history)) + 1, seed, choose=False)
+    return _score(net, later, rows), {"validation_ap": history, "near": reader.near, "width": WIDTH}
+
+
+def _trained(
+    reader: "_Reader", targets: Targets, epochs: int, seed: int, choose: bool = True
+) -> tuple[ResearchNet, list[float]]:
+    """A network, and its validation AP after each epoch where that chooses."""
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
     fraud, train = targets.fraud, targets.train
@@ -83,12 +96,12 @@ def score_research(
         known = validation[fraud[validation] > 0]
         rest = rng.choice(validation, JUDGED, replace=False)
         validation = np.unique(np.concatenate([known, rest]))
-    reader, later = _Reader(past), _Reader(graph)
-    net = ResearchNet(reader.x.shape[1], past.store.roles)
+    net = ResearchNet(reader.x.shape[1], reader.store.roles)
     net.mean.copy_(torch.from_numpy(reader.x[train].mean(0)))
     net.scale.copy_(torch.from_numpy(1 / np.maximum(reader.x[train].std(0), 1e-3)))
     optimiser = torch.optim.AdamW(net.parameters(), 2e-3, weight_decay=1e-3)
-    best, best_ap, history = net.state_dict(), -1.0, []
+    best, best_ap = net.state_dict(), -1.0
+    history: list[float] = []
     for _ in range(epochs):
         net.train()
         chosen = np.concatenate(
@@ -103,21 +116,25 @@ def score_research(
             optimiser.zero_grad()
             loss.backward()
             optimiser.step()
+        if not choose:
+            continue
         ap = float(average_precision_score(fraud[validation] > 0, _score(net, reader, validation)))
         history.append(ap)
         if ap > best_ap:
             best, best_ap = {name: value.clone() for name, value in net.state_dict().items()}, ap
-    net.load_state_dict(best)
-    return _score(net, later, rows), {"validation_ap": history, "near": reader.near, "width": WIDTH}
+    if choose:
+        net.load_state_dict(best)
+    return net, history
 
 
 class _Reader:
     """Sampled histories of a graph whose features are worked out once."""
 
-    def __init__(self, state: GraphState) -> None:
+    def __init__(self, state: GraphState, without: tuple[str, ...]) -> None:
         self.store, n = state.store, state.store.rows
         self.near = max(2, READ // len(self.store.roles))
         self.x = np.concatenate([self.store.features(np.arange(i, min(n, i + BLOCK))) for i in range(0, n, BLOCK)])
+        self.x[:, [name.startswith(without) for name in feature_names(self.store.roles)]] = 0
 
     def read(self, seeds: NDArray[np.int64]) -> HeteroData:
         return to_hetero_data(self.store, seeds, self.near, 2, self.x)

@@ -1,5 +1,6 @@
 """Training: what may teach, what may judge, and that it learns."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
@@ -13,9 +14,10 @@ from gnn.artifact import Artifact
 from gnn.errors import ModelError
 from gnn.jobs import score_runs
 from gnn.replay import numbered, present_roles
-from gnn.targets import TrainConfig, make_targets
+from gnn.targets import Targets, TrainConfig, make_targets
 from gnn.train import train
 from graph.backend import DAY_US, Window
+from graph.features import feature_names
 from graph.state import GraphState
 from tests.world import label_batch, payment_batch
 
@@ -93,6 +95,40 @@ def test_the_same_seed_gives_the_same_model(learnt):
     one, two = (train(runs, TrainConfig(epochs=1, seed=4), shape) for _ in range(2))
     assert one.version == two.version
     assert one.version != train(runs, TrainConfig(epochs=1, seed=5), shape).version
+
+
+def test_a_refit_learns_from_the_payments_that_chose_as_well():
+    """Large payments are frauds, too, but from those on."""
+    runs, _ = history()
+
+    def choose(state: GraphState, config: TrainConfig) -> Targets:
+        targets, amount = make_targets(state, config), state.store.column("amount")
+        late = np.arange(state.store.rows) >= targets.validation[0]
+        return replace(targets, fraud=np.maximum(targets.fraud, late & (amount > 85_000)).astype(np.float32))
+
+    state, apart = built(runs), {}
+    amount = state.store.column("amount")
+    large = amount > 85_000
+    for refit in (False, True):
+        config = TrainConfig(epochs=4, test=0.25, validation=0.4, negatives=5, refit=refit)
+        artifact = train(runs, config, {"width": 8, "heads": 2, "hidden": 16, "neighbours": 4}, choose=choose)
+        logit = artifact.calibration.logit(score_runs(artifact, runs))
+        apart[refit] = float(logit[large].mean() - logit[~large].mean())
+    assert apart[True] > 1 > 0.3 > apart[False]
+
+
+def test_what_a_model_is_told_to_leave_out_never_enters_its_scores():
+    runs, _ = history()
+    shape = {"width": 8, "heads": 2, "hidden": 16, "neighbours": 4}
+    artifact = train(runs, TrainConfig(epochs=1, test=0.25, without=("payment.hour", "ring.")), shape)
+    names = feature_names(artifact.roles)
+    without = [i for i, name in enumerate(names) if name.startswith(("payment.hour", "ring."))]
+    assert len(without) == 5
+    assert not artifact.net.scale[without].any()
+    assert not np.isin(artifact.net.trees.feature, without).any()
+    assert artifact.net.scale[names.index("payment.amount")] > 0
+    with pytest.raises(ModelError, match=r"no feature is called payment\.weather"):
+        train(runs, TrainConfig(without=("payment.weather",)), shape)
 
 
 @pytest.mark.parametrize("honest_labels", [False, True])
