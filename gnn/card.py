@@ -227,6 +227,7 @@ def markdown(card: Card) -> str:
     """The card as a page."""
     a, m = card.artifact, card.metrics
     training = a.facts.get("training", {})
+    settings = training.get("config", {})
     config = a.config
     lines = [
         f"# Model card: {a.name} {a.version}",
@@ -255,7 +256,9 @@ def markdown(card: Card) -> str:
         ),
         "",
         f"Labels took {training.get('label_delay_days', float('nan')):.1f} days to settle; a payment older than that "
-        "without a label counted as legitimate. Validation chose the epoch and calibrated.",
+        "without a label counted as legitimate. The validation payments chose epochs and trees and calibrated"
+        + ("; then the model was learnt anew with them among those that teach." if settings.get("refit") else ".")
+        + (f" It does not read {', '.join(settings['without'])}." if settings.get("without") else ""),
         "",
         "## What it is worth",
         "",

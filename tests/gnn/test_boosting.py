@@ -1,6 +1,7 @@
 """Rivals: what they read cannot see the future, they learn from the model's own rows, and all are judged alike."""
 
 import json
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.metrics import average_precision_score
 
 from data.journal import Events, Kind
@@ -20,6 +22,7 @@ from gnn.boosting import (
     Setting,
     categories,
     drawn,
+    fit_rivals,
     fit_trees,
     input_names,
     raw_history,
@@ -114,6 +117,24 @@ def test_snap_ml_sees_no_later_payment() -> None:
     np.testing.assert_array_equal(snapml.snapml_inputs(late, rows), before)
     # One payment more: what was computed for the graph before does not stand for it.
     assert len(snapml.snapml_inputs(late, np.array([late.store.rows - 1]))) == 1
+
+
+def test_they_are_grown_anew_with_what_chose_them_and_leave_out_what_they_are_told_to() -> None:
+    state = built(history()[0])
+    targets = make_targets(state, TrainConfig(test=0.25))
+    whole, apart = (
+        fit_rivals(state, targets, replace(QUICK, refit=r, without=("payment.amount",))) for r in (True, False)
+    )
+    for one, other in zip(whole, apart, strict=True):
+        assert one.facts == other.facts  # chosen alike
+        if isinstance(one.model, HistGradientBoostingClassifier):
+            grown, chosen = (m.model._predictors for m in (one, other))
+            assert len(grown) == len(chosen) == one.facts["trees"]
+            assert grown[0][0].nodes[0]["count"] > chosen[0][0].nodes[0]["count"]
+        x = rival_inputs(state, targets.validation, one.inputs, K)
+        other_amounts = x.copy()
+        other_amounts[:, input_names(state.store.roles, one.inputs, K).index("payment.amount")] += 5
+        np.testing.assert_array_equal(one.model.decision_function(other_amounts), one.model.decision_function(x))
 
 
 def test_they_learn_from_all_frauds_of_the_training_rows_and_a_draw_of_the_rest() -> None:
