@@ -3,9 +3,9 @@
 The network reads what it would take trees thousands of columns to see; trees cut features where a smooth network can
 not. The head is the mean of three log-odds: the network's, those of trees that read them among their inputs (stacked,
 Wolpert 1992), and those of trees on features alone. Stacked trees trust a network too much that has learnt a short
-history by heart; the mean with two that do not was better than any of them (docs/architecture.md). It is kept only
-where it is better than the network on the validation payments of the model at hand. scikit-learn grows the trees; what
-is kept is arrays, read by one small kernel.
+history by heart; the mean with two that do not was better than any of them (docs/architecture.md). The validation
+payments do not choose between it and the network alone: they chose the network's epochs, and flatter it. scikit-learn
+grows the trees; what is kept is arrays, read by one small kernel.
 """
 
 from dataclasses import replace
@@ -18,7 +18,7 @@ from sklearn.metrics import average_precision_score
 
 from gnn.boosting import BoostingConfig, Setting, drawn, fit_trees, grow
 from gnn.targets import Targets
-from gnn.trees import LEAF, Trees, apply, no_trees
+from gnn.trees import LEAF, Trees, apply
 
 STACKED: Final = BoostingConfig(
     settings=(Setting(leaves=15, rows=200, burn_in=0.15, l2=5.0, inputs=0.3),), rate=0.15, trees=100
@@ -61,7 +61,7 @@ def from_sklearn(*models: HistGradientBoostingClassifier, network: float = 0.0) 
 def fit_head(
     x: NDArray[np.float32], logit: NDArray[np.float32], targets: Targets, seed: int = 0
 ) -> tuple[Trees, dict[str, Any]]:
-    """The head, or none where the network alone is better on payments later than those that trees learnt from.
+    """The head, of as many trees as are best on payments later than those that trees learnt from.
 
     Args:
         x: Features of all payments, float32 [N, F].
@@ -70,7 +70,7 @@ def fit_head(
         seed: Of the draw of payments, and of the trees.
 
     Returns:
-        The head, and how it was chosen.
+        The head, how its trees were chosen, and the validation AP with it and without.
     """
     rows, validation = drawn(targets, replace(PLAIN, seed=seed)), targets.validation
     y, known = targets.fraud[rows] > 0, targets.fraud[validation] > 0
@@ -83,14 +83,12 @@ def fit_head(
         fit_trees(x[rows], y, x[validation], known, replace(PLAIN, seed=seed)),
         strict=True,
     )
-    heads = {"none": no_trees(), "mean": from_sklearn(*models, network=1 / 3)}
+    head, alone = from_sklearn(*models, network=1 / 3), logit[validation]
     found = {
-        name: float(average_precision_score(known, apply(trees, x[validation], logit[validation])))
-        for name, trees in heads.items()
+        name: float(average_precision_score(known, score))
+        for name, score in (("network_ap", alone), ("validation_ap", apply(head, x[validation], alone)))
     }
-    best = max(found, key=lambda name: found[name])
-    grown = dict(zip(("stacked", "plain"), facts, strict=True))
-    return heads[best], {"head": best, "validation_ap": found[best], "candidates": found, **grown}
+    return head, {**found, **dict(zip(("stacked", "plain"), facts, strict=True))}
 
 
 def refit_head(
@@ -102,11 +100,9 @@ def refit_head(
         x: Features of all payments, float32 [N, F].
         logit: The log-odds of the network learnt anew of all payments, float32 [N].
         targets: What teaches now.
-        chosen: How the head before was chosen, from `fit_head`.
+        chosen: How its trees were chosen, from `fit_head`.
         seed: Of the draw of payments, and of the trees.
     """
-    if chosen["head"] == "none":
-        return no_trees()
     rows = drawn(targets, replace(PLAIN, seed=seed))
     y, stacked = targets.fraud[rows] > 0, np.concatenate([x[rows], logit[rows, None]], 1)
     models = (
