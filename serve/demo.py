@@ -117,7 +117,8 @@ def run_demo(config: DemoConfig) -> DemoResult:
         artifact = train_files(
             transactions,
             labels,
-            TrainConfig(epochs=config.epochs, pretraining=config.pretraining, seed=config.seed, test=0.0),
+            # Not learnt anew with what chose it: that takes as long again, and a demo's reader is waiting.
+            TrainConfig(epochs=config.epochs, pretraining=config.pretraining, refit=False, seed=config.seed, test=0.0),
             stop=config.train_until or start,
             report=report,
         )
