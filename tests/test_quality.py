@@ -18,7 +18,7 @@ from benchmarks.quality.tolokers import Graph, drawn, shuffled
 from data.journal import Kind
 from data.sources import Run, merged
 from gnn import snapml
-from gnn.boosting import BoostingConfig, Setting
+from gnn.boosting import INPUTS, BoostingConfig, Setting
 from gnn.targets import Targets, TrainConfig, make_targets
 from tests.data.test_datasets import dataset
 from tests.gnn.test_train import history
@@ -66,16 +66,7 @@ def test_every_entrant_scores_the_same_payments_and_runs_are_kept(
     quick = BoostingConfig(settings=(Setting(leaves=7, rows=20),), trees=50, negatives=5, neighbours=4)
     monkeypatch.setattr(contest, "BoostingConfig", lambda **_: quick)
     runs = entrants(small, 1, rivals=True)
-    names = {
-        OURS,
-        RESEARCH,
-        "rules",
-        "logistic",
-        "trees: columns",
-        "trees: raw history",
-        "trees: features",
-        "trees: history",
-    }
+    names = {OURS, RESEARCH, "rules", "logistic", *(f"trees: {inputs}" for inputs in INPUTS)}
     assert set(runs[0]) == names | ({snapml.NAME} if snapml.installed() else set())
     assert {len(score) for score in runs[0].values()} == {len(small.rows)}
     found = table(small, runs)

@@ -212,14 +212,6 @@ def test_the_command_prints_one_table_and_writes_json(files: dict[str, Path], tm
     words = [word for name, path in files.items() for word in (f"--{name}", path)]
     done = ringwatch("evaluate", *words, "--from", str(FIRST), "--against", "--json", tmp_path / "m.json")
     assert done.returncode == 0, done.stderr
-    for name in (
-        "ringwatch",
-        "rules",
-        "logistic",
-        "trees: columns",
-        "trees: raw history",
-        "trees: features",
-        "trees: history",
-    ):
+    for name in ("ringwatch", "rules", "logistic", *(f"trees: {inputs}" for inputs in INPUTS)):
         assert name in done.stdout
     assert len(json.loads((tmp_path / "m.json").read_text())["against"]) == 7 + installed()
