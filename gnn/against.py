@@ -1,7 +1,7 @@
 """The model beside its rivals: the same payments, the same labels as known when the model was trained."""
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -113,6 +113,7 @@ def evaluate_against(
 
     for name, rule in (rules or {}).items():
         enter(name, rule(state, rows))
+    config = as_the_model(artifact, config or BoostingConfig())
     rivals: list[Rival | SnapRival] = [*fit_rivals(state, targets, config, report)]
     if installed():
         rivals.append(fit_snapml(state, targets, config, report))
@@ -165,6 +166,13 @@ def trained_targets(artifact: Artifact, state: GraphState) -> Targets:
                 f"this history gives {len(rows):,} with {int(targets.fraud[rows].sum()):,}: rivals need the same"
             )
     return targets
+
+
+def as_the_model(artifact: Artifact, config: BoostingConfig) -> BoostingConfig:
+    """How to train rivals, with what must be as the model had it: whether it was learnt anew, what it does not read."""
+    settings = artifact.facts["training"]["config"]
+    # A model of before these were settings was not learnt anew, and reads all.
+    return replace(config, refit=settings.get("refit", False), without=tuple(settings.get("without", ())))
 
 
 def _moment(state: GraphState, row: int) -> datetime:

@@ -15,7 +15,8 @@ from sklearn.metrics import average_precision_score
 from data.journal import Events, Kind
 from data.schema import LABEL_SCHEMA, TRANSACTION_SCHEMA
 from gnn import snapml
-from gnn.against import OURS, against_dict, against_table, cut, evaluate_against
+from gnn.against import OURS, against_dict, against_table, as_the_model, cut, evaluate_against
+from gnn.artifact import load
 from gnn.boosting import (
     INPUTS,
     BoostingConfig,
@@ -135,6 +136,16 @@ def test_they_are_grown_anew_with_what_chose_them_and_leave_out_what_they_are_to
         other_amounts = x.copy()
         other_amounts[:, input_names(state.store.roles, one.inputs, K).index("payment.amount")] += 5
         np.testing.assert_array_equal(one.model.decision_function(other_amounts), one.model.decision_function(x))
+
+
+def test_they_are_learnt_as_the_model_was(files: dict[str, Path]) -> None:
+    artifact = load(files["model"])
+    assert as_the_model(artifact, QUICK) == QUICK
+    settings = artifact.facts["training"]["config"]
+    settings |= {"refit": False, "without": ["payment.hour"]}  # as JSON gives it back
+    assert as_the_model(artifact, QUICK) == replace(QUICK, refit=False, without=("payment.hour",))
+    del settings["refit"], settings["without"]
+    assert not as_the_model(artifact, QUICK).refit
 
 
 def test_they_learn_from_all_frauds_of_the_training_rows_and_a_draw_of_the_rest() -> None:
