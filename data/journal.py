@@ -315,8 +315,10 @@ class SqliteJournal:
     def _prepare(self) -> None:
         run = self._connection.execute
         try:
-            marks = run("PRAGMA application_id").fetchone()[0], run("PRAGMA user_version").fetchone()[0]
+            run("BEGIN")  # one view of the file for all three: another process may be making it
             tables = run("SELECT count(*) FROM sqlite_master").fetchone()[0]
+            marks = run("PRAGMA application_id").fetchone()[0], run("PRAGMA user_version").fetchone()[0]
+            run("COMMIT")
             if marks != (_APPLICATION, FORMAT) and (tables or marks != (0, 0)):
                 raise JournalError(f"{self.path} is not a journal of format {FORMAT}")
             self._enter_wal()

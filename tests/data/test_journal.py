@@ -5,6 +5,8 @@ import sqlite3
 import subprocess
 import sys
 import textwrap
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pyarrow as pa
@@ -226,6 +228,18 @@ def test_two_processes_append_at_once(tmp_path: Path) -> None:
     assert sorted(expected) == list(range(600))
     with SqliteJournal(path) as journal:
         assert [i for _, i in flat(journal)] == [expected[i] for i in range(600)]
+
+
+def test_many_make_the_file_at_once(tmp_path: Path) -> None:
+    together = threading.Barrier(3)
+
+    def make(path: Path) -> None:
+        together.wait()
+        SqliteJournal(path).close()
+
+    with ThreadPoolExecutor(3) as makers:
+        for i in range(100):
+            list(makers.map(make, [tmp_path / str(i) / "j.db"] * 3))
 
 
 def test_a_reader_follows_a_writer(tmp_path: Path) -> None:
