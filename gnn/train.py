@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.optimize import brentq
+from scipy.special import expit
 from sklearn.metrics import average_precision_score
 from torch import Tensor, nn
 
@@ -39,6 +41,7 @@ PASSES = 10  # of pre-training over a short history, at most
 STEPS = 60  # of an epoch, at least, where the history allows
 BLOCK = 1024  # payments that are embedded at once
 JUDGED = 60_000  # validation payments that choose the epoch, at most
+ENOUGH = 1_000  # payments too young to be labelled, to calibrate by
 VARIES = 1e-3  # standard deviation from which a feature is read
 Report = Callable[[str, float], None]  # what is being done, and how far it is (0 to 1)
 
@@ -92,12 +95,14 @@ def train(
     known = targets.validation
     calibration = PlattScaling.fit(logit[known].astype(np.float64), targets.fraud[known] > 0)
     if config.refit:
-        net = _refitted(learner, grown)
+        net, again = _refitted(learner, grown)
+        unlearnt = slice(int(known[-1]) + 1, int(targets.test[0]) if len(targets.test) else len(logit))
+        calibration = _as_before(calibration, logit[unlearnt], again[unlearnt])
     return Artifact(net_config, net, calibration, _facts(state, targets, config, learner.history, grown))
 
 
-def _refitted(first: "_Learner", grown: dict[str, Any]) -> RingwatchNet:
-    """The same model learnt from the payments that chose it as well, in the way that they chose."""
+def _refitted(first: "_Learner", grown: dict[str, Any]) -> tuple[RingwatchNet, NDArray[np.float32]]:
+    """The same model learnt from the payments that chose it as well, in the way that they chose; with its log-odds."""
     net = RingwatchNet(first.net.config, first.config.seed).to(first.config.device)
     torch.manual_seed(first.config.seed)
     learner = _Learner(net, first.state, first.targets.all_teach, first.config, first.report, first)
@@ -105,7 +110,25 @@ def _refitted(first: "_Learner", grown: dict[str, Any]) -> RingwatchNet:
     net.to("cpu").eval().requires_grad_(False)
     first.report("growing the head", 0.5)
     net.trees = refit_head(learner.features(), logit, learner.targets, grown, first.config.seed)
-    return net
+    return net, apply(net.trees, learner.features(), logit)
+
+
+def _as_before(calibration: PlattScaling, before: NDArray[np.float32], after: NDArray[np.float32]) -> PlattScaling:
+    """The calibration of a model, moved to fit the same model learnt anew.
+
+    Nothing that is labelled is left to calibrate that one with. But both may score payments that are too young to be
+    labelled: there their mean probabilities are made equal, which moves no payment past another.
+
+    Args:
+        calibration: Of the first model.
+        before: Its log-odds of payments that neither has learnt from, float32 [n].
+        after: Those of the model learnt anew, float32 [n].
+    """
+    if len(before) < ENOUGH:
+        return calibration
+    wanted, scaled = calibration.probability(before).mean(), calibration.slope * after.astype(np.float64)
+    moved = brentq(lambda intercept: expit(scaled + intercept).mean() - wanted, -1e3, 1e3)
+    return replace(calibration, intercept=float(moved))
 
 
 class _Learner:

@@ -117,8 +117,7 @@ def run_demo(config: DemoConfig) -> DemoResult:
         artifact = train_files(
             transactions,
             labels,
-            # Not learnt anew: that takes as long again, and a model of so short a history is then scored too low.
-            TrainConfig(epochs=config.epochs, pretraining=config.pretraining, refit=False, seed=config.seed, test=0.0),
+            TrainConfig(epochs=config.epochs, pretraining=config.pretraining, seed=config.seed, test=0.0),
             stop=config.train_until or start,
             report=report,
         )

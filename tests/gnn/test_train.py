@@ -117,6 +117,21 @@ def test_a_refit_learns_from_the_payments_that_chose_as_well():
     assert apart[True] > 1 > 0.3 > apart[False]
 
 
+def test_a_refit_is_calibrated_by_payments_too_young_to_be_labelled(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("gnn.train.ENOUGH", 300)
+    runs, _ = history()
+    state = built(runs)
+    config = TrainConfig(epochs=2, test=0, label_delay_days=5, negatives=5)
+    young = slice(int(make_targets(state, config).validation[-1]) + 1, None)
+    first, again = (
+        score_runs(train(runs, replace(config, refit=refit), {"width": 8, "heads": 2, "neighbours": 4}), runs)[young]
+        for refit in (False, True)
+    )
+    assert len(first) > 300
+    assert not np.allclose(first, again, rtol=0.01)
+    assert again.mean() == pytest.approx(first.mean(), rel=1e-3)
+
+
 def test_what_a_model_is_told_to_leave_out_never_enters_its_scores():
     runs, _ = history()
     shape = {"width": 8, "heads": 2, "hidden": 16, "neighbours": 4}
