@@ -1,6 +1,7 @@
 """What each part of the model is worth on the seeded world: it is trained without it, and judged on the same payments.
 
-Fewer worlds teach than in the contest, so that all variants train in the time of two contests.
+Fewer worlds teach than in the contest, and each model is learnt once, so that all variants train in the time of one
+contest.
 """
 
 from collections.abc import Sequence
@@ -94,7 +95,7 @@ def _scored(contest: Contest, variant: Variant, seed: int) -> tuple[Scores, dict
     if variant.instant:
         contest = world(*_worlds(seed), instant=True)
     taught = contest.train if variant.labels else labels_last(contest.train)
-    config = TrainConfig(**{"test": 0, "seed": seed, **variant.config})
+    config = TrainConfig(**{"test": 0, "seed": seed, "refit": False, **variant.config})
     delay = contest.targets.label_delay_us / 86_400e6  # as labels that are known when they come would have it
     config = replace(config, label_delay_days=delay)
 
