@@ -161,11 +161,11 @@ def parts(options: argparse.Namespace) -> None:
     about = (
         f"What each part is worth on the seeded world, {ablation.WORLDS} worlds teaching and others for each seed, "
         "models learnt once. `more AP` is beside all of it, world by world; for what neighbours became, beside trees "
-        "without. What neighbours became (the known frauds of an entity's recent co-entities as of it, wherever "
-        "they happened) is put before trees on the same features. A model taught with every label right, and with what "
-        "has not come yet, is what a loss that corrects for missing, wrong and late labels could at most be; one "
-        "that learns of every fraud right "
-        "behind its payment, in training and in the test, is what none can be that waits for reports."
+        "without. What neighbours became (the known frauds of an entity's recent co-entities as of the payment, "
+        "wherever they happened) is put before trees on the same features. A model taught with every label right, and "
+        "with those that have not come yet, is what a loss that corrects for missing, wrong and late labels could at "
+        "most be; one that learns of every fraud right behind its payment, in training and in the test, is what none "
+        "can be that waits for reports."
     )
     put("ablation", about, figures, {"": found})
 
