@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import time
+from importlib.util import find_spec
 from pathlib import Path
 
 from benchmarks.report import RESULTS, show, write
@@ -40,7 +41,8 @@ def main() -> int:
 
     card = torch.cuda.get_device_name(0)
     print(f"gpu-check: {card}, torch {torch.__version__}, Python {sys.version.split()[0]}", flush=True)
-    failed = pytest([*TESTS, "-m", "cuda"], 240)
+    beside = ["-n", "8"] if find_spec("xdist") else []  # most of their time Numba compiles, on one core each
+    failed = pytest([*TESTS, "-m", "cuda", *beside], 240)
     print(f"gpu-check: tests {'failed' if failed else 'passed'}, {time.perf_counter() - begin:.0f} s", flush=True)
     sanitized = sanitize()
     print(f"gpu-check: compute-sanitizer {sanitized}, {time.perf_counter() - begin:.0f} s", flush=True)

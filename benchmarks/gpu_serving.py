@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -190,14 +191,15 @@ def training() -> Figures:
     from gnn.train import TrainConfig, train
     from tests.world import label_batch, payment_batch
 
-    payments, rng = payment_batch(40_000, 3, 4000, 300, 2000), np.random.default_rng(3)
-    chosen = np.sort(rng.choice(35_000, 6000, replace=False))
-    runs = [(Kind.TRANSACTION, payments), (Kind.LABEL, label_batch(payments, chosen, rng.random(6000) < 0.2))]
+    payments, rng = payment_batch(10_000, 3, 1000, 75, 500), np.random.default_rng(3)
+    chosen = np.sort(rng.choice(8_500, 1500, replace=False))
+    runs = [(Kind.TRANSACTION, payments), (Kind.LABEL, label_batch(payments, chosen, rng.random(1500) < 0.2))]
+    short = TrainConfig(epochs=2, pretraining=150, test=0.0, label_delay_days=1, refit=False)
     rates, learnt = {}, {}
     for name, config in (
-        ("cpu", TrainConfig(epochs=1, label_delay_days=2)),
-        ("float32", TrainConfig(epochs=1, label_delay_days=2, device="cuda")),
-        ("bf16", TrainConfig(epochs=1, label_delay_days=2, device="cuda", precision="bf16")),
+        ("cpu", short),
+        ("float32", replace(short, device="cuda")),
+        ("bf16", replace(short, device="cuda", precision="bf16")),
     ):
         begin = time.perf_counter()
         facts = train(runs, config).facts["training"]

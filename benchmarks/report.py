@@ -117,11 +117,14 @@ def machine() -> dict[str, Any]:
 
 
 def commit() -> str:
-    """The commit measured, with `+dirty` where the tree differed from it."""
+    """The commit measured, with `+dirty` where the tree differed from it.
+
+    Of a copy without its history RINGWATCH_COMMIT says which it is.
+    """
     git = ["git", "-C", str(ROOT)]
     head = subprocess.run([*git, "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
     if head.returncode:
-        return "unknown"
+        return os.environ.get("RINGWATCH_COMMIT", "unknown")
     status = subprocess.run(
         [*git, "status", "--porcelain", "--untracked-files=no", "--", ":!benchmarks/results", ":!docs"],
         capture_output=True,

@@ -12,6 +12,8 @@ from graph.errors import GraphError
 from graph.launch import Launch, source
 from graph.waiting import PATIENCE_S, Mark, wait
 
+NOT_READY = 600  # cudaErrorNotReady
+
 
 def import_cupy() -> Any:
     """CuPy, where it is installed and sees a GPU.
@@ -30,6 +32,32 @@ def import_cupy() -> Any:
     if not count:
         raise GraphError("CuPy finds no GPU")
     return cupy
+
+
+class Reached:
+    """A place in a stream's work, as an event tells of it; see `graph.waiting.Mark`.
+
+    CuPy's own `Event.done` takes a device that has failed for one that is still at work.
+
+    Args:
+        runtime: `cupy.cuda.runtime`.
+        event: A `cupy.cuda.Event` that is recorded.
+    """
+
+    def __init__(self, runtime: Any, event: Any) -> None:
+        self.event, self._runtime = event, runtime
+
+    @property
+    def done(self) -> bool:
+        """Whether it is reached; asks and returns at once.
+
+        Raises:
+            CUDARuntimeError: The work before it has failed.
+        """
+        status = self._runtime.eventQuery(self.event.ptr)
+        if status not in (0, NOT_READY):
+            raise self._runtime.CUDARuntimeError(status)
+        return bool(status == 0)
 
 
 class CudaDevice:
@@ -95,32 +123,42 @@ class CudaDevice:
 
     def put(self, target: Any, source: NDArray[Any]) -> None:
         """See `graph.launch.Device`."""
-        target.data.copy_from_host_async(source.ctypes.data, source.nbytes, self._stream)
+        self._up(target, source, self._stream)
 
     def get(self, source: Any, target: NDArray[Any]) -> None:
         """See `graph.launch.Device`."""
-        source.data.copy_to_host_async(target.ctypes.data, target.nbytes, self._stream)
+        self._down(source, target, self._stream)
 
     def put_ahead(self, target: Any, source: NDArray[Any], after: Mark | None) -> None:
         """See `graph.launch.Device`."""
         if after is not None:
-            self._ups.wait_event(after)
-        target.data.copy_from_host_async(source.ctypes.data, source.nbytes, self._ups)
+            self._ups.wait_event(after.event)  # type: ignore[attr-defined]
+        self._up(target, source, self._ups)
         self._stream.wait_event(self._ups.record())
 
     def get_behind(self, source: Any, target: NDArray[Any]) -> Mark:
         """See `graph.launch.Device`."""
-        self._downs.wait_event(self.mark())
-        source.data.copy_to_host_async(target.ctypes.data, target.nbytes, self._downs)
+        self._downs.wait_event(self.mark().event)
+        self._down(source, target, self._downs)
         return self._mark(self._downs)
 
-    def mark(self) -> Mark:
+    # By the runtime's own call: CuPy's refuses while work is recorded, since it cannot know that the memory is pinned.
+    def _up(self, target: Any, source: NDArray[Any], stream: Any) -> None:
+        runtime = self.xp.cuda.runtime
+        to, size = int(target.data.ptr), source.nbytes
+        runtime.memcpyAsync(to, source.ctypes.data, size, runtime.memcpyHostToDevice, stream.ptr)
+
+    def _down(self, source: Any, target: NDArray[Any], stream: Any) -> None:
+        runtime = self.xp.cuda.runtime
+        at, size = int(source.data.ptr), target.nbytes
+        runtime.memcpyAsync(target.ctypes.data, at, size, runtime.memcpyDeviceToHost, stream.ptr)
+
+    def mark(self) -> "Reached":
         """See `graph.launch.Device`."""
         return self._mark(self._stream)
 
-    def _mark(self, stream: Any) -> Mark:
-        event: Mark = stream.record(self.xp.cuda.Event(disable_timing=True))
-        return event
+    def _mark(self, stream: Any) -> "Reached":
+        return Reached(self.xp.cuda.runtime, stream.record(self.xp.cuda.Event(disable_timing=True)))
 
     def record(self, work: Callable[[], None]) -> Callable[[], None]:
         """See `graph.launch.Device`. The work runs once beforehand: loading a kernel cannot be recorded."""

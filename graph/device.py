@@ -60,6 +60,7 @@ class DeviceStore:
         self.rows = self.clock = 0
         self._row, self._velocity = row_dtype(r), velocity_dtype(r)
         self._keeps_velocity = velocity
+        self._shares_type = len(set(role_type.tolist())) < r  # so that a payment may hold an entity twice
         defines = {"ROLES": r, "EDGE": EDGE}
         self._append = device.load(CUDA / "append.cu", defines)
         self._bulk = device.load(CUDA / "bulk.cu", defines)
@@ -187,18 +188,24 @@ class DeviceStore:
         def running(*names: str) -> None:
             with self.device.on():
                 for name in names:
-                    scratch[name][:items] = xp.cumsum(scratch[name][:items])
+                    part = scratch[name][:items]
+                    part[...] = xp.cumsum(part, dtype=part.dtype)
 
         launch("keys", blocks(items), THREADS, frame)
         with self.device.on():
             scratch["order"][:items].sort()  # by node, then by number: a stable sort by node
         launch("chain_sorted", blocks(items), THREADS, frame)
+        running("before")
+        launch("decided", blocks(items), THREADS, frame)
+        launch("fill", blocks(items), THREADS, frame)
         if self._keeps_velocity:
             launch("amounts", blocks(items), THREADS, frame)
             running("low", "high")
             launch("sums_sorted", blocks(items), THREADS, frame)
             running("large")
             launch("number_summed", blocks(items), THREADS, frame)
+        if self._shares_type:
+            launch("aliases", blocks(items), THREADS, frame)
 
     def forget(self, nodes: NDArray[np.int32]) -> None:
         """Nodes whose numbers were given back (`GraphStore.expire`) have no newest row any more."""

@@ -9,23 +9,33 @@
 #define LABELS 2 + 1
 #define ROLE_GROUPS 5
 
+__device__ constexpr int padded(int n) { return (n + 3) / 4 * 4; }  // so that a row of floats begins where four can be read at once
+
 template <int TILE>
 struct Embedding {
-    float full[TILE][FULL], hidden[TILE][HIDDEN], h[TILE][WIDTH], kv[TILE][2 * WIDTH];
+    alignas(16) float full[TILE][padded(FULL)];
+    alignas(16) float hidden[TILE][HIDDEN];
+    alignas(16) float h[TILE][WIDTH];
+    float kv[TILE][2 * WIDTH];
 };
 
 template <int TILE>
 struct Attention {
     Word kv[TILE][ROLES][NEIGHBOURS][KV_WORDS];
-    float tie[TILE][ROLES][NEIGHBOURS][EDGE];
+    alignas(16) float tie[TILE][ROLES][NEIGHBOURS][EDGE];
     float score[TILE][ROLES][NEIGHBOURS][HEADS];
-    float h[TILE][WIDTH], q[TILE][ROLES * WIDTH], z[TILE][WIDTH + ROLES * READ], mixed[TILE][HIDDEN];
+    alignas(16) float h[TILE][WIDTH];
+    alignas(16) float q[TILE][ROLES * WIDTH];
+    alignas(16) float z[TILE][padded(WIDTH + ROLES * READ)];
+    alignas(16) float mixed[TILE][HIDDEN];
     float top[TILE][HEAD_HIDDEN], step[TILE][WIDTH], out[TILE][2 * WIDTH];
-    i32 count[TILE][ROLES];
+    i64 reader[TILE], mask[TILE];  // which reader each is, and the groups of evidence that are left out
+    i32 count[TILE][ROLES], slot[TILE][ROLES * NEIGHBOURS];
 };
 
 __device__ inline i64 readers_n(const Frame& f) { return f.readers ? f.readers_n : f.control->n; }
 __device__ inline i64 row_number(const Frame& f, i64 b) { return f.readers ? f.readers[b] : f.control->first + b; }
+__device__ inline i64 reader_of(const Net& w, i64 item) { return w.variants == 1 ? item : item / w.variants; }
 __device__ inline i64 mask_of(const Net& w, i64 item) { return w.masks ? w.masks[item % w.variants] : 0; }
 
 template <int TILE>
@@ -36,7 +46,7 @@ __device__ inline void encode(const Net* net, Embedding<TILE>& s) {
     if (first >= n) return;
     for (int i = threadIdx.x; i < TILE * FULL; i += BLOCK) {
         int t = i / FULL, j = i % FULL;
-        i64 item = first + t < n ? first + t : n - 1, b = item / w.variants, mask = mask_of(w, item);
+        i64 item = first + t < n ? first + t : n - 1, b = reader_of(w, item), mask = mask_of(w, item);
         float value = 0;
         if (j < FEATURES) {
             if (!((mask >> w.groups[j]) & 1))
@@ -58,53 +68,106 @@ __device__ inline void encode(const Net* net, Embedding<TILE>& s) {
     if (w.write) keep(w, f, 0, first, n, s.h, s.kv);
 }
 
-// Neighbours' keys and values, and what ties them to the reader, from the device's memory to the block's.
+// Asks for neighbours' keys and values and for what ties them to the reader, from the device's memory to the block's.
 template <int TILE>
 __device__ inline void gather(const Net& w, const Frame& f, i64 first, i64 n, Attention<TILE>& s) {
-    const i64 chain = ROLES * NEIGHBOURS;
+    constexpr int CHAIN = ROLES * NEIGHBOURS, TIES = EDGE / 4;
+    static_assert(EDGE % 4 == 0, "ties are read four numbers at a time");
     const Word* cache = (const Word*)(w.cache + w.layer * f.capacity * 2 * WIDTH);
-    for (int i = threadIdx.x; i < TILE * chain * KV_WORDS; i += BLOCK) {
-        int t = i / (chain * KV_WORDS), at = i % (chain * KV_WORDS) / KV_WORDS, word = i % KV_WORDS;
-        if (first + t >= n) break;
-        i64 near = f.near[(first + t) / w.variants * chain + at];
-        if (near >= 0) (&s.kv[t][0][at][0])[word] = cache[slot_of(near, f.capacity) * KV_WORDS + word];
+    for (int t = threadIdx.x; t < TILE; t += BLOCK) {
+        const i64 item = first + t < n ? first + t : n - 1;
+        s.reader[t] = reader_of(w, item);
+        s.mask[t] = mask_of(w, item);
     }
-    for (int i = threadIdx.x; i < TILE * chain * EDGE; i += BLOCK) {
-        int t = i / (chain * EDGE), at = i % (chain * EDGE), e = at % EDGE;
-        if (first + t >= n) break;
-        i64 item = first + t;
-        bool hidden = ((mask_of(w, item) >> (LABELS)) & 1) && e >= 1 && e <= 3;
-        (&s.tie[t][0][0][0])[at] = hidden ? 0.0f : f.edge[item / w.variants * chain * EDGE + at];
-    }
-    for (int i = threadIdx.x; i < TILE * ROLES; i += BLOCK) {
-        int t = i / ROLES, r = i % ROLES, count = 0;
-        i64 item = first + t;
-        if (item < n && !((mask_of(w, item) >> (ROLE_GROUPS + r)) & 1))
-            while (count < NEIGHBOURS && f.near[item / w.variants * chain + r * NEIGHBOURS + count] >= 0) count++;
-        s.count[t][r] = count;
-    }
+    for (int i = threadIdx.x; i < TILE * ROLES; i += BLOCK) s.count[i / ROLES][i % ROLES] = 0;
     for (int i = threadIdx.x; i < TILE * WIDTH; i += BLOCK)
         s.h[i / WIDTH][i % WIDTH] = first + i / WIDTH < n ? w.h[first * WIDTH + i] : 0.0f;
+    __syncthreads();
+    for (int i = threadIdx.x; i < TILE * CHAIN; i += BLOCK) {
+        const int t = i / CHAIN, at = i % CHAIN, r = at / NEIGHBOURS;
+        const i64 near = f.near[s.reader[t] * CHAIN + at];
+        s.slot[t][at] = near < 0 ? -1 : (i32)slot_of(near, f.capacity);
+        if (near >= 0 && !((s.mask[t] >> (ROLE_GROUPS + r)) & 1)) atomicMax(&s.count[t][r], at % NEIGHBOURS + 1);
+    }
+    for (int i = threadIdx.x; i < TILE * CHAIN * TIES; i += BLOCK) {
+        const int t = i / (CHAIN * TIES), at = i % (CHAIN * TIES);
+        bring((Word*)s.tie[t] + at, (const Word*)(f.edge + s.reader[t] * CHAIN * EDGE) + at);
+    }
+    __syncthreads();
+    for (int i = threadIdx.x; i < TILE * CHAIN * KV_WORDS; i += BLOCK) {
+        const int t = i / (CHAIN * KV_WORDS), at = i % (CHAIN * KV_WORDS) / KV_WORDS, word = i % KV_WORDS;
+        const i32 slot = s.slot[t][at];
+        if (slot >= 0) bring(&s.kv[t][0][at][word], cache + (i64)slot * KV_WORDS + word);
+    }
+}
+
+// Waits for what `gather` has asked for; labels are hidden where they are among the evidence that is left out.
+template <int TILE>
+__device__ inline void gathered(Attention<TILE>& s) {
+    arrived();
+    __syncthreads();
+    for (int i = threadIdx.x; i < TILE * ROLES * NEIGHBOURS; i += BLOCK) {
+        float* tie = s.tie[i / (ROLES * NEIGHBOURS)][i / NEIGHBOURS % ROLES][i % NEIGHBOURS];
+        if ((s.mask[i / (ROLES * NEIGHBOURS)] >> (LABELS)) & 1) tie[1] = tie[2] = tie[3] = 0.0f;
+    }
+    __syncthreads();
+}
+
+// A query for each role, in steps of the keys. A thread keeps one column for all payments of the block.
+template <int TILE>
+__device__ inline void queries(const Net& w, Attention<TILE>& s) {
+    constexpr int STEP = at_once(WIDTH);
+    for (int i = threadIdx.x; i < ROLES * WIDTH; i += BLOCK) {
+        const int r = i / WIDTH, o = i % WIDTH;
+        const i64 at = w.layer * ROLES + r;
+        const float* column = w.q_w + at * WIDTH * WIDTH + o;
+        float sum[TILE];
+        for (int t = 0; t < TILE; t++) sum[t] = weight(w.q_b + at * WIDTH + o);
+        for (int j = 0; j < WIDTH; j += STEP) {
+            float wj[STEP];
+            for (int e = 0; e < STEP; e++) wj[e] = weight(column + (j + e) * WIDTH);
+            for (int t = 0; t < TILE; t++) {
+                Floats<STEP> h = floats<STEP>(&s.h[t][j]);
+                for (int e = 0; e < STEP; e++) sum[t] += h.v[e] * wj[e];
+            }
+        }
+        const float scale = weight(w.kv_scale + w.layer * 2 * WIDTH + o);
+        for (int t = 0; t < TILE; t++) s.q[t][i] = sum[t] * scale;
+    }
 }
 
 // Attention logits of one neighbour, all heads: query times key, and a bias from what ties the two.
 template <int TILE>
 __device__ inline void logits(const Net& w, int t, int r, int k, Attention<TILE>& s) {
+    constexpr int STEP = at_once(SIZE), COLUMNS = at_once(HEADS);
     const i64 at = w.layer * ROLES + r;
     const float root = (float)(1 / sqrt((double)SIZE));
-    const Kv* key = (const Kv*)s.kv[t][r][k];
+    const Word* key = s.kv[t][r][k];
+    const float *w1 = w.bias_w1 + at * EDGE * BIAS_HIDDEN, *w2 = w.bias_w2 + at * BIAS_HIDDEN * HEADS;
     float hidden[BIAS_HIDDEN];
-    for (int o = 0; o < BIAS_HIDDEN; o++) hidden[o] = w.bias_b1[at * BIAS_HIDDEN + o];
-    for (int e = 0; e < EDGE; e++)
-        for (int o = 0; o < BIAS_HIDDEN; o++)
-            hidden[o] += s.tie[t][r][k][e] * w.bias_w1[(at * EDGE + e) * BIAS_HIDDEN + o];
-    for (int head = 0; head < HEADS; head++) {
-        float dot = 0, bias = w.bias_b2[at * HEADS + head];
-        for (int i = 0; i < SIZE; i++) dot += s.q[t][r * WIDTH + head * SIZE + i] * (float)key[head * SIZE + i];
-        for (int o = 0; o < BIAS_HIDDEN; o++)
-            bias += fmaxf(hidden[o], 0.0f) * w.bias_w2[(at * BIAS_HIDDEN + o) * HEADS + head];
-        s.score[t][r][k][head] = dot * root + bias;
+    for (int o = 0; o < BIAS_HIDDEN; o++) hidden[o] = weight(w.bias_b1 + at * BIAS_HIDDEN + o);
+    for (int e = 0; e < EDGE; e++) {
+        const float tie = s.tie[t][r][k][e];
+        for (int o = 0; o < BIAS_HIDDEN; o += 4) {
+            Floats<4> part = weights<4>(w1 + e * BIAS_HIDDEN + o);
+            for (int j = 0; j < 4; j++) hidden[o + j] += tie * part.v[j];
+        }
     }
+    float dot[HEADS], bias[HEADS];
+    for (int head = 0; head < HEADS; head++) {
+        dot[head] = 0;
+        bias[head] = weight(w.bias_b2 + at * HEADS + head);
+        for (int i = 0; i < SIZE; i += STEP) {
+            Floats<STEP> q = floats<STEP>(&s.q[t][r * WIDTH + head * SIZE + i]), x = kept_at<STEP>(key, head * SIZE + i);
+            for (int j = 0; j < STEP; j++) dot[head] += q.v[j] * x.v[j];
+        }
+    }
+    for (int o = 0; o < BIAS_HIDDEN; o++)
+        for (int head = 0; head < HEADS; head += COLUMNS) {
+            Floats<COLUMNS> part = weights<COLUMNS>(w2 + o * HEADS + head);
+            for (int j = 0; j < COLUMNS; j++) bias[head + j] += fmaxf(hidden[o], 0.0f) * part.v[j];
+        }
+    for (int head = 0; head < HEADS; head++) s.score[t][r][k][head] = dot[head] * root + bias[head];
 }
 
 // Logits to weights over the neighbours of one role and head.
@@ -118,47 +181,46 @@ __device__ inline void softmax(int t, int r, int head, Attention<TILE>& s) {
     for (int k = 0; k < n; k++) s.score[t][r][k][head] /= total;
 }
 
-// One number of what attention hands on for a role: weighted values, weighted ties, plain sums of ties, fullness.
+// What attention hands on for a role: weighted values, a few numbers at a time.
 template <int TILE>
-__device__ inline float read(const Net& w, int t, int r, int j, Attention<TILE>& s) {
-    const int n = s.count[t][r];
-    float sum = 0;
-    if (j < WIDTH) {
-        for (int k = 0; k < n; k++)
-            sum += s.score[t][r][k][j / SIZE] * (float)((const Kv*)s.kv[t][r][k])[WIDTH + j];
-        return sum * w.kv_scale[w.layer * 2 * WIDTH + WIDTH + j];
+__device__ inline void read_values(const Net& w, int t, int r, int part, Attention<TILE>& s) {
+    constexpr int STEP = at_once(SIZE);
+    const int n = s.count[t][r], j = part * STEP;
+    float sum[STEP] = {};
+    for (int k = 0; k < n; k++) {
+        const float score = s.score[t][r][k][j / SIZE];
+        Floats<STEP> x = kept_at<STEP>(s.kv[t][r][k], WIDTH + j);
+        for (int e = 0; e < STEP; e++) sum[e] += score * x.v[e];
     }
-    j -= WIDTH;
-    if (j < HEADS * EDGE) {
-        for (int k = 0; k < n; k++) sum += s.score[t][r][k][j / EDGE] * s.tie[t][r][k][j % EDGE];
-        return sum;
+    for (int e = 0; e < STEP; e++)
+        s.z[t][WIDTH + r * READ + j + e] = sum[e] * weight(w.kv_scale + w.layer * 2 * WIDTH + WIDTH + j + e);
+}
+
+// And ties weighted by each head, their plain sums, and how full it is.
+template <int TILE>
+__device__ inline void read_ties(int t, int r, int part, Attention<TILE>& s) {
+    const int n = s.count[t][r], head = part * 4 / EDGE;
+    float sum[4] = {};
+    for (int k = 0; k < n; k++) {
+        const float score = head < HEADS ? s.score[t][r][k][head] : EDGE_SCALE;
+        Floats<4> tie = floats<4>(&s.tie[t][r][k][part * 4 % EDGE]);
+        for (int j = 0; j < 4; j++) sum[j] += score * tie.v[j];
     }
-    j -= HEADS * EDGE;
-    if (j < EDGE) {
-        for (int k = 0; k < n; k++) sum += s.tie[t][r][k][j] * EDGE_SCALE;
-        return sum;
-    }
-    return (float)n / (float)NEIGHBOURS;
+    float* out = &s.z[t][WIDTH + r * READ + WIDTH];
+    for (int j = 0; j < 4; j++) out[part * 4 + j] = sum[j];
+    if (part == 0) out[(HEADS + 1) * EDGE] = (float)n / (float)NEIGHBOURS;
 }
 
 template <int TILE>
 __device__ inline void attend(const Net* net, Attention<TILE>& s) {
+    constexpr int VALUES = WIDTH / at_once(SIZE), TIES = (HEADS + 1) * EDGE / 4;
     const Net w = *net;
     const Frame f = *w.graph;
     const i64 layer = w.layer, first = (i64)blockIdx.x * TILE, n = readers_n(f) * w.variants;
     if (first >= n) return;
     gather(w, f, first, n, s);
-    __syncthreads();
-    for (int r = 0; r < ROLES; r++) {
-        const i64 at = layer * ROLES + r;
-        for (int i = threadIdx.x; i < TILE * WIDTH; i += BLOCK) {
-            int t = i / WIDTH, o = i % WIDTH;
-            float sum = w.q_b[at * WIDTH + o];
-            for (int j = 0; j < WIDTH; j++) sum += s.h[t][j] * w.q_w[(at * WIDTH + j) * WIDTH + o];
-            s.q[t][r * WIDTH + o] = sum * w.kv_scale[layer * 2 * WIDTH + o];
-        }
-    }
-    __syncthreads();
+    queries(w, s);  // while they are on their way
+    gathered(s);
     for (int i = threadIdx.x; i < TILE * ROLES * NEIGHBOURS; i += BLOCK) {
         int t = i / (ROLES * NEIGHBOURS), r = i / NEIGHBOURS % ROLES, k = i % NEIGHBOURS;
         if (k < s.count[t][r]) logits(w, t, r, k, s);
@@ -167,10 +229,11 @@ __device__ inline void attend(const Net* net, Attention<TILE>& s) {
     for (int i = threadIdx.x; i < TILE * ROLES * HEADS; i += BLOCK)
         softmax(i / (ROLES * HEADS), i / HEADS % ROLES, i % HEADS, s);
     __syncthreads();
-    for (int i = threadIdx.x; i < TILE * (WIDTH + ROLES * READ); i += BLOCK) {
-        int t = i / (WIDTH + ROLES * READ), j = i % (WIDTH + ROLES * READ);
-        s.z[t][j] = j < WIDTH ? s.h[t][j] : read(w, t, (j - WIDTH) / READ, (j - WIDTH) % READ, s);
-    }
+    for (int i = threadIdx.x; i < TILE * WIDTH; i += BLOCK) s.z[i / WIDTH][i % WIDTH] = s.h[i / WIDTH][i % WIDTH];
+    for (int i = threadIdx.x; i < TILE * ROLES * VALUES; i += BLOCK)
+        read_values(w, i / (ROLES * VALUES), i / VALUES % ROLES, i % VALUES, s);
+    for (int i = threadIdx.x; i < TILE * ROLES * TIES; i += BLOCK)
+        read_ties(i / (ROLES * TIES), i / TIES % ROLES, i % TIES, s);
     __syncthreads();
     const i64 mix = WIDTH + ROLES * READ;
     dense<WIDTH + ROLES * READ, HIDDEN>(s.z, w.mix_w + layer * mix * HIDDEN, w.mix_b + layer * HIDDEN, s.mixed, true);
@@ -223,7 +286,7 @@ extern "C" __global__ void finish(const Net* net) {
     const Frame f = *w.graph;
     i64 item = thread_number();
     if (item >= readers_n(f) * w.variants) return;
-    const float* x = f.x + item / w.variants * FEATURES;
+    const float* x = f.x + reader_of(w, item) * FEATURES;
     const i64 mask = mask_of(w, item);
     const float logit = w.logit[item];
     double total = (double)w.tree_base[0] + (double)w.tree_base[1] * (double)logit;

@@ -102,25 +102,100 @@ struct Net {
     float* logit;        // [B * G]
 };
 
+template <int N>
+struct alignas(N * 4) Floats {
+    float v[N];
+};
+
+// Floats side by side, asked for in one instruction.
+template <int N>
+__device__ inline Floats<N> floats(const float* at) {
+    return *(const Floats<N>*)at;
+}
+
+// The same of weights, which nothing writes meanwhile.
+template <int N>
+__device__ inline Floats<N> weights(const float* at) {
+#ifdef RINGWATCH_HOST
+    return floats<N>(at);
+#else
+    Floats<N> out;
+    if constexpr (N == 4) {
+        const float4 four = __ldg((const float4*)at);
+        out.v[0] = four.x, out.v[1] = four.y, out.v[2] = four.z, out.v[3] = four.w;
+    } else
+        for (int i = 0; i < N; i++) out.v[i] = __ldg(at + i);
+    return out;
+#endif
+}
+
+__device__ inline float weight(const float* at) { return weights<1>(at).v[0]; }
+
+// 16 bytes from the device's memory to the block's, without waiting for them: `arrived` does.
+__device__ inline void bring(Word* to, const Word* from) {
+#ifdef RINGWATCH_HOST
+    *to = *from;
+#else
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"((u32)__cvta_generic_to_shared(to)), "l"(from));
+#endif
+}
+
+// Wait for all that this thread has asked for; a barrier then makes it everybody's.
+__device__ inline void arrived() {
+#ifndef RINGWATCH_HOST
+    asm volatile("cp.async.wait_all;" ::: "memory");
+#endif
+}
+
+__device__ constexpr int at_once(int n) { return n % 4 ? 1 : 4; }
+
 // out[t][o] = b[o] + sum over i of x[t][i] w[i][o], in the order of i whatever the tile: a score's bits do not depend
 // on its batch. A thread keeps one column of `w` for several rows.
 template <int IN, int OUT, int TILE, int X, int Y>
 __device__ inline void dense(const float (&x)[TILE][X], const float* w, const float* b, float (&out)[TILE][Y], bool relu) {
     constexpr int GROUPS = OUT < BLOCK ? BLOCK / OUT : 1;
-    constexpr int EACH = (TILE + GROUPS - 1) / GROUPS;
+    constexpr int EACH = (TILE + GROUPS - 1) / GROUPS, STEP = at_once(X);
     for (int o = threadIdx.x % (OUT < BLOCK ? OUT : BLOCK); o < OUT; o += BLOCK) {
         int first = OUT < BLOCK ? (int)threadIdx.x / OUT * EACH : 0;
         if (first >= TILE) break;
         float sum[EACH];
-        for (int t = 0; t < EACH; t++) sum[t] = b[o];
-        for (int i = 0; i < IN; i++) {
-            float wi = w[i * OUT + o];
+        for (int t = 0; t < EACH; t++) sum[t] = weight(b + o);
+        int i = 0;
+        for (; i + STEP <= IN; i += STEP) {
+            float wi[STEP];
+            for (int j = 0; j < STEP; j++) wi[j] = weight(w + (i + j) * OUT + o);
             for (int t = 0; t < EACH; t++)
-                if (first + t < TILE) sum[t] += x[first + t][i] * wi;
+                if (TILE % EACH == 0 || first + t < TILE) {
+                    Floats<STEP> xi = floats<STEP>(&x[first + t][i]);
+                    for (int j = 0; j < STEP; j++) sum[t] += xi.v[j] * wi[j];
+                }
         }
+        for (; i < IN; i++)
+            for (int t = 0; t < EACH; t++)
+                if (TILE % EACH == 0 || first + t < TILE) sum[t] += x[first + t][i] * weight(w + i * OUT + o);
         for (int t = 0; t < EACH; t++)
-            if (first + t < TILE) out[first + t][o] = relu ? fmaxf(sum[t], 0.0f) : sum[t];
+            if (TILE % EACH == 0 || first + t < TILE) out[first + t][o] = relu ? fmaxf(sum[t], 0.0f) : sum[t];
     }
+}
+
+// N of the numbers of a row's keys and values, from the i-th on.
+template <int N>
+__device__ inline Floats<N> kept_at(const Word* row, int i) {
+#if KV_BITS == 32
+    return floats<N>((const float*)row + i);
+#else
+    Floats<N> out;
+    constexpr int BITS = KV_BITS, PER = 32 / BITS;
+    for (int j = 0; j < N; j++) {
+        u32 word = row[(i + j) / (4 * PER)].part[(i + j) / PER % 4] >> ((i + j) % PER * BITS);
+#if KV_BITS == 8
+        out.v[j] = (float)(i8)word;
+#else
+        out.v[j] = (float)Half{(u16)word};
+#endif
+    }
+    return out;
+#endif
 }
 
 __device__ inline Kv rounded(float value, float scale) {

@@ -2,6 +2,13 @@
 #pragma once
 #include "layout.cuh"
 
+// Whether another role holds entities of the same type, so that an entity can be in either.
+__device__ inline bool shares_type(const i32* role_type, i32 role) {
+    bool found = false;
+    for (i32 other = 0; other < ROLES; other++) found = found || (other != role && role_type[other] == role_type[role]);
+    return found;
+}
+
 // In which role an earlier row holds `node`, coming from a pointer of `role`.
 __device__ inline i32 role_in(const Row* x, const i32* role_type, i32 role, i32 node) {
     for (i32 other = 0; other < ROLES; other++)

@@ -27,7 +27,14 @@ def compiled(path: Path, defines: Mapping[str, int]) -> ctypes.CDLL:
     )
     # A product and a sum stay two roundings, as NumPy and Numba do them.
     options = ["-std=c++17", "-O2", "-ffp-contract=off", "-fPIC", "-shared", "-Wall", "-Wextra", "-Werror"]
-    options += ["-Wno-unused-function", "-Wno-unused-variable", "-Wno-clobbered", "-Wno-unused-parameter"]
+    options += [
+        "-U_FORTIFY_SOURCE",
+        "-Wno-unused-function",
+        "-Wno-unknown-pragmas",
+        "-Wno-unused-variable",
+        "-Wno-clobbered",
+        "-Wno-unused-parameter",
+    ]
     key = hashlib.sha256("\n".join([*options, SHIM.read_text(), text]).encode()).hexdigest()[:16]
     built = BUILT / f"{path.stem}-{key}.so"
     if not built.exists():

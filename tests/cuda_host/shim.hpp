@@ -13,6 +13,7 @@
 #define __global__
 #define __device__
 #define __forceinline__ inline
+#define __noinline__
 #define __restrict__
 #define __launch_bounds__(...)
 #define __shared__ static
@@ -21,6 +22,8 @@ struct dim3 {
     unsigned x, y, z;
 };
 static dim3 threadIdx, blockIdx, blockDim, gridDim;
+
+inline int __clzll(long long value) { return __builtin_clzll((unsigned long long)value); }
 
 template <class T> T atomicMax(T* at, T value) {
     T was = *at;

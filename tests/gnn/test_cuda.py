@@ -31,7 +31,8 @@ ROOT = Path(__file__).resolve().parents[2]
 ROLES = ("account", "merchant", "device", "payee")
 N = 100_000
 BOUND = {"float32": 1e-5, "float16": 1e-4, "int8": 5e-3}  # of a probability; where a key or value rounds the other way
-TYPICAL = 1e-5  # 99 % of them, of either
+TYPICAL = 1e-5  # and this of nearly all
+NEARLY = {"float32": 0.99, "float16": 0.99, "int8": 0.95}
 
 
 def events() -> list[Events]:
@@ -65,9 +66,9 @@ def test_scores_on_cuda_stay_within_the_bound_over_1e5_payments(cache):
     expected, found = np.concatenate(expected), np.concatenate(found)
     assert expected.std() > 0.01
     difference = np.abs(found - expected)
-    print(f"{cache}: largest {difference.max():.2e}, 99 % {np.quantile(difference, 0.99):.2e}")
+    print(f"{cache}: largest {difference.max():.2e}, 95, 99 % {np.quantile(difference, [0.95, 0.99])}")
     assert difference.max() < BOUND[cache]
-    assert np.quantile(difference, 0.99) < TYPICAL
+    assert np.quantile(difference, NEARLY[cache]) < TYPICAL
     again = cuda.rescore(np.arange(N - 20_000, N))
     assert np.abs(again - expected[-20_000:]).max() < BOUND[cache]
     assert np.abs(cuda.cpu.rescore(np.arange(N - 2000, N)) - expected[-2000:]).max() < BOUND[cache]

@@ -1,6 +1,8 @@
 """The store on a device, its very CUDA kernels run on the CPU, against the store on the host: the same bytes."""
 
 from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -8,6 +10,7 @@ import pytest
 from data.journal import Events, Kind
 from graph import device as device_module
 from graph.backend import DAY_US, Batch, Window
+from graph.cuda_device import NOT_READY, Reached
 from graph.device import DeviceStore
 from graph.device_room import FRAME, to_host
 from graph.errors import GraphError
@@ -19,6 +22,7 @@ from graph.sampler import edges, neighbours
 from graph.snapshot import restore, save
 from graph.state import GraphState
 from graph.store import GraphStore
+from graph.waiting import wait
 from tests.devices import DEVICES, opened
 from tests.graph.history import sharing
 from tests.world import label_batch, payment_batch
@@ -84,6 +88,20 @@ def test_the_layouts_are_numpys(host):
             expected += [dtype.itemsize, *(dtype.fields[name][1] for name in dtype.names)]
         assert near[: len(expected)].tolist() == expected
         assert near[len(expected)] == FRAME.itemsize
+
+
+def test_a_device_that_has_failed_is_not_waited_for():
+    class Runtime:
+        CUDARuntimeError = RuntimeError
+        answers: ClassVar[list[int]] = [NOT_READY, 0, NOT_READY, 700]
+
+        def eventQuery(self, pointer: int) -> int:
+            return self.answers.pop(0)
+
+    mark = Reached(Runtime(), SimpleNamespace(ptr=1))
+    wait(mark, 1.0)
+    with pytest.raises(RuntimeError, match="700"):
+        wait(mark, 1.0)
 
 
 @pytest.mark.parametrize("searched", [True, False])
