@@ -119,12 +119,14 @@ def machine() -> dict[str, Any]:
 def commit() -> str:
     """The commit measured, with `+dirty` where the tree differed from it.
 
-    Of a copy without its history RINGWATCH_COMMIT says which it is.
+    Of a copy that has another history, or none, RINGWATCH_COMMIT says which it is.
     """
+    if said_to_be := os.environ.get("RINGWATCH_COMMIT"):
+        return said_to_be
     git = ["git", "-C", str(ROOT)]
     head = subprocess.run([*git, "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
     if head.returncode:
-        return os.environ.get("RINGWATCH_COMMIT", "unknown")
+        return "unknown"
     status = subprocess.run(
         [*git, "status", "--porcelain", "--untracked-files=no", "--", ":!benchmarks/results", ":!docs"],
         capture_output=True,

@@ -32,8 +32,12 @@ ASIDE: dict[str, tuple[str, ...]] = {
         "shift",
         "prequential",
         "snapml",  # a rival of its own, whose runs no other needs
+        *("cuda", "device_batch", "device_bulk", "device_net"),  # these benchmarks run on the CPU
     ),
-    "graph": ("bridges", "draw", "capacity", "snapshot"),
+    "graph": (
+        *("bridges", "draw", "capacity", "snapshot"),
+        *("cuda_device", "device", "device_labels", "device_room", "launch", "twin", "waiting"),
+    ),
     "data": ("journal",),  # these benchmarks read events from files
 }
 # What makes the model and none of its rivals: they need not run again while only the model changes.
