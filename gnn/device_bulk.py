@@ -6,7 +6,7 @@ each layer those rows' keys and values, which the devices before it have by then
 scores are those of one device.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -60,20 +60,20 @@ class Bulk:
             self.net.finish(self.net.net(0, graph=self._described(rows), logit=part["logit"]), len(rows))
         return to_host(self.net.device, self._logit)
 
-    def _described(self, rows: NDArray[np.int64]) -> Any:
+    def _described(self, rows: Any) -> Any:
         with self.net.device.on():
             x = self.net.device.xp.empty((len(rows), self.net.config.inputs), np.float32)
         frame = self.net.store.reading(rows, x=x)
         self.net.store.describe(len(rows), frame)
         return frame
 
-    def _parts(self) -> list[tuple[NDArray[np.int64], dict[str, Any]]]:
-        n = self.last - self.first
-        spans = [(at, min(n, at + BULK)) for at in range(0, n, BULK)]
-        return [
-            (np.arange(self.first + i, self.first + j), {"h": self._h[i:j], "logit": self._logit[i:j]})
-            for i, j in spans
-        ]
+    def _parts(self) -> Iterator[tuple[Any, dict[str, Any]]]:
+        n, xp = self.last - self.first, self.net.device.xp
+        for i in range(0, n, BULK):
+            j = min(n, i + BULK)
+            with self.net.device.on():
+                rows = xp.arange(self.first + i, self.first + j)
+            yield rows, {"h": self._h[i:j], "logit": self._logit[i:j]}
 
 
 def bulk(net: DeviceNet, first: int, last: int) -> NDArray[np.float32]:
