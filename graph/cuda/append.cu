@@ -102,15 +102,10 @@ __device__ inline void jump_from(const Frame& f, i64 b, i32 role, i32 node, i64 
     if (amount > SUM_MOST) atomicAdd((u64*)&f.span[3], 1ULL);
 }
 
-// A self-transfer moves its head once: the second role holds what the first does, its number in the side table too.
+// The second role of a self-transfer; its number in the side table is the first one's too.
 __device__ inline void alias(const Frame& f, i64 b, i32 role, i32 same) {
-    Row* x = row_at(f.new_rows, b);
-    x->prev[role] = x->prev[same];
+    same_role(f, b, role, same);
     if (f.velocity == 0) return;
-    Velocity* v = velocity_at(f.new_velocity, b);
-    v->jump[role] = v->jump[same];
-    v->sum[role] = v->sum[same];
-    v->k[role] = v->k[same];
     f.sum64[b * ROLES + role] = f.sum64[b * ROLES + same];
     f.large[b * ROLES + role] = 0;
 }

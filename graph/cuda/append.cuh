@@ -16,6 +16,17 @@ __device__ inline i64 back_to_head(const Frame& f, i64 row, i32 node) {
     return back;
 }
 
+// A self-transfer moves its head once: its second role holds what the first does.
+__device__ inline void same_role(const Frame& f, i64 b, i32 role, i32 same) {
+    Row* x = row_at(f.new_rows, b);
+    x->prev[role] = x->prev[same];
+    if (f.velocity == 0) return;
+    Velocity* v = velocity_at(f.new_velocity, b);
+    v->jump[role] = v->jump[same];
+    v->sum[role] = v->sum[same];
+    v->k[role] = v->k[same];
+}
+
 // Into the side table with an amount above 32 bits, the `rank`-th of the batch in the order of items.
 __device__ inline void keep_large(const Frame& f, i64 item, i64 rank) {
     i64 number = f.span[1] + rank, b = item / ROLES;

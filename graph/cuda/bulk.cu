@@ -253,19 +253,12 @@ extern "C" __global__ void number_summed(const Frame* frame) {
     if (f.large[item] != (item ? f.large[item - 1] : 0)) keep_large(f, item, f.large[item] - 1);
 }
 
-// A self-transfer moves its head once: its second role holds what the first does.
+// The second roles of self-transfers, once the first ones are done.
 extern "C" __global__ void aliases(const Frame* frame) {
     const Frame f = *frame;
     i64 item = thread_number();
     if (item >= f.control->n * ROLES) return;
     i64 b = item / ROLES;
     i32 role = (i32)(item - b * ROLES), same = first_role(f, item);
-    if (same == role) return;
-    Row* x = row_at(f.new_rows, b);
-    x->prev[role] = x->prev[same];
-    if (f.velocity == 0) return;
-    Velocity* v = velocity_at(f.new_velocity, b);
-    v->jump[role] = v->jump[same];
-    v->sum[role] = v->sum[same];
-    v->k[role] = v->k[same];
+    if (same != role) same_role(f, b, role, same);
 }
