@@ -132,7 +132,8 @@ class CudaDevice:
     def put_ahead(self, target: Any, source: NDArray[Any], after: Mark | None) -> None:
         """See `graph.launch.Device`."""
         if after is not None:
-            self._ups.wait_event(after.event)  # type: ignore[attr-defined]
+            assert isinstance(after, Reached)  # a mark of this device
+            self._ups.wait_event(after.event)
         self._up(target, source, self._ups)
         self._stream.wait_event(self._ups.record())
 
@@ -153,11 +154,11 @@ class CudaDevice:
         at, size = int(source.data.ptr), target.nbytes
         runtime.memcpyAsync(target.ctypes.data, at, size, runtime.memcpyDeviceToHost, stream.ptr)
 
-    def mark(self) -> "Reached":
+    def mark(self) -> Reached:
         """See `graph.launch.Device`."""
         return self._mark(self._stream)
 
-    def _mark(self, stream: Any) -> "Reached":
+    def _mark(self, stream: Any) -> Reached:
         return Reached(self.xp.cuda.runtime, stream.record(self.xp.cuda.Event(disable_timing=True)))
 
     def record(self, work: Callable[[], None]) -> Callable[[], None]:

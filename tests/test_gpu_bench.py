@@ -1,9 +1,10 @@
-"""The benchmark of the CUDA path, small and on the CPU: what no GPU could be had for must at least run."""
+"""The benchmark of the CUDA path, small and on the CPU: what a GPU is seldom there for must at least run."""
 
 import pytest
 
+from benchmarks import gpu_bench
 from benchmarks.gpu_bench import measure
-from benchmarks.gpu_figures import Sizes, unmeasured
+from benchmarks.gpu_figures import Figures, Sizes, figure, unmeasured
 from tests.cuda_host.host import GXX, HostDevice
 
 SMALL = Sizes(2048, 1024, 256, 1 << 10, 12, 64, 512, 4, (300, 50, 400))
@@ -23,3 +24,12 @@ def test_every_figure_comes_out_of_one_run():
 @pytest.mark.skipif(GXX is None, reason="no g++ here to compile the CUDA sources for the CPU")
 def test_a_run_that_has_no_time_left_keeps_what_it_has():
     assert measure(HostDevice(), SMALL, -1) == {}
+
+
+def test_a_part_that_fails_is_shown_and_the_rest_goes_on(monkeypatch, capsys):
+    def fails() -> Figures:
+        raise AssertionError("the device's rows are not the CPU's")
+
+    monkeypatch.setattr(gpu_bench, "parts", lambda device, sizes: iter([fails, lambda: {"ask": figure("ask", 1.0)}]))
+    assert set(measure(None, SMALL, 600)) == {"ask"}
+    assert "the device's rows are not the CPU's" in capsys.readouterr().err

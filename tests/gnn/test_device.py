@@ -89,9 +89,10 @@ def test_the_cache_is_that_of_the_host(scored):
     if artifact.config.cache == "float32":
         np.testing.assert_allclose(found, expected, atol=1e-4)
     elif artifact.config.cache == "float16":
-        assert (found != expected).mean() < 5e-2
-        # What float32 may be off by above, in steps of at least .02, and one rounding.
-        np.testing.assert_allclose(found, expected, atol=1e-4 / 0.02, rtol=2**-10)
+        # One rounding; and on a GPU, which fuses products and sums, what float32 may be off by above, in steps of .02.
+        differ, off = (1e-2, 1e-4) if isinstance(net.device, HostDevice) else (5e-2, 1e-4 / 0.02)
+        assert (found != expected).mean() < differ
+        np.testing.assert_allclose(found, expected, atol=off, rtol=2**-10)
     else:
         assert (found != expected).mean() < 1e-3
         assert np.abs(found - expected).max() <= 2
