@@ -1,0 +1,96 @@
+"""What the golden files hold, computed by today's code."""
+
+import json
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from data.journal import Kind
+from data.sources import merged
+from gnn.artifact import Artifact, load
+from gnn.model import RingwatchNet
+from gnn.replay import numbered, open_model, score_events
+from serve.admission import LabelCall, ScoreCall
+from serve.house import House
+from serve.settings import Settings
+
+FOLDER = Path(__file__).parent
+HISTORIES = ("world", "ties", "sparse")
+CACHES = ("float32", "float16", "int8")
+CALL = (1, 3, 64, 7)  # payments of a call, in turn
+ANSWERED = 12  # one answer in so many is kept
+RINGS = 40
+
+
+def artifact(history: str, cache: str = "float32") -> Artifact:
+    """The committed model of a history, its cache in some format."""
+    kept = load(FOLDER / history / "model")
+    config = replace(kept.config, cache=cache)
+    net = RingwatchNet(config)
+    net.load_state_dict(kept.net.state_dict())
+    net.trees = kept.net.trees
+    net.eval()
+    net.requires_grad_(False)
+    return replace(kept, config=config, net=net)
+
+
+def files(history: str) -> tuple[Path, Path]:
+    """Payments and labels."""
+    return FOLDER / history / "transactions.parquet", FOLDER / history / "labels.parquet"
+
+
+def scores(history: str) -> dict[str, NDArray[Any]]:
+    """Probabilities of all payments by format of the cache, and log-odds with evidence left out of some."""
+    found: dict[str, NDArray[Any]] = {}
+    for cache in CACHES:
+        state, scorer = open_model(artifact(history, cache), rows=4096)
+        events = numbered(merged(*files(history)))
+        found[cache] = np.concatenate([s.probability for s in score_events(state, scorer, events)])
+        rows = np.arange(state.store.rows - 200, state.store.rows, 7)
+        found[f"{cache}.embedding"] = scorer.embed(rows)
+    return found
+
+
+def answers(history: str) -> list[dict[str, Any]]:
+    """Every twelfth answer of a replica to the history in calls of several sizes, and the rings at its end."""
+    with tempfile.TemporaryDirectory() as folder:
+        settings = Settings(model=FOLDER / history / "model", journal=Path(folder) / "j.sqlite", insecure=True)
+        house = House(artifact(history), settings.model_copy(update={"device": "cpu", "snapshot_every": 0}))
+        house.open()
+        found: list[dict[str, Any]] = []
+        n = 0
+        for kind, batch in merged(*files(history), chunk=97):
+            if kind is Kind.LABEL:
+                house.process([LabelCall(batch)])
+                continue
+            at = 0
+            while at < len(batch):
+                calls = []
+                for _ in range(2):  # calls that share a micro-batch
+                    size = CALL[n % len(CALL)]
+                    calls.append(ScoreCall(batch.slice(at, size)))
+                    at, n = at + size, n + 1
+                for bodies in house.process([call for call in calls if len(call.batch)]):
+                    found += [json.loads(body) for body in bodies]
+        rings = [_plain(ring) for ring in house.rings(RINGS)]
+        house.close()
+    for answer in found:
+        del answer["timings"]
+    return [*found[::ANSWERED], *rings]
+
+
+def _plain(ring: Any) -> dict[str, Any]:
+    from serve.wire import ring_out
+
+    found: dict[str, Any] = json.loads(ring_out(ring, [str(row) for row in ring.transactions]).model_dump_json())
+    return found
+
+
+def labelled(history: str) -> int:
+    """Labels of a history."""
+    return int(pq.read_metadata(files(history)[1]).num_rows)
