@@ -20,16 +20,16 @@ from numpy.typing import NDArray
 from sklearn.metrics import average_precision_score
 
 from benchmarks.report import Figure, show, write
-from data.journal import Kind
-from data.sources import Run, merged
-from data.synthetic import WorldConfig, simulate
-from gnn.artifact import Artifact
-from gnn.jobs import with_labels
-from gnn.model import RingwatchNet
-from gnn.replay import capacity_for, numbered, score_events
-from gnn.scorer import Scorer
-from gnn.targets import TrainConfig
-from gnn.train import train
+from data.files.sources import Run, merged
+from data.journal.protocol import Kind
+from data.world.synthetic import WorldConfig, simulate
+from gnn.evaluate.jobs import with_labels
+from gnn.model.artifact import Artifact
+from gnn.model.network import RingwatchNet
+from gnn.score.replay import capacity_for, numbered, score_events
+from gnn.score.scorer import Scorer
+from gnn.train.targets import TrainConfig
+from gnn.train.trainer import train
 from graph.state import GraphState
 
 TAUGHT = 0.7  # share of the days that the model is trained on

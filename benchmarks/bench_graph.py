@@ -20,21 +20,21 @@ from numpy.typing import NDArray
 
 from benchmarks.peers import BATCHES, CORES, Stream, compare, stream
 from benchmarks.report import Figure, show, write
+from data.files.sources import merged, read_transactions
 from data.jit import beside, jit, prefetch
-from data.journal import Events, Kind
+from data.journal.protocol import Events, Kind
 from data.schema import TRANSACTION_SCHEMA
-from data.sources import merged, read_transactions
-from gnn.artifact import untrained
-from gnn.kernels import ask_ahead
-from gnn.replay import numbered
-from gnn.scorer import Scorer
-from graph.backend import DAY_US, STEP, Batch, Window
-from graph.ids import USED
+from gnn.model.artifact import untrained
+from gnn.model.kernels import ask_ahead
+from gnn.score.replay import numbered
+from gnn.score.scorer import Scorer
+from graph.dag.ids import USED
+from graph.dag.protocol import DAY_US, STEP, Batch, Window
+from graph.dag.sampler import WALKED, neighbours, walk
+from graph.dag.store import GraphStore
 from graph.memory import reserve
-from graph.sampler import WALKED, neighbours, walk
 from graph.snapshot import restore, save
 from graph.state import GraphState
-from graph.store import GraphStore
 
 ROLES = ("account", "merchant", "device")
 K = 16
@@ -265,7 +265,7 @@ def file_figures(payments: Stream, folder: Path, figures: dict[str, Figure]) -> 
             state.apply(events)
         return state
 
-    from data.files import read_ahead as ahead
+    from data.files.readers import read_ahead as ahead
 
     seconds = {
         name: best(lambda a=arguments: load(*a), 3)

@@ -10,14 +10,14 @@ import pyarrow as pa
 
 from benchmarks.bench_scale import SHARES, resident
 from benchmarks.report import Figure, show, write
-from data.journal import Events, Kind
-from gnn.artifact import untrained
-from gnn.cache import KeyValueCache
-from graph.backend import DAY_US, STEP, Window
+from data.journal.protocol import Events, Kind
+from gnn.model.artifact import untrained
+from gnn.model.cache import KeyValueCache
 from graph.capacity import Deployment
+from graph.dag.protocol import DAY_US, STEP, Window
 from graph.memory import reserve
 from graph.state import GraphState
-from serve.capacity import capacity_lines
+from serve.cli.capacity import capacity_lines
 from tests.world import START_US, UTC_US, transactions
 
 ROLES = tuple(SHARES)

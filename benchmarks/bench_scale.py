@@ -18,10 +18,10 @@ from matplotlib.figure import Figure as Plot
 
 from benchmarks.bench_graph import ROLES, K, on_core, read_rows
 from benchmarks.report import ROOT, Figure, show, write
-from graph.backend import DAY_US, STEP, Batch, Window
 from graph.capacity import Deployment, estimate
-from graph.sampler import walk
-from graph.store import GraphStore
+from graph.dag.protocol import DAY_US, STEP, Batch, Window
+from graph.dag.sampler import walk
+from graph.dag.store import GraphStore
 
 matplotlib.use("Agg")
 PICTURE = ROOT / "docs" / "graph_scale.png"

@@ -14,8 +14,8 @@ from urllib.parse import urlsplit
 import numpy as np
 
 from benchmarks.report import Figure, show, write
-from gnn.artifact import untrained
-from serve.demo import service
+from gnn.model.artifact import untrained
+from serve.cli.demo import service
 
 
 def main() -> None:

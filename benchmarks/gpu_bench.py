@@ -17,15 +17,15 @@ import torch
 from benchmarks import gpu_serving as serving
 from benchmarks.gpu_figures import ROLES, Figures, K, Sizes, figure, history, once, timed
 from benchmarks.peers import Stream, nodes, stream
-from gnn.artifact import untrained
-from gnn.cache import CACHES
-from gnn.device_net import DeviceNet
-from gnn.model import RingwatchNet
-from graph.device import DeviceStore, columns_of
-from graph.launch import Device, filled, structure
-from graph.rows import row_dtype
-from graph.store import GraphStore
-from graph.waiting import wait
+from gnn.device.net import DeviceNet
+from gnn.model.artifact import untrained
+from gnn.model.cache import CACHES
+from gnn.model.network import RingwatchNet
+from graph.dag.rows import row_dtype
+from graph.dag.store import GraphStore
+from graph.device.launch import Device, filled, structure
+from graph.device.store import DeviceStore, columns_of
+from graph.device.waiting import wait
 
 LIMITS = Path(__file__).with_name("limits.cu")
 

@@ -14,8 +14,12 @@ from pathlib import Path
 from benchmarks.report import show, write
 
 ROOT = Path(__file__).resolve().parents[1]
-TESTS = ["tests/graph/test_device.py", "tests/gnn/test_device.py", "tests/gnn/test_device_scorer.py"]
-TESTS += ["tests/gnn/test_cuda.py", "tests/serve/test_cards.py"]
+TESTS = [
+    "tests/graph/device/test_device.py",
+    "tests/gnn/device/test_device.py",
+    "tests/gnn/device/test_device_scorer.py",
+]
+TESTS += ["tests/gnn/device/test_cuda.py", "tests/serve/batch/test_cards.py"]
 WITHIN_S = 480  # all of it
 SMALL = "gpu and (layouts or host_moves or following)"  # what compute-sanitizer is given: it slows every access
 
@@ -24,7 +28,7 @@ def main() -> int:
     """Run the tests, then the benchmark."""
     from benchmarks import gpu_bench
     from benchmarks.gpu_figures import Figures, Sizes, unmeasured
-    from graph.cuda_device import CudaDevice
+    from graph.device.cuda_device import CudaDevice
     from graph.errors import GraphError
 
     begin = time.perf_counter()

@@ -8,11 +8,11 @@ import numpy as np
 
 from benchmarks.peers import Stream
 from benchmarks.report import Figure
-from graph.backend import Batch, Window
-from graph.ids import USED
-from graph.launch import Device
-from graph.store import GraphStore
-from graph.waiting import wait
+from graph.dag.ids import USED
+from graph.dag.protocol import Batch, Window
+from graph.dag.store import GraphStore
+from graph.device.launch import Device
+from graph.device.waiting import wait
 
 ROLES = ("account", "merchant", "device")
 K = 16

@@ -11,19 +11,19 @@ from numpy.typing import NDArray
 
 from benchmarks.gpu_figures import ROLES, Figures, K, Sizes, figure, timed
 from benchmarks.peers import Stream
-from data.journal import Events, Kind
-from gnn.artifact import untrained
-from gnn.device_batch import Bucket, Turns
-from gnn.device_bulk import Shard
-from gnn.device_net import DeviceNet
-from gnn.groups import group_names
-from gnn.scorer import Scorer
-from gnn.shapley import pair_masks
-from graph.backend import Window
-from graph.device import DeviceStore
-from graph.launch import Device
+from data.journal.protocol import Events, Kind
+from gnn.device.batch import Bucket, Turns
+from gnn.device.bulk import Shard
+from gnn.device.net import DeviceNet
+from gnn.model.artifact import untrained
+from gnn.model.groups import group_names
+from gnn.score.scorer import Scorer
+from gnn.score.shapley import pair_masks
+from graph.dag.protocol import Window
+from graph.dag.store import GraphStore
+from graph.device.launch import Device
+from graph.device.store import DeviceStore
 from graph.state import GraphState
-from graph.store import GraphStore
 
 
 def settle() -> None:
@@ -188,7 +188,7 @@ def pyg(rest: Stream, batch: int) -> float:
 
 def training() -> Figures:
     """The same training on the CPU, and on the card in both precisions."""
-    from gnn.train import TrainConfig, train
+    from gnn.train.trainer import TrainConfig, train
     from tests.world import label_batch, payment_batch
 
     payments, rng = payment_batch(10_000, 3, 1000, 75, 500), np.random.default_rng(3)

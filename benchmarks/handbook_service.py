@@ -11,10 +11,10 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from benchmarks.report import Figure, show, write
-from data.datasets import handbook
-from gnn.artifact import load
-from gnn.jobs import judge, score_runs, with_labels
-from serve.demo import DemoConfig, run_demo
+from data.files.datasets import handbook
+from gnn.evaluate.jobs import judge, score_runs, with_labels
+from gnn.model.artifact import load
+from serve.cli.demo import DemoConfig, run_demo
 
 
 def main() -> None:

@@ -27,7 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.report import Figure, show
-from graph.features import WINDOW_NAMES, WINDOWS_US
+from graph.dag.features import WINDOW_NAMES, WINDOWS_US
 
 SIZE = 16  # payments of each entity in a sample
 SPAN_US = 60 * 86_400_000_000  # a stream lasts this long, whatever its length

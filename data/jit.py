@@ -23,20 +23,22 @@ PARTS = 4  # for each thread, where there are many rows: who is held up takes fe
 BESIDE = 4096  # rows above which a second thread pays
 
 
-def _cache_folder() -> str:
-    """Where machine code is kept: a folder for each state of the kernels' sources.
+def sources_digest(root: Path) -> str:
+    """A digest of every module that a kernel may be compiled from, under the checkout or site-packages `root`.
 
-    Numba compiles a callee into its caller but looks only at the caller's file to tell whether its cache is stale.
+    Numba compiles a callee into its caller but looks only at the caller's file to tell whether its cache is stale. So
+    machine code is kept in a folder for each state of all sources, in folders within folders too, names included.
     """
-    root = Path(__file__).resolve().parents[1]
     digest = hashlib.sha256()
-    for source in sorted(source for package in ("data", "graph", "gnn") for source in root.glob(f"{package}/*.py")):
-        digest.update(source.read_bytes())
-    return str(root / "var" / "numba" / digest.hexdigest()[:16])
+    for package in ("data", "graph", "gnn"):
+        for source in sorted((root / package).rglob("*.py")):
+            digest.update(f"{source.relative_to(root).as_posix()}\n".encode() + source.read_bytes())
+    return digest.hexdigest()[:16]
 
 
 if "NUMBA_CACHE_DIR" not in os.environ:
-    numba.config.CACHE_DIR = _cache_folder()
+    _root = Path(__file__).resolve().parents[1]
+    numba.config.CACHE_DIR = str(_root / "var" / "numba" / sources_digest(_root))
 
 
 def jit(*, inline: bool = False) -> Callable[[F], F]:

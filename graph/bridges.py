@@ -1,7 +1,7 @@
 """The graph for research and notebooks: sampled neighbourhoods as PyG's `HeteroData`, entities as a NetworkX graph.
 
 Nothing here scores a payment. What is exported is what the scorer reads: the walk, the features and the ties of
-`graph.sampler` and `graph.features`, judged from each seed's own row, so that no later event can be in it.
+`graph.dag.sampler` and `graph.dag.features`, judged from each seed's own row, so that no later event can be in it.
 """
 
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ import networkx as nx
 import numpy as np
 from numpy.typing import NDArray
 
-from graph.backend import Store
+from graph.dag.protocol import Store
 from graph.errors import GraphError
 from graph.state import GraphState
 
@@ -44,7 +44,7 @@ def to_hetero_data(
         legitimate, -1 nothing known; -1 for seeds), `known` bool and `whole` bool (the buffer holds all of the
         payment's window). Nodes `<entity type>`, one for each tree that has
         it: `node` int64, the number in the graph, and `seed` int64. Edges (payment, before_by_<role>, payment) from a
-        past payment to its reader, with `edge_attr` float32 [E, 8] of `graph.sampler.EDGE_FEATURES`, and
+        past payment to its reader, with `edge_attr` float32 [E, 8] of `graph.dag.sampler.EDGE_FEATURES`, and
         (<entity type>, <role>_of, payment).
 
     Raises:

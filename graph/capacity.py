@@ -5,11 +5,11 @@ from dataclasses import dataclass
 
 from data.digests import ROOM
 from data.schema import role
+from graph.dag.ids import HEAD_SPAN
+from graph.dag.jumps import velocity_dtype
+from graph.dag.rows import LABEL, row_dtype
 from graph.errors import GraphError
-from graph.forest import NODE, TIE, USE
-from graph.ids import HEAD_SPAN
-from graph.jumps import velocity_dtype
-from graph.rows import LABEL, row_dtype
+from graph.rings.forest import NODE, TIE, USE
 
 DIGEST = 16  # bytes
 HEAD = 4

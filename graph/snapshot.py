@@ -23,11 +23,11 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from data.digests import digest
-from graph.backend import StoreMaker, Window
+from graph.dag.protocol import StoreMaker, Window
+from graph.dag.store import GraphStore
 from graph.errors import GraphError
 from graph.memory import Part
 from graph.state import GraphState, Payments
-from graph.store import GraphStore
 
 FORMAT = 1
 KEPT = 2  # snapshots that stay when a newer one is written

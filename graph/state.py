@@ -10,14 +10,14 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from data.jit import beside
-from data.journal import Events, Kind
+from data.journal.protocol import Events, Kind
 from data.schema import CATEGORIES, role
-from graph.backend import STEP, Batch, Store, StoreMaker, Window
+from graph.dag.ids import PaymentIds
+from graph.dag.protocol import STEP, Batch, Store, StoreMaker, Window
+from graph.dag.store import GraphStore
 from graph.errors import GraphError
-from graph.ids import PaymentIds
 from graph.memory import Part
-from graph.rings import RingIndex
-from graph.store import GraphStore
+from graph.rings.index import RingIndex
 
 CATEGORY_BUCKETS = 128  # codes 1..127; 0 is missing. Feature hashing (Weinberger et al., ICML 2009)
 

@@ -1,5 +1,5 @@
 """`python -m serve` is `ringwatch`."""
 
-from serve.cli import main
+from serve.cli.main import main
 
 main()

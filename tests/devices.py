@@ -2,9 +2,9 @@
 
 import pytest
 
-from graph.cuda_device import CudaDevice
+from graph.device.cuda_device import CudaDevice
+from graph.device.launch import Device
 from graph.errors import GraphError
-from graph.launch import Device
 from tests.cuda_host.host import GXX, HostDevice
 
 DEVICES = [pytest.param("g++"), pytest.param("gpu", marks=pytest.mark.cuda)]

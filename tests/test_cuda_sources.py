@@ -10,15 +10,17 @@ from pathlib import Path
 import pytest
 
 from benchmarks.gpu_figures import unmeasured
-from gnn.device_net import defines
-from gnn.model import ModelConfig
-from graph.cuda_device import CudaDevice
+from gnn.device.net import defines
+from gnn.model.network import ModelConfig
+from graph.device.cuda_device import CudaDevice
+from graph.device.launch import source
 from graph.errors import GraphError
-from graph.launch import source
 
 ROOT = Path(__file__).resolve().parents[1]
 NVCC = shutil.which("nvcc") or shutil.which("nvcc", path="/usr/local/cuda/bin")
-SOURCES = sorted([*ROOT.glob("graph/cuda/*.cu"), *ROOT.glob("gnn/cuda/*.cu"), *ROOT.glob("benchmarks/*.cu")])
+SOURCES = sorted(
+    [*ROOT.glob("graph/device/cuda/*.cu"), *ROOT.glob("gnn/device/cuda/*.cu"), *ROOT.glob("benchmarks/*.cu")]
+)
 
 
 def test_the_sources_are_there_and_packaged():
@@ -82,5 +84,5 @@ def test_cupy_is_imported_only_when_asked_for(monkeypatch):
     monkeypatch.setitem(sys.modules, "cupy", None)  # as if it were not installed
     with pytest.raises(GraphError, match=r"ringwatch\[cuda\]"):
         CudaDevice()
-    code = "import sys, serve.house, gnn.train; sys.exit('cupy' in sys.modules)"
+    code = "import sys, serve.replica.house, gnn.train.trainer; sys.exit('cupy' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0

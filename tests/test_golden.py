@@ -35,14 +35,17 @@ def test_answers_reasons_and_rings_are_those_recorded(history: str) -> None:
 def same(mine: object, theirs: object, at: str) -> None:
     """Equal, floats to the last bit where the processor is of the same kind."""
     if isinstance(theirs, dict):
-        assert isinstance(mine, dict) and mine.keys() == theirs.keys(), at
+        assert isinstance(mine, dict), at
+        assert mine.keys() == theirs.keys(), at
         for key in theirs:
             same(mine[key], theirs[key], f"{at}.{key}")
     elif isinstance(theirs, list):
-        assert isinstance(mine, list) and len(mine) == len(theirs), at
+        assert isinstance(mine, list), at
+        assert len(mine) == len(theirs), at
         for i, (one, other) in enumerate(zip(mine, theirs, strict=True)):
             same(one, other, f"{at}.{i}")
     elif isinstance(theirs, float):
-        assert isinstance(mine, float) and abs(mine - theirs) <= NEAR, (at, mine, theirs)
+        assert isinstance(mine, float), at
+        assert abs(mine - theirs) <= NEAR, (at, mine, theirs)
     else:
         assert mine == theirs, at

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from benchmarks import peers
-from graph.features import WINDOW_NAMES, WINDOWS_US
+from graph.dag.features import WINDOW_NAMES, WINDOWS_US
 
 N, SIZE = 96, 4
 

@@ -11,17 +11,18 @@ import pytest
 from scipy import stats
 
 from benchmarks import report
-from benchmarks.quality import contest, histories, kept, oracle, page, prequential, ring_oracle, summary, tolokers
+from benchmarks.quality import contest, histories, oracle, page, prequential, ring_oracle, runs, summary, tolokers
 from benchmarks.quality.amlsim import DAY_US, Accounts, folds, most_suspect, pooled, reading, transfers, two_rounds
 from benchmarks.quality.contest import OURS, RESEARCH, Contest, entrants, measures, table
 from benchmarks.quality.tolokers import Graph, drawn, shuffled
-from data.journal import Kind
-from data.sources import Run, merged
-from gnn import snapml
-from gnn.boosting import INPUTS, BoostingConfig, Setting
-from gnn.targets import Targets, TrainConfig, make_targets
-from tests.data.test_datasets import dataset
-from tests.gnn.test_train import history
+from data.files.sources import Run, merged
+from data.journal.protocol import Kind
+from gnn.rivals import snapml
+from gnn.rivals.boosting import INPUTS
+from gnn.train.boosted_trees import BoostingConfig, Setting
+from gnn.train.targets import Targets, TrainConfig, make_targets
+from tests.data.files.test_datasets import dataset
+from tests.gnn.train.test_train import history
 
 
 def early_and_late() -> tuple[list[Run], list[Run], np.ndarray]:
@@ -41,15 +42,15 @@ _START = int(history()[0][0][1]["timestamp"].cast("int64").to_numpy()[0])
 
 @pytest.fixture
 def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Contest:
-    monkeypatch.setattr(kept, "ROOT", tmp_path)
-    train, runs, fraud = early_and_late()
-    payments = [batch for kind, batch in runs if kind is Kind.TRANSACTION]
+    monkeypatch.setattr(runs, "ROOT", tmp_path)
+    train, later, fraud = early_and_late()
+    payments = [batch for kind, batch in later if kind is Kind.TRANSACTION]
     time = np.concatenate([batch["timestamp"].cast("int64").to_numpy() for batch in payments])
     rows = np.flatnonzero(time - _START > 46 * DAY_US)
     return Contest(
         name="small",
         train=train,
-        test=runs,
+        test=later,
         rows=rows,
         fraud=np.asarray(fraud, bool)[rows],
         account=np.arange(len(rows)),
@@ -94,7 +95,7 @@ def test_new_entities_are_those_whose_first_payment_it_is(small: Contest) -> Non
 
 
 def test_a_run_of_other_sources_is_another_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kept, "ROOT", tmp_path)
+    monkeypatch.setattr(runs, "ROOT", tmp_path)
     made = []
 
     def make() -> tuple[dict[str, np.ndarray], dict[str, int]]:
@@ -102,41 +103,41 @@ def test_a_run_of_other_sources_is_another_run(tmp_path: Path, monkeypatch: pyte
         return {"a": np.arange(3.0)}, {"n": len(made)}
 
     for source, number in (("x", 1), ("x", 1), ("y", 2), ("x", 1)):
-        monkeypatch.setattr(kept, "sources", lambda _, source=source: source)
-        scores, facts = kept.kept("bench", "run-0", make)
+        monkeypatch.setattr(runs, "sources", lambda _, source=source: source)
+        scores, facts = runs.cached_run("bench", "run-0", make)
         assert facts == {"n": number}
         assert scores["a"].tolist() == [0, 1, 2]
-    monkeypatch.setattr(kept, "sources", lambda _: "z")
+    monkeypatch.setattr(runs, "sources", lambda _: "z")
     with pytest.raises(ZeroDivisionError):
-        kept.kept("bench", "run-0", lambda: 1 / 0)  # type: ignore[arg-type, return-value]
+        runs.cached_run("bench", "run-0", lambda: 1 / 0)  # type: ignore[arg-type, return-value]
     assert not list((tmp_path / "var" / "quality" / "bench").glob("z/*"))
 
 
 def test_rivals_need_not_run_again_where_only_the_model_changes(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    for package, name in (
-        ("data", "schema"),
-        ("graph", "features"),
-        ("gnn", "model"),
-        ("gnn", "boosting"),
-        ("gnn", "card"),
-    ):
-        (tmp_path / package).mkdir(exist_ok=True)
-        (tmp_path / package / f"{name}.py").write_text(name)
-    monkeypatch.setattr(kept, "ROOT", tmp_path)
+    paths = (
+        ("gnn/quality/card.py", 0),
+        ("gnn/model/network.py", 1),
+        ("gnn/rivals/boosting.py", 2),
+        ("graph/dag/features.py", 2),
+    )
+    for path, _ in paths:
+        (tmp_path / path).parent.mkdir(exist_ok=True, parents=True)
+        (tmp_path / path).write_text(path)
+    monkeypatch.setattr(runs, "ROOT", tmp_path)
 
     def digests() -> tuple[str, str]:
-        kept.sources.cache_clear()
-        return kept.sources(False), kept.sources(True)
+        runs.sources.cache_clear()
+        return runs.sources(False), runs.sources(True)
 
     before = digests()
-    for path, changes in (("gnn/card.py", 0), ("gnn/model.py", 1), ("gnn/boosting.py", 2), ("graph/features.py", 2)):
+    for path, changes in paths:
         (tmp_path / path).write_text("other")
         after = digests()
         assert sum(a != b for a, b in zip(before, after, strict=True)) == changes
         before = after
-    kept.sources.cache_clear()
+    runs.sources.cache_clear()
 
 
 def test_an_interval_is_students_and_one_seed_has_none() -> None:
@@ -258,7 +259,7 @@ def test_each_week_knows_only_labels_reported_before_it(tmp_path: Path, monkeypa
     files = tmp_path / "transactions.parquet", tmp_path / "labels.parquet"
     for kind, path in zip((Kind.TRANSACTION, Kind.LABEL), files, strict=True):
         pq.write_table(pa.Table.from_batches([batch for k, batch in runs if k is kind]), path)
-    monkeypatch.setattr(kept, "ROOT", tmp_path)
+    monkeypatch.setattr(runs, "ROOT", tmp_path)
     monkeypatch.setattr(prequential, "handbook_files", lambda: files)
     monkeypatch.setattr(prequential, "FIRST", datetime(2026, 2, 10, tzinfo=UTC))
     labels = pq.read_table(files[1])

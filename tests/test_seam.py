@@ -5,20 +5,20 @@ from typing import Any
 import numpy as np
 import pytest
 
-from data.journal import SqliteJournal
-from gnn.artifact import untrained
-from gnn.explain import OTHER
-from gnn.model import uncached
-from gnn.scorer import Scorer
-from gnn.targets import TrainConfig
-from gnn.train import train
-from graph.backend import DAY_US, Nodes, Store, Window
+from data.journal.sqlite import SqliteJournal
+from gnn.model.artifact import untrained
+from gnn.model.network import uncached
+from gnn.score.reasons import OTHER
+from gnn.score.rules import rules_score
+from gnn.score.scorer import Scorer
+from gnn.train.targets import TrainConfig
+from gnn.train.trainer import train
 from graph.bridges import to_hetero_data, to_networkx
+from graph.dag.protocol import DAY_US, Nodes, Store, Window
+from graph.dag.store import GraphStore
 from graph.snapshot import restore, save
 from graph.state import GraphState
-from graph.store import GraphStore
-from serve.house import House
-from serve.policy import rules_score
+from serve.replica.house import House
 from serve.settings import Settings
 from tests.graph.history import HOUR_US, sharing
 
@@ -137,7 +137,7 @@ def test_training_reads_no_more(monkeypatch):
     def state(device: str, roles: tuple[str, ...], capacity: int, window: Window) -> GraphState:
         return GraphState(roles, capacity, window, make=elsewhere)
 
-    monkeypatch.setattr("gnn.train.state_for", state)
+    monkeypatch.setattr("gnn.train.trainer.state_for", state)
     there = train(runs, config, shape)
     for a, b in zip(here.net.weights(), there.net.weights(), strict=True):
         np.testing.assert_array_equal(a, b)

@@ -15,17 +15,17 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 
 from benchmarks.quality import ablation, amlsim, histories, prequential, tolokers
 from benchmarks.quality.contest import OURS, Contest, entrants, ours, table
-from benchmarks.quality.kept import folder, kept
 from benchmarks.quality.oracle import LIMIT, limit
 from benchmarks.quality.page import rebuild
 from benchmarks.quality.ring_oracle import oracle
+from benchmarks.quality.runs import cached_run, folder
 from benchmarks.quality.speed import speed
 from benchmarks.quality.summary import Table, figures_of, put
 from benchmarks.report import ROOT, Figure
-from data.synthetic import LONE
-from gnn.audit import audit_files
-from gnn.card import make_card, markdown
-from gnn.prequential import draw
+from data.world.synthetic import LONE
+from gnn.quality.audit import audit_files
+from gnn.quality.card import make_card, markdown
+from gnn.quality.prequential import draw
 
 BOOK = datetime(2018, 8, 8, tzinfo=UTC)
 OTHER = datetime(2018, 8, 22, tzinfo=UTC)
@@ -52,7 +52,7 @@ def handbook(options: argparse.Namespace) -> None:
     found = judged(contest, options) | {LIMIT: limit(contest)}
     goals = {"average_precision": 0.74, "roc_auc": 0.90, "card_precision_at_100": 0.31}
     model = folder("handbook") / "model-0"
-    cost = speed(contest, model, kept("handbook", "ours-0", lambda: ours(contest, 0))[1])
+    cost = speed(contest, model, cached_run("handbook", "ours-0", lambda: ours(contest, 0))[1])
     about = (
         "The Fraud Detection Handbook's test week, 2018-08-08 to 08-14 (58,264 payments, 385 frauds), trained on all "
         f"payments before 2018-08-01 with the labels known when the test begins. {DELAYED} {BOUND}"
@@ -175,11 +175,13 @@ def static_tolokers(options: argparse.Namespace) -> None:
     found: Table = {}
     for split in range(tolokers.SPLITS):
         scores = dict(
-            kept("tolokers", f"ours-{split}", lambda split=split: ({OURS: tolokers.ours(graph, split)}, {}))[0]
+            cached_run("tolokers", f"ours-{split}", lambda split=split: ({OURS: tolokers.ours(graph, split)}, {}))[0]
         )
         if options.rivals:
-            scores |= kept("tolokers", f"trees-{split}", lambda split=split: (tolokers.trees(graph, split), {}))[0]
-            scores |= kept(
+            scores |= cached_run("tolokers", f"trees-{split}", lambda split=split: (tolokers.trees(graph, split), {}))[
+                0
+            ]
+            scores |= cached_run(
                 "tolokers", f"research-{split}", lambda split=split: ({SAGE: tolokers.research(graph, split)}, {})
             )[0]
         of = graph.test[split]
@@ -209,9 +211,9 @@ def static_amlsim(options: argparse.Namespace) -> None:
                 found["trees: degree, amount, time"] = amlsim.trees(basic, data.fraud, train, fold)
             return found, {}
 
-        scores = dict(kept("amlsim", f"{'all' if options.rivals else 'ours'}-{fold}", make)[0])
+        scores = dict(cached_run("amlsim", f"{'all' if options.rivals else 'ours'}-{fold}", make)[0])
         if options.rivals:
-            scores |= kept(
+            scores |= cached_run(
                 "amlsim",
                 f"research-{fold}",
                 lambda train=train, fold=fold: ({SAGE: amlsim.research(data, train, fold)}, {}),

@@ -15,15 +15,15 @@ from numpy.typing import NDArray
 from benchmarks.quality.became import became
 from benchmarks.quality.contest import Contest, built, measures
 from benchmarks.quality.histories import truth_of, world
-from benchmarks.quality.kept import Scores, kept
-from data.journal import Kind
-from data.sources import Run
-from gnn.boosting import drawn, fit_trees
-from gnn.head import PLAIN
-from gnn.scorer import Scorer
-from gnn.targets import Targets, TrainConfig
-from gnn.train import train
-from gnn.trees import no_trees
+from benchmarks.quality.runs import Scores, cached_run
+from data.files.sources import Run
+from data.journal.protocol import Kind
+from gnn.model.trees import no_trees
+from gnn.score.scorer import Scorer
+from gnn.train.boosted_trees import drawn, fit_trees
+from gnn.train.head import PLAIN
+from gnn.train.targets import Targets, TrainConfig
+from gnn.train.trainer import train
 from graph.state import GraphState
 
 WORLDS, JUDGE = 2, 200  # worlds that teach; the first of those that judge, one for each seed
@@ -76,12 +76,16 @@ def run(seed: int) -> dict[str, dict[str, float]]:
     contest = replace(world(*_worlds(seed)), name=f"ablation_{seed}")
     found = {}
     for name, variant in VARIANTS.items():
-        scores, _ = kept(contest.name, name.replace(" ", "_"), lambda variant=variant: _scored(contest, variant, seed))
+        scores, _ = cached_run(
+            contest.name, name.replace(" ", "_"), lambda variant=variant: _scored(contest, variant, seed)
+        )
         found[name] = measures(contest, scores["ours"])
         if name == WHOLE:  # the same network
             found[HEADLESS] = measures(contest, scores["network"])
     for name, more in ((FEATURES, False), (BECAME, True)):
-        scores, _ = kept(contest.name, name.replace(" ", "_"), lambda more=more: _trees(contest, more, seed), True)
+        scores, _ = cached_run(
+            contest.name, name.replace(" ", "_"), lambda more=more: _trees(contest, more, seed), True
+        )
         found[name] = measures(contest, scores["trees"])
     return found
 

@@ -25,9 +25,9 @@ from torch_geometric.nn import SAGEConv
 
 from benchmarks.quality.contest import built
 from benchmarks.quality.histories import DATASETS
-from data.journal import Kind
+from data.journal.protocol import Kind
 from data.schema import TIMESTAMP, TRANSACTION_SCHEMA, check_transactions
-from graph.features import feature_names
+from graph.dag.features import feature_names
 
 FOLDS = 5
 DRAWS = 3  # of columns

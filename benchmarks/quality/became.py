@@ -9,7 +9,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from graph.features import counterparts
+from graph.dag.features import counterparts
 from graph.state import GraphState
 
 READ = 16  # past payments of an entity whose other ends are followed up

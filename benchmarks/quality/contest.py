@@ -13,21 +13,22 @@ from scipy.special import expit, logit
 from sklearn.metrics import average_precision_score, roc_auc_score
 from threadpoolctl import threadpool_limits
 
-from benchmarks.quality.kept import Scores, folder, is_kept, kept
 from benchmarks.quality.research import score_research
-from data.journal import Kind
-from data.sources import Run
-from gnn.boosting import BoostingConfig, fit_rivals
-from gnn.evaluate import card_precision
-from gnn.jobs import score_runs
-from gnn.model import ModelConfig
-from gnn.replay import capacity_for, numbered, present_roles
-from gnn.snapml import fit_snapml, installed
-from gnn.targets import Targets, TrainConfig, make_targets
-from gnn.train import train
-from graph.backend import Window
+from benchmarks.quality.runs import Scores, cached_run, folder, is_cached
+from data.files.sources import Run
+from data.journal.protocol import Kind
+from gnn.evaluate.jobs import score_runs
+from gnn.evaluate.metrics import card_precision
+from gnn.model.network import ModelConfig
+from gnn.rivals.boosting import fit_rivals
+from gnn.rivals.snapml import fit_snapml, installed
+from gnn.score.replay import capacity_for, numbered, present_roles
+from gnn.score.rules import rules_score
+from gnn.train.boosted_trees import BoostingConfig
+from gnn.train.targets import Targets, TrainConfig, make_targets
+from gnn.train.trainer import train
+from graph.dag.protocol import Window
 from graph.state import GraphState
-from serve.policy import rules_score
 
 OURS, RESEARCH = "ringwatch", "PyG HeteroConv"
 MEAN = "ringwatch, mean of all seeds' networks"  # as many times the work for each payment
@@ -168,13 +169,13 @@ def entrants(contest: Contest, seeds: int, rivals: bool) -> list[Scores]:
     """Scores by name, one dictionary for each seed."""
     found = []
     for seed in range(seeds):
-        scores, _ = kept(contest.name, f"ours-{seed}", lambda seed=seed: ours(contest, seed))
+        scores, _ = cached_run(contest.name, f"ours-{seed}", lambda seed=seed: ours(contest, seed))
         scores = dict(scores)
         for name, make in (("trees", trees), ("snapml", snapml), ("research", research)):
             run = f"{name}-{seed}"
             wanted = rivals and (name != "snapml" or installed())
-            if wanted or is_kept(contest.name, run, True):  # a rival that is there costs nothing to show
-                scores |= kept(contest.name, run, lambda make=make, seed=seed: make(contest, seed), True)[0]
+            if wanted or is_cached(contest.name, run, True):  # a rival that is there costs nothing to show
+                scores |= cached_run(contest.name, run, lambda make=make, seed=seed: make(contest, seed), True)[0]
         found.append(scores)
     return found
 

@@ -15,17 +15,17 @@ from numpy.typing import NDArray
 
 from benchmarks.quality.contest import Contest, numbers
 from benchmarks.report import ROOT
-from data.datasets import handbook as read_handbook
-from data.datasets import s_ffsd as read_s_ffsd
-from data.datasets import s_ffsd_split
-from data.journal import Kind
+from data.files.datasets import handbook as read_handbook
+from data.files.datasets import s_ffsd as read_s_ffsd
+from data.files.datasets import s_ffsd_split
+from data.files.sources import Run, merged
+from data.journal.protocol import Kind
 from data.schema import LABEL_SCHEMA, TIMESTAMP
-from data.sources import Run, merged
-from data.synthetic import WorldConfig, simulate
-from gnn.audit import at_once
-from gnn.jobs import Judged, selection, with_labels
-from gnn.targets import Targets, TrainConfig
-from graph.backend import DAY_US
+from data.world.synthetic import WorldConfig, simulate
+from gnn.evaluate.jobs import Judged, selection, with_labels
+from gnn.quality.audit import at_once
+from gnn.train.targets import Targets, TrainConfig
+from graph.dag.protocol import DAY_US
 from graph.state import GraphState
 
 DATASETS = Path(os.environ.get("RINGWATCH_DATASETS", ROOT.parent / "shared" / "datasets"))
@@ -147,7 +147,7 @@ def world(
 
 
 def audited() -> dict[str, tuple[tuple[Path, Path], dict[str, Any]]]:
-    """Histories for the leakage audit, by name: files, and options of `gnn.audit.audit_files`."""
+    """Histories for the leakage audit, by name: files, and options of `gnn.quality.audit.audit_files`."""
     made = worlds(range(1))
     ffsd = _written("s_ffsd_7", lambda: read_s_ffsd(DATASETS / "s_ffsd" / "S-FFSD.zip", WEEK))
     return {

@@ -19,20 +19,21 @@ from threadpoolctl import threadpool_limits
 
 from benchmarks.quality.contest import OURS, RESEARCH, built
 from benchmarks.quality.histories import WEEK, handbook_files
-from benchmarks.quality.kept import Scores, is_kept, kept
 from benchmarks.quality.research import score_research
+from benchmarks.quality.runs import Scores, cached_run, is_cached
 from benchmarks.report import ROOT
-from data.journal import Events, Kind
+from data.files.sources import Run, merged
+from data.journal.protocol import Events, Kind
 from data.schema import TIMESTAMP
-from data.sources import Run, merged
-from gnn.audit import TREES
-from gnn.boosting import categories, drawn, fit_trees, grow, rival_inputs
-from gnn.jobs import Judged, score_runs, selection, with_labels
-from gnn.model import ModelConfig
-from gnn.replay import capacity_for, numbered
-from gnn.targets import Targets, TrainConfig, make_targets
-from gnn.train import train
-from graph.backend import Window
+from gnn.evaluate.jobs import Judged, score_runs, selection, with_labels
+from gnn.model.network import ModelConfig
+from gnn.quality.audit import TREES
+from gnn.rivals.boosting import categories, rival_inputs
+from gnn.score.replay import capacity_for, numbered
+from gnn.train.boosted_trees import drawn, fit_trees, grow
+from gnn.train.targets import Targets, TrainConfig, make_targets
+from gnn.train.trainer import train
+from graph.dag.protocol import Window
 from graph.state import GraphState
 
 FIRST, WEEKS = datetime(2018, 6, 6, tzinfo=UTC), 12
@@ -156,7 +157,7 @@ def run(every: int | None = 1, weeks: int = WEEKS) -> dict[str, dict[str, float]
             start, of = history.starts[first], range(first, min(weeks, first + every))
             enter(
                 OURS,
-                kept("prequential", f"network-{start.date()}", lambda s=start, o=of: network(history, s, o))[0],
+                cached_run("prequential", f"network-{start.date()}", lambda s=start, o=of: network(history, s, o))[0],
             )
     past = Past(list(merged(*handbook_files(), stop=history.starts[-1], chunk=1 << 16)))
     weekly, once = "trees: features, every week", "trees: features, once"
@@ -167,9 +168,9 @@ def run(every: int | None = 1, weeks: int = WEEKS) -> dict[str, dict[str, float]
         ]
         if w == 0:
             entrants.append((once, "trees-once", trees, list(range(weeks))))
-        there = all(is_kept("prequential", name, True) for _, name, _, _ in entrants)
+        there = all(is_cached("prequential", name, True) for _, name, _, _ in entrants)
         targets = None if there else past.targets(start)
         for entrant, name, make, of in entrants:
-            made = kept("prequential", name, lambda make=make, of=of, t=targets: make(history, t, of), True)
+            made = cached_run("prequential", name, lambda make=make, of=of, t=targets: make(history, t, of), True)
             enter(entrant, made[0])
     return found

@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from torch_geometric.data import HeteroData
 from torch_geometric.nn import HeteroConv, SAGEConv
 
-from gnn.targets import Targets, TrainConfig
+from gnn.train.targets import Targets, TrainConfig
 from graph.bridges import to_hetero_data
-from graph.features import feature_names
-from graph.sampler import EDGE_FEATURES
+from graph.dag.features import feature_names
+from graph.dag.sampler import EDGE_FEATURES
 from graph.state import GraphState
 
 WIDTH = 32

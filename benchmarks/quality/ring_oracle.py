@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 
 from benchmarks.quality.contest import Contest
 from benchmarks.quality.histories import JUDGING, TEACHING, worlds
-from data.planted import KINDS
-from data.town import CHANNELS
+from data.world.planted import KINDS
+from data.world.town import CHANNELS
 
 THINGS: Final = ("device_id", "ip", "merchant_id")
 MINE: Final = ("bust_out", "card_testing")  # kinds whose merchants are their own
@@ -36,7 +36,7 @@ def cells(folder: Path) -> tuple[Ints, NDArray[np.bool_]]:
     """The cell of each payment of a world and what it was.
 
     Args:
-        folder: With the files of `data.synthetic.World.write`.
+        folder: With the files of `data.world.synthetic.World.write`.
 
     Returns:
         Cells, -1 where the oracle is told nothing, int64 [N], and fraud, bool [N]; in order of time.

@@ -9,9 +9,9 @@ import numpy as np
 
 from benchmarks.quality.contest import Contest
 from benchmarks.report import Figure
-from data.journal import Events, Kind
-from gnn.artifact import load
-from gnn.replay import numbered, open_model
+from data.journal.protocol import Events, Kind
+from gnn.model.artifact import load
+from gnn.score.replay import numbered, open_model
 
 TIMED = {1: 1000, 64: 200}  # micro-batches by size
 

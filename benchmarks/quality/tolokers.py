@@ -1,10 +1,10 @@
 """Tolokers (Platonov et al., ICLR 2023): our attention layers alone, on a static graph that has no time.
 
-Each worker reads its neighbours' embeddings through `gnn.model.AttentionLayer`, layer after layer on the finished layer
-below, as payments do; there is one role, and a tie says what a payment's says of labels: whether the neighbour's is
-known, and what it is. Known are the labels of the workers that train; who is being learnt from is hidden meanwhile
-(masked label prediction: Shi et al., UniMP, IJCAI 2021). While it learns, a worker reads a fresh draw of its neighbours
-every epoch, in the end several draws. It checks that the layers learn.
+Each worker reads its neighbours' embeddings through `gnn.model.network.AttentionLayer`, layer after layer on the
+finished layer below, as payments do; there is one role, and a tie says what a payment's says of labels: whether the
+neighbour's is known, and what it is. Known are the labels of the workers that train; who is being learnt from is hidden
+meanwhile (masked label prediction: Shi et al., UniMP, IJCAI 2021). While it learns, a worker reads a fresh draw of its
+neighbours every epoch, in the end several draws. It checks that the layers learn.
 """
 
 import copy
@@ -22,8 +22,8 @@ from torch import Tensor, nn
 from torch_geometric.nn import SAGEConv
 
 from benchmarks.quality.histories import DATASETS
-from gnn.model import EDGE, AttentionLayer, ModelConfig
-from graph.sampler import EDGE_FEATURES
+from gnn.model.network import EDGE, AttentionLayer, ModelConfig
+from graph.dag.sampler import EDGE_FEATURES
 
 SPLITS = 10
 READ = 32  # neighbours drawn for each worker at a time

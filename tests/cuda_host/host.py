@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from graph.launch import Launch, source
-from graph.waiting import Mark
+from graph.device.launch import Launch, source
+from graph.device.waiting import Mark
 
 SHIM = Path(__file__).with_name("shim.hpp")
 BUILT = Path(__file__).resolve().parents[2] / "var" / "cuda_host"
@@ -47,7 +47,7 @@ def compiled(path: Path, defines: Mapping[str, int]) -> ctypes.CDLL:
 
 
 class HostDevice:
-    """See `graph.launch.Device`."""
+    """See `graph.device.launch.Device`."""
 
     name = "cuda"
     xp = np

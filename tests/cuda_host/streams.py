@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from graph.launch import Launch
-from graph.waiting import Mark
+from graph.device.launch import Launch
+from graph.device.waiting import Mark
 from tests.cuda_host.host import HostDevice
 
 
@@ -33,7 +33,7 @@ class Event:
 
 
 class StreamDevice(HostDevice):
-    """See `graph.launch.Device`.
+    """See `graph.device.launch.Device`.
 
     Args:
         seed: Of the order in which streams go on.

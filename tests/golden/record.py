@@ -8,8 +8,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from data.synthetic import WorldConfig, simulate
-from gnn.artifact import untrained
+from data.world.synthetic import WorldConfig, simulate
+from gnn.model.artifact import untrained
 from tests.golden.replayed import FOLDER, HISTORIES, answers, files, scores
 from tests.world import UTC_US, label_batch, payment_batch, transactions
 

@@ -10,13 +10,13 @@ import numpy as np
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from data.journal import Kind
-from data.sources import merged
-from gnn.artifact import Artifact, load
-from gnn.model import RingwatchNet
-from gnn.replay import numbered, open_model, score_events
-from serve.admission import LabelCall, ScoreCall
-from serve.house import House
+from data.files.sources import merged
+from data.journal.protocol import Kind
+from gnn.model.artifact import Artifact, load
+from gnn.model.network import RingwatchNet
+from gnn.score.replay import numbered, open_model, score_events
+from serve.replica.admission import LabelCall, ScoreCall
+from serve.replica.house import House
 from serve.settings import Settings
 
 FOLDER = Path(__file__).parent
@@ -85,7 +85,7 @@ def answers(history: str) -> list[dict[str, Any]]:
 
 
 def _plain(ring: Any) -> dict[str, Any]:
-    from serve.wire import ring_out
+    from serve.http.wire import ring_out
 
     found: dict[str, Any] = json.loads(ring_out(ring, [str(row) for row in ring.transactions]).model_dump_json())
     return found

@@ -5,8 +5,8 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import pyarrow as pa
 
-from data.journal import Events, Kind
-from graph.backend import DAY_US
+from data.journal.protocol import Events, Kind
+from graph.dag.protocol import DAY_US
 from tests.world import START_US, UTC_US, reports, transactions
 
 COLUMNS = {"account": "account_id", "merchant": "merchant_id", "device": "device_id"}

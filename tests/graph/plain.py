@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from graph.backend import Window
-from graph.features import BAND_US, BANDS, DEPTH, NEVER_S, SETTLED, WINDOWS_US, counterparts
+from graph.dag.features import BAND_US, BANDS, DEPTH, NEVER_S, SETTLED, WINDOWS_US, counterparts
+from graph.dag.protocol import Window
 
 
 @dataclass

@@ -7,11 +7,12 @@ import pytest
 import torch
 from torch_geometric.nn import HeteroConv, SAGEConv
 
-from data.journal import Events, KeptEvents, Kind
-from graph.backend import DAY_US, Window
+from data.journal.memory import KeptEvents
+from data.journal.protocol import Events, Kind
 from graph.bridges import to_hetero_data, to_networkx
+from graph.dag.protocol import DAY_US, Window
+from graph.dag.sampler import neighbours
 from graph.errors import GraphError
-from graph.sampler import neighbours
 from graph.state import GraphState
 from tests.world import label_batch, payment_batch
 

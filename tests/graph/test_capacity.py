@@ -2,8 +2,8 @@
 
 import pytest
 
-from graph.backend import DAY_US, Window
 from graph.capacity import Deployment, estimate, row_bytes
+from graph.dag.protocol import DAY_US, Window
 from graph.errors import GraphError
 from graph.state import GraphState
 

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 import graph.snapshot
-from data.journal import Events, Kind
-from graph.backend import DAY_US, Window
+from data.journal.protocol import Events, Kind
+from graph.dag.protocol import DAY_US, Window
 from graph.errors import GraphError
 from graph.memory import Part
 from graph.snapshot import KEPT, alone, found, restore, save

@@ -1,0 +1,1 @@
+"""Files and public data sets in Ringwatch's schema."""

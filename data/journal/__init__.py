@@ -1,0 +1,1 @@
+"""The ordered log of everything that can change a score or a decision."""

@@ -1,0 +1,1 @@
+"""The seeded payment world: honest habits, planted fraud rings, labels that arrive late."""

@@ -1,0 +1,1 @@
+"""Metrics and the protocols by which a history is judged."""

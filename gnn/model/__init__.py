@@ -1,0 +1,1 @@
+"""The network, its kernels, its key-value cache and its artifact."""

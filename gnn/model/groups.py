@@ -1,0 +1,34 @@
+"""Parts of a payment's evidence that an explanation leaves out of the score, one at a time."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from graph.dag.features import SETTLED, feature_names
+
+OWN_GROUPS = ("amount", "time", "context", "labels", "ring")
+CONTEXT, LABELS = 2, 3  # categories; known labels, on edges and in counts
+
+
+def group_names(roles: Sequence[str]) -> tuple[str, ...]:
+    """`OWN_GROUPS`, then the history of each role."""
+    return (*OWN_GROUPS, *(f"history_{name}" for name in roles))
+
+
+def feature_groups(roles: Sequence[str]) -> NDArray[np.int32]:
+    """The group of each feature, int32 [F]."""
+    groups = []
+    for name in feature_names(roles):
+        scope, feature = name.split(".")[:2]
+        if scope == "payment":
+            groups.append(0 if feature == "amount" else 1)
+        elif feature == "amount_ratio":
+            groups.append(0)
+        elif feature in ("fraud", "labelled", "frauds", *SETTLED):
+            groups.append(LABELS)
+        elif scope == "ring":
+            groups.append(4)
+        else:
+            groups.append(len(OWN_GROUPS) + list(roles).index(scope))
+    return np.array(groups, np.int32)

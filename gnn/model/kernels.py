@@ -1,0 +1,303 @@
+"""The network fused for the CPU: walk back, describe, read cached keys and values, attend, mix, score; row by row.
+
+The same arithmetic as `gnn.model.network.RingwatchNet` (its oracle), in a fixed order for each row, so a score has the
+same bits whatever micro-batch it came in. `leave_out` is a bit mask of `gnn.model.groups`: the evidence to do without.
+"""
+
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from data.jit import jit, prefetch, widened
+from gnn.model.groups import CONTEXT, LABELS, OWN_GROUPS
+from gnn.model.network import EDGE_SCALE, Weights
+from gnn.model.trees import SIDE, Packed, boosted
+from graph.dag.features import describe
+from graph.dag.rows import View
+from graph.dag.sampler import edge, walk
+
+ROLE_GROUPS = len(OWN_GROUPS)
+
+
+class Plan(NamedTuple):
+    """What the kernels need besides the graph and the weights."""
+
+    pairs: NDArray[np.int32]  # [R, R - 1] from graph.dag.features.counterparts
+    groups: NDArray[np.int32]  # [F] from gnn.model.groups.feature_groups
+    heads: int
+    trees: Packed
+
+
+class Work(NamedTuple):
+    """Intermediate results of a batch of B rows."""
+
+    x: NDArray[np.float32]  # [B, F]
+    near: NDArray[np.int64]  # [B, R, K]
+    edge: NDArray[np.float32]  # [B, R, K, E]
+    h: NDArray[np.float32]  # [B, D]
+    logit: NDArray[np.float32]  # [B]
+
+
+@jit()
+def _dense(x: NDArray[np.float32], w: NDArray[np.float32], b: NDArray[np.float32], out: NDArray[np.float32]) -> None:
+    out[:] = b
+    for i in range(x.shape[0]):
+        xi = x[i]
+        if xi != 0:
+            for o in range(out.shape[0]):
+                out[o] += xi * w[i, o]
+
+
+@jit()
+def _relu(x: NDArray[np.float32]) -> None:
+    for i in range(x.shape[0]):
+        x[i] = max(x[i], np.float32(0))
+
+
+@jit()
+def _encode(
+    w: Weights, plan: Plan, x: NDArray[np.float32], category: NDArray[np.uint8], leave_out: int, h: NDArray[np.float32]
+) -> None:
+    features, width = x.shape[0], w.category.shape[2]
+    full = np.zeros(w.enc_w1.shape[0], np.float32)
+    for i in range(features):
+        if not (leave_out >> plan.groups[i]) & 1:
+            full[i] = min(max((x[i] - w.mean[i]) * w.scale[i], np.float32(-8)), np.float32(8))
+    if not (leave_out >> CONTEXT) & 1:
+        for c in range(w.category.shape[0]):
+            for i in range(width):
+                full[features + c * width + i] = w.category[c, category[c], i]
+    hidden = np.empty(w.enc_b1.shape[0], np.float32)
+    _dense(full, w.enc_w1, w.enc_b1, hidden)
+    _relu(hidden)
+    _dense(hidden, w.enc_w2, w.enc_b2, h)
+
+
+@jit()
+def _attend(
+    w: Weights,
+    plan: Plan,
+    layer: int,
+    kv: NDArray[Any],
+    near: NDArray[np.int64],
+    edges: NDArray[np.float32],
+    leave_out: int,
+    h: NDArray[np.float32],
+) -> float:
+    """Update `h` [D] in place; returns this layer's part of the log-odds.
+
+    `kv` [C, 2D] is the layer's cache in steps of `kv_scale`: float32, int8, or the bits of float16 as uint16. Steps go
+    into the query and into the sum of the values, and not into each neighbour.
+    """
+    roles, k = near.shape
+    e, d, heads = edges.shape[2], h.shape[0], plan.heads
+    size = d // heads
+    read = d + (heads + 1) * e + 1
+    slots = kv.shape[0]
+    scale = w.kv_scale[layer]
+    root = np.float32(1 / math.sqrt(size))
+    no_labels = (leave_out >> LABELS) & 1
+    z = np.zeros(w.mix_w.shape[1], np.float32)
+    z[:d] = h
+    q = np.empty(d, np.float32)
+    # One line for each tie and for each hidden unit, neighbours side by side: what is added up is never along a line.
+    tie = np.empty((e, k), np.float32)
+    hidden = np.empty(k, np.float32)
+    score = np.empty((heads, k), np.float32)
+    for r in range(roles):
+        if (leave_out >> (ROLE_GROUPS + r)) & 1 or near[r, 0] < 0:
+            continue
+        at = d + r * read
+        _dense(h, w.q_w[layer, r], w.q_b[layer, r], q)
+        for i in range(d):
+            q[i] *= scale[i] * root
+        n = 0
+        while n < k and near[r, n] >= 0:
+            for j in range(e):
+                tie[j, n] = edges[r, n, j]
+            n += 1
+        tie[:, n:] = 0
+        if no_labels:
+            tie[1:4] = 0
+        for head in range(heads):
+            score[head] = w.bias_b2[layer, r, head]
+        for f in range(w.bias_b1.shape[2]):
+            b, v = w.bias_b1[layer, r, f], w.bias_w1[layer, r, :, f]
+            v0, v1, v2, v3, v4, v5, v6, v7 = v[0], v[1], v[2], v[3], v[4], v[5], v[6], v[7]
+            for i in range(k):  # written out, as a loop of eight would begin and end for each: a fifth of the time
+                t = b + v0 * tie[0, i] + v1 * tie[1, i] + v2 * tie[2, i] + v3 * tie[3, i] + v4 * tie[4, i]
+                hidden[i] = max(t + v5 * tie[5, i] + v6 * tie[6, i] + v7 * tie[7, i], np.float32(0))
+            for head in range(heads):
+                weight = w.bias_w2[layer, r, f, head]
+                for i in range(k):
+                    score[head, i] += weight * hidden[i]
+        for i in range(n):
+            slot = near[r, i] % slots
+            for head in range(heads):
+                dot = np.float32(0)
+                for j in range(size):
+                    dot += q[head * size + j] * widened(kv[slot, head * size + j])
+                score[head, i] += dot
+        for head in range(heads):
+            top = score[head, 0]
+            for i in range(1, n):
+                top = max(top, score[head, i])
+            total = np.float32(0)
+            for i in range(n):
+                score[head, i] = math.exp(score[head, i] - top)
+                total += score[head, i]
+            for i in range(n):
+                score[head, i] /= total
+            score[head, n:] = 0
+            for j in range(e):
+                part = np.float32(0)
+                for i in range(k):
+                    part += score[head, i] * tie[j, i]
+                z[at + d + head * e + j] = part
+        for i in range(n):
+            slot = near[r, i] % slots
+            for head in range(heads):
+                weight = score[head, i]
+                for j in range(size):
+                    z[at + head * size + j] += weight * widened(kv[slot, d + head * size + j])
+        for j in range(e):
+            part = np.float32(0)
+            for i in range(k):
+                part += tie[j, i]
+            z[at + d + heads * e + j] = part * np.float32(EDGE_SCALE)
+        for i in range(d):
+            z[at + i] *= scale[d + i]
+        z[at + read - 1] = np.float32(n / k)
+    mixed = np.empty(w.mix_b.shape[1], np.float32)
+    _dense(z, w.mix_w[layer], w.mix_b[layer], mixed)
+    _relu(mixed)
+    step = np.empty(d, np.float32)
+    _dense(mixed, w.out_w[layer], w.out_b[layer], step)
+    for i in range(d):
+        h[i] += step[i]
+    top_hidden = np.empty(w.head_b1.shape[1], np.float32)
+    _dense(mixed, w.head_w1[layer], w.head_b1[layer], top_hidden)
+    logit = np.float32(0)
+    for i in range(top_hidden.shape[0]):
+        logit += max(top_hidden[i], np.float32(0)) * w.head_w2[layer, i]
+    return logit + w.head_b2[layer]
+
+
+@jit()
+def gather(view: View, rows: NDArray[np.int64], work: Work) -> None:
+    """Neighbours of rows, and what ties each to its reader."""
+    walk(view, rows, work.near)
+    for b in range(rows.shape[0]):
+        log_amount = math.log1p(float(view.rows[rows[b] % view.rows.shape[0]].amount))
+        for r in range(work.near.shape[1]):
+            for k in range(work.near.shape[2]):
+                if work.near[b, r, k] >= 0:
+                    edge(view, rows[b], log_amount, r, work.near[b, r, k], work.edge[b, r, k])
+                else:
+                    work.edge[b, r, k] = 0
+
+
+@jit()
+def encode(view: View, w: Weights, plan: Plan, rows: NDArray[np.int64], work: Work) -> None:
+    """Embed rows by themselves."""
+    for b in range(rows.shape[0]):
+        _encode(w, plan, work.x[b], view.rows[rows[b] % view.rows.shape[0]].category, 0, work.h[b])
+        work.logit[b] = 0
+
+
+@jit()
+def keys_values(w: Weights, layer: int, work: Work, out: NDArray[np.float32]) -> None:
+    """What later rows will read of these in a layer: `out` [B, 2D]."""
+    for b in range(out.shape[0]):
+        _dense(work.h[b], w.kv_w[layer], w.kv_b[layer], out[b])
+
+
+@jit()
+def ask_ahead(kv: NDArray[Any], near: NDArray[np.int64]) -> None:
+    """Ask for the keys and values `kv` [C, 2D] of all neighbours [R, K] of a payment."""
+    line = 64 // kv.itemsize
+    for r in range(near.shape[0]):
+        for k in range(near.shape[1]):
+            if near[r, k] < 0:
+                break
+            values = kv[near[r, k] % kv.shape[0]]
+            for i in range(0, values.shape[0], line):
+                prefetch(values, i)
+
+
+@jit()
+def attend(w: Weights, plan: Plan, layer: int, kv: NDArray[Any], work: Work) -> None:
+    """One layer for rows whose neighbours' keys and values are all in the layer's cache `kv` [C, 2D]."""
+    for b in range(work.logit.shape[0]):
+        if b + 1 < work.logit.shape[0]:
+            ask_ahead(kv, work.near[b + 1])
+        work.logit[b] += _attend(w, plan, layer, kv, work.near[b], work.edge[b], 0, work.h[b])
+
+
+@jit()
+def finish(w: Weights, plan: Plan, work: Work) -> None:
+    """The head: from the network's log-odds of rows to those of the model."""
+    row, at = np.empty(work.x.shape[1] + 1, np.float32), np.empty(SIDE, np.int64)
+    for b in range(work.logit.shape[0]):
+        row[:-1], row[-1] = work.x[b], work.logit[b]
+        work.logit[b] = boosted(plan.trees, row, at)
+
+
+@jit()
+def forward(
+    view: View,
+    w: Weights,
+    plan: Plan,
+    rows: NDArray[np.int64],
+    cache: NDArray[Any],
+    depth: NDArray[np.uint8],
+    write: bool,
+    work: Work,
+) -> None:
+    """All steps in one call, for a micro-batch whose neighbours are all in the `cache` [L, C, 2D]: calls cost most.
+
+    `depth` [C] counts the layers written of each slot; `write` is whether those of `rows` are to be.
+    """
+    slots = cache.shape[1]
+    describe(view, plan.pairs, rows, work.x)
+    gather(view, rows, work)
+    for layer in range(cache.shape[0]):
+        if rows.shape[0]:
+            ask_ahead(cache[layer], work.near[0])
+    encode(view, w, plan, rows, work)
+    for layer in range(cache.shape[0]):
+        if write:
+            for b in range(rows.shape[0]):
+                slot = rows[b] % slots
+                _dense(work.h[b], w.kv_w[layer], w.kv_b[layer], cache[layer, slot])
+                depth[slot] = max(depth[slot], np.uint8(layer + 1))
+        attend(w, plan, layer, cache[layer], work)
+    finish(w, plan, work)
+
+
+@jit()
+def without(
+    view: View,
+    w: Weights,
+    plan: Plan,
+    cache: NDArray[Any],
+    rows: NDArray[np.int64],
+    work: Work,
+    masks: NDArray[np.int64],
+    out: NDArray[np.float32],
+) -> None:
+    """Log-odds of rows with parts of their evidence left out: `out` [B, G] for the bit masks `masks` [G]."""
+    h = np.empty(work.h.shape[1], np.float32)
+    row, at = np.empty(work.x.shape[1] + 1, np.float32), np.empty(SIDE, np.int64)
+    for b in range(rows.shape[0]):
+        for g in range(masks.shape[0]):
+            _encode(w, plan, work.x[b], view.rows[rows[b] % view.rows.shape[0]].category, masks[g], h)
+            logit = np.float32(0)
+            for layer in range(cache.shape[0]):
+                logit += _attend(w, plan, layer, cache[layer], work.near[b], work.edge[b], masks[g], h)
+            for i in range(work.x.shape[1]):
+                row[i] = w.mean[i] if (masks[g] >> plan.groups[i]) & 1 else work.x[b, i]
+            row[-1] = logit
+            out[b, g] = boosted(plan.trees, row, at)

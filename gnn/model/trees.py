@@ -1,0 +1,160 @@
+"""Boosted trees as arrays, and the kernel that reads them: the last step of a score (`gnn.train.head` grows them)."""
+
+from typing import Final, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from data.jit import jit, signed
+
+LEAF: Final = -1
+SIDE: Final = 16  # trees walked at once
+NODE = np.dtype(
+    [
+        ("feature", "i4"),
+        ("threshold", "f4"),
+        ("child", "i4", (2,)),  # where it is at most the threshold, and where it is above; a leaf leads to itself
+    ]
+)
+
+
+class Trees(NamedTuple):
+    """Binary trees in arrays; without a tree they hand on the network's log-odds. T trees, N nodes, F features."""
+
+    root: NDArray[np.int32]  # [T] node
+    feature: NDArray[np.int32]  # [N] feature compared, F for the network's log-odds, LEAF in a leaf
+    threshold: NDArray[np.float32]  # [N] left where the feature is at most this
+    left: NDArray[np.int32]  # [N] node
+    right: NDArray[np.int32]  # [N] node
+    value: NDArray[np.float32]  # [N] log-odds that a leaf adds
+    base: NDArray[np.float32]  # [2] log-odds of the trees' own baseline; share of the network's log-odds beside them
+
+
+def no_trees() -> Trees:
+    """A head that changes nothing."""
+    i, f = np.zeros(0, np.int32), np.zeros(0, np.float32)
+    return Trees(i, i, f, i, i, f, np.zeros(2, np.float32))
+
+
+def read_trees(arrays: dict[str, NDArray[np.generic]], features: int) -> Trees:
+    """Trees from a file, checked: a kernel follows them without looking.
+
+    Args:
+        arrays: By the names of `Trees`.
+        features: Features that the trees may read, besides the network's log-odds.
+
+    Raises:
+        ValueError: An array is missing or of another type, or a node leads nowhere, or back.
+    """
+    if set(arrays) != set(Trees._fields):
+        raise ValueError(f"the head has {sorted(arrays)}, not {sorted(Trees._fields)}")
+    trees = Trees(**arrays)  # type: ignore[arg-type]
+    for name, array, plain in zip(Trees._fields, trees, no_trees(), strict=True):
+        if array.dtype != plain.dtype or array.ndim != 1:
+            raise ValueError(f"the head's {name} is {array.dtype} {array.shape}")
+    nodes = np.arange(len(trees.feature))
+    if any(len(array) != len(nodes) for array in trees[1:-1]) or len(trees.base) != 2:
+        raise ValueError("the head's arrays differ in length")
+    inner = trees.feature != LEAF
+    if not ((trees.root >= 0) & (trees.root < len(nodes))).all():
+        raise ValueError("a tree of the head begins outside it")
+    if not ((trees.feature[inner] >= 0) & (trees.feature[inner] <= features)).all():
+        raise ValueError("the head reads a feature that there is not")
+    for branch in (trees.left[inner], trees.right[inner]):
+        # Each step leads on, so every walk ends.
+        if not ((branch > nodes[inner]) & (branch < len(nodes))).all():
+            raise ValueError("a node of the head leads outside it, or back")
+    return trees
+
+
+def random_trees(features: int, seed: int, trees: int = 16, depth: int = 3) -> Trees:
+    """Trees that know nothing, beside half of the network: what tests and benchmarks of everything but quality need."""
+    rng = np.random.default_rng(seed)
+    size = 2 ** (depth + 1) - 1
+    node = np.arange(trees * size)
+    at, first = node % size, node - node % size
+    leaf = at >= size // 2
+    return Trees(
+        root=first[::size].astype(np.int32),
+        feature=np.where(leaf, LEAF, rng.integers(0, features + 1, len(node))).astype(np.int32),
+        threshold=rng.normal(0.5, 1, len(node)).astype(np.float32),
+        left=np.where(leaf, 0, first + 2 * at + 1).astype(np.int32),
+        right=np.where(leaf, 0, first + 2 * at + 2).astype(np.int32),
+        value=np.where(leaf, rng.normal(0, 0.1, len(node)), 0).astype(np.float32),
+        base=np.array([-1, 0.5], np.float32),
+    )
+
+
+class Packed(NamedTuple):
+    """Trees as the kernel walks them: `SIDE` of them side by side, for as many steps as the deepest of these takes.
+
+    One walk waits for each of its reads, and a processor that guesses the way guesses wrong every other time: several
+    at once, none of which asks whether it has arrived, take a third of the time.
+    """
+
+    root: NDArray[np.int32]  # [T'] node, shallow trees first; T' is T, up to a multiple of SIDE by empty leaves
+    steps: NDArray[np.int32]  # [T' / SIDE]
+    nodes: NDArray[np.void]  # [N + 1] NODE
+    value: NDArray[np.float32]  # [N + 1] log-odds that a leaf adds
+    base: NDArray[np.float32]  # [2] as in `Trees`
+
+
+def packed(trees: Trees) -> Packed:
+    """The trees for `boosted`."""
+    n = len(trees.feature)
+    inner = np.append(trees.feature != LEAF, False)
+    nodes = np.zeros(n + 1, NODE)
+    nodes["feature"] = np.where(inner, np.append(trees.feature, 0), 0)
+    nodes["threshold"] = np.append(trees.threshold, 0)
+    for side, branch in enumerate((trees.left, trees.right)):
+        nodes["child"][:, side] = np.where(inner, np.append(branch, 0), np.arange(n + 1))
+    depth = np.zeros(len(trees.root), np.int32)
+    level, tree, steps = trees.root.astype(np.int64), np.arange(len(trees.root)), 0
+    while (on := inner[level]).any():
+        level, tree = nodes["child"][level[on]].ravel(), np.repeat(tree[on], 2)
+        depth[tree] = (steps := steps + 1)
+    order = np.argsort(depth, kind="stable")
+    more = -len(order) % SIDE
+    root = np.append(trees.root[order], np.full(more, n)).astype(np.int32)
+    deepest = np.append(depth[order], np.zeros(more, np.int32)).reshape(-1, SIDE).max(1)
+    return Packed(root, deepest, nodes, np.append(trees.value, np.float32(0)), trees.base)
+
+
+@jit()
+def boosted(trees: Packed, row: NDArray[np.float32], at: NDArray[np.int64]) -> float:
+    """Log-odds of one payment.
+
+    Args:
+        trees: The head.
+        row: Features, and behind them the network's log-odds, float32 [F + 1].
+        at: Scratch, int64 [SIDE].
+    """
+    logit = float(row[row.shape[0] - 1])
+    if trees.root.shape[0] == 0:
+        return logit
+    total = float(trees.base[0]) + float(trees.base[1]) * logit
+    for group in range(trees.steps.shape[0]):
+        for i in range(SIDE):
+            at[i] = trees.root[group * SIDE + i]
+        for _ in range(trees.steps[group]):
+            for i in range(SIDE):
+                n = trees.nodes[at[i]]
+                at[i] = n.child[1 - signed(row[n.feature] <= n.threshold)]
+        for i in range(SIDE):
+            total += trees.value[at[i]]
+    return total
+
+
+def apply(trees: Trees, x: NDArray[np.float32], logit: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Log-odds of payments from features [n, F] and the network's log-odds [n]; float32 [n]."""
+    out = np.empty(len(x), np.float32)
+    _apply(packed(trees), x, logit, out)
+    return out
+
+
+@jit()
+def _apply(trees: Packed, x: NDArray[np.float32], logit: NDArray[np.float32], out: NDArray[np.float32]) -> None:
+    row, at = np.empty(x.shape[1] + 1, np.float32), np.empty(SIDE, np.int64)
+    for b in range(x.shape[0]):
+        row[:-1], row[-1] = x[b], logit[b]
+        out[b] = boosted(trees, row, at)

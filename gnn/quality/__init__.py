@@ -1,0 +1,1 @@
+"""Model card, audit for leaks, week-by-week evaluation, fidelity of reasons."""

@@ -1,0 +1,363 @@
+"""The model card: what a model was made from, what it is worth on later payments, for whom, and what it cannot do.
+
+Sections after Mitchell et al., "Model Cards for Model Reporting" (FAT* 2019). Everything in it is read from the
+artifact or measured on the history given; nothing is written by hand for one model.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+from sklearn.metrics import average_precision_score, roc_auc_score
+
+from data.files.readers import OnRefusal
+from data.files.sources import merged
+from gnn.evaluate.jobs import Judged, base_rate, check_protocol, judge, score_runs, selection, with_labels
+from gnn.evaluate.metrics import Metrics
+from gnn.model.artifact import Artifact, load
+from gnn.score.scorer import choose_device
+
+Report = Callable[[str, float], None]
+ROUNDS: Final = 200  # of the bootstrap
+HANDBOOK: Final = ", cards known for fraud left out of each day (as the Fraud Detection Handbook has it)"
+FEW: Final = 10  # frauds below which a slice has no average precision
+
+
+@dataclass(frozen=True)
+class Slice:
+    """A part of the judged payments.
+
+    Attributes:
+        name: For readers.
+        payments: In it.
+        frauds: Among them.
+        average_precision: None where there are too few frauds to say.
+        recall: Share of its frauds among the payments reviewed over all slices.
+        predicted: Mean probability.
+        observed: Share of frauds.
+    """
+
+    name: str
+    payments: int
+    frauds: int
+    average_precision: float | None
+    recall: float | None
+    predicted: float
+    observed: float
+
+
+@dataclass(frozen=True)
+class Card:
+    """All that a card says.
+
+    Attributes:
+        artifact: The model.
+        metrics: Over all judged payments.
+        intervals: 95 % by measure: low, high.
+        slices: Parts of the judged payments.
+        first: Of the judged payments, ISO 8601.
+        last: Likewise.
+        protocol: How payments were chosen.
+    """
+
+    artifact: Artifact
+    metrics: Metrics
+    intervals: dict[str, tuple[float, float]]
+    slices: tuple[Slice, ...]
+    first: str
+    last: str
+    protocol: str
+
+
+def make_card(
+    model: Path | str,
+    transactions: Path | str,
+    labels: Path | str,
+    *,
+    start: datetime | None = None,
+    stop: datetime | None = None,
+    protocol: str = "plain",
+    truth: Path | str | None = None,
+    device: str = "auto",
+    strict: bool = False,
+    on_refusal: OnRefusal | None = None,
+    report: Report = lambda what, share: None,
+) -> Card:
+    """Score a history as the service would, and judge the payments in [start, stop) for the card.
+
+    Args:
+        model: Folder of the artifact.
+        transactions: The history; what lies before `start` is context.
+        labels: Labels, each with when it was reported.
+        start: Judge from here on; must be later than what trained the model for an honest card.
+        stop: Read no event from here on.
+        protocol: See `gnn.evaluate.jobs.selection`.
+        truth: Truth of a simulated world.
+        device: `auto`, `cpu` or `cuda`.
+        strict: Stop at the first refused row.
+        on_refusal: Told of each refused row.
+        report: Called with progress.
+    """
+    check_protocol(protocol)
+    artifact = load(model)
+    runs = list(merged(transactions, labels, strict=strict, on_refusal=on_refusal, stop=stop))
+    probability = score_runs(artifact, runs, choose_device(device), report)
+    judged = with_labels(runs, labels, truth)
+    metrics = judge(judged, probability, start, stop, protocol, truth, base_rate(artifact))
+    rows = np.flatnonzero(selection(judged, start, stop, protocol))
+    report("bootstrap", 0.0)
+    payments = judged.payments
+    account = payments["account_id"].combine_chunks().dictionary_encode().indices.to_numpy()
+    time = payments["timestamp"].cast(pa.int64()).to_numpy()[rows]
+    ends = [datetime.fromtimestamp(int(t) / 1e6, UTC).isoformat(timespec="minutes") for t in (time[0], time[-1])]
+    return Card(
+        artifact=artifact,
+        metrics=metrics,
+        intervals=bootstrap(probability[rows], judged.fraud[rows], account[rows]),
+        slices=slices(judged, probability, rows, account, truth),
+        first=ends[0],
+        last=ends[1],
+        protocol=protocol,
+    )
+
+
+def bootstrap(
+    probability: NDArray[np.float64],
+    is_fraud: NDArray[np.bool_],
+    account: NDArray[np.integer],
+    rounds: int = ROUNDS,
+    seed: int = 0,
+) -> dict[str, tuple[float, float]]:
+    """95 % intervals of average precision and ROC AUC.
+
+    Whole accounts are drawn, with all their payments: frauds of one account come together, and payments drawn one by
+    one would promise more than there is.
+
+    Args:
+        probability: float64 [n].
+        is_fraud: bool [n].
+        account: A number for each account, [n].
+        rounds: Draws.
+        seed: Of the draws.
+    """
+    rng = np.random.default_rng(seed)
+    _, code = np.unique(account, return_inverse=True)
+    accounts = int(code.max()) + 1
+    found: dict[str, list[float]] = {"average precision": [], "ROC AUC": []}
+    for _ in range(rounds):
+        weight = rng.multinomial(accounts, np.full(accounts, 1 / accounts))[code].astype(np.float64)
+        drawn = weight > 0
+        if not 0 < is_fraud[drawn].sum() < drawn.sum():
+            continue
+        found["average precision"].append(
+            float(average_precision_score(is_fraud[drawn], probability[drawn], sample_weight=weight[drawn]))
+        )
+        found["ROC AUC"].append(float(roc_auc_score(is_fraud[drawn], probability[drawn], sample_weight=weight[drawn])))
+    return {
+        name: (float(np.quantile(values, 0.025)), float(np.quantile(values, 0.975)))
+        for name, values in found.items()
+        if values
+    }
+
+
+def slices(
+    judged: Judged,
+    probability: NDArray[np.float64],
+    rows: NDArray[np.int64],
+    account: NDArray[np.integer],
+    truth: Path | str | None = None,
+    budget: float = 0.01,
+) -> tuple[Slice, ...]:
+    """New accounts and merchants, missing devices, quarters by amount, ring kinds where they are known."""
+    payments, n = judged.payments, len(probability)
+    merchant = payments["merchant_id"].combine_chunks().dictionary_encode().indices.to_numpy()
+    masks: dict[str, NDArray[np.bool_]] = {}
+    for name, of in (("account", account), ("merchant", merchant)):
+        first = np.zeros(n, bool)
+        first[np.unique(of, return_index=True)[1]] = True
+        masks[f"first payment of its {name}"] = first[rows]
+    missing = pc.is_null(payments["device_id"]).to_numpy()[rows]
+    if not missing.all():
+        masks["device known"], masks["device missing"] = ~missing, missing
+    amount = payments["amount"].to_numpy()[rows]
+    edges = np.quantile(amount, [0.25, 0.5, 0.75])
+    quarter = np.searchsorted(edges, amount, "right")
+    names = [f"amount below {edges[0] / 100:,.2f}"]
+    names += [f"amount {low / 100:,.2f} to {high / 100:,.2f}" for low, high in pairwise(edges)]
+    names += [f"amount from {edges[2] / 100:,.2f}"]
+    masks |= {name: quarter == q for q, name in enumerate(names)}
+    if truth is not None:
+        table = pq.read_table(truth, columns=["transaction_id", "ring_kind"])
+        kinds = dict(zip(table["transaction_id"].to_pylist(), table["ring_kind"].to_pylist(), strict=True))
+        ids = payments["transaction_id"].take(pa.array(rows)).to_pylist()
+        kind = np.array([kinds.get(i) or "" for i in ids], object)
+        masks |= {f"ring kind {k}": kind == k for k in sorted(set(kind)) if k}
+    score, fraud = probability[rows], judged.fraud[rows]
+    reviewed = np.zeros(len(rows), bool)
+    reviewed[np.argsort(-score, kind="stable")[: max(1, round(budget * len(rows)))]] = True
+    found = []
+    for name, mask in masks.items():
+        if not mask.any():
+            continue
+        frauds = int(fraud[mask].sum())
+        enough = FEW <= frauds < mask.sum()
+        found.append(
+            Slice(
+                name=name,
+                payments=int(mask.sum()),
+                frauds=frauds,
+                average_precision=float(average_precision_score(fraud[mask], score[mask])) if enough else None,
+                recall=float(reviewed[mask & fraud].mean()) if frauds else None,
+                predicted=float(score[mask].mean()),
+                observed=float(fraud[mask].mean()),
+            )
+        )
+    return tuple(found)
+
+
+def markdown(card: Card) -> str:
+    """The card as a page."""
+    a, m = card.artifact, card.metrics
+    training = a.facts.get("training", {})
+    settings = training.get("config", {})
+    config = a.config
+    lines = [
+        f"# Model card: {a.name} {a.version}",
+        "",
+        "Made by `ringwatch card` from the artifact and a scored history.",
+        "",
+        "## What it is",
+        "",
+        f"A temporal attention network over the graph of {', '.join(a.roles)}: {config.layers} layers of width "
+        f"{config.width}, {config.neighbours} past payments read for each entity, {config.window_days} days back at "
+        "most. It gives the probability that a payment is fraud, from what was known when the payment was made. "
+        f"Weights: SHA-256 {a.sha256}.",
+        "",
+        "For people who review payments, and for rules that hold them. Not for decisions about a person's credit, work "
+        "or account as a whole: it judges payments.",
+        "",
+        "## Data",
+        "",
+        *_rows(
+            ("", "from", "to", "payments", "known frauds"),
+            [
+                (part, w["from"][:16], w["to"][:16], f"{w['payments']:,}", f"{w['frauds']:,}")
+                for part in ("train", "validation", "test")
+                if (w := training.get(part))
+            ],
+        ),
+        "",
+        f"Labels took {training.get('label_delay_days', float('nan')):.1f} days to settle; a payment older than that "
+        "without a label counted as legitimate. The validation payments chose epochs and trees and calibrated"
+        + ("; then the model was learnt anew with them among those that teach." if settings.get("refit") else ".")
+        + (f" It does not read {', '.join(settings['without'])}." if settings.get("without") else ""),
+        "",
+        "## What it is worth",
+        "",
+        f"On {m.payments:,} payments, {m.frauds:,} of them fraud, from {card.first} to {card.last}, scored in their "
+        f"order with labels as they came in{HANDBOOK if card.protocol == 'handbook' else ''}. In brackets the 95 % "
+        "interval of a bootstrap over accounts.",
+        "",
+        *_rows(("measure", "value"), _measures(card)),
+        "",
+        "## For whom",
+        "",
+        f"Recall is the share of a part's frauds among the {m.budget:.0%} of all payments scored highest.",
+        "",
+        *_rows(
+            ("part", "payments", "frauds", "AP", "recall", "predicted", "observed"),
+            [
+                (
+                    s.name,
+                    f"{s.payments:,}",
+                    f"{s.frauds:,}",
+                    "too few" if s.average_precision is None else f"{s.average_precision:.3f}",
+                    "" if s.recall is None else f"{s.recall:.1%}",
+                    f"{s.predicted:.2%}",
+                    f"{s.observed:.2%}",
+                )
+                for s in card.slices
+            ],
+        ),
+        "",
+        "## Calibration",
+        "",
+        f"Expected calibration error {m.expected_calibration_error:.4f}, Brier score {m.brier:.5f}.",
+        "",
+        *_rows(
+            ("probability", "payments", "predicted", "observed"),
+            [
+                (f"{b.lowest:.4f} to {b.highest:.4f}", f"{b.payments:,}", f"{b.predicted:.2%}", f"{b.observed:.2%}")
+                for b in m.reliability
+            ],
+        ),
+        "",
+        *_shift(card),
+        "## Limits",
+        "",
+        *_limits(card),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _measures(card: Card) -> list[tuple[str, str]]:
+    m = card.metrics
+
+    def value(name: str, figure: float) -> tuple[str, str]:
+        low, high = card.intervals.get(name, (float("nan"), float("nan")))
+        return name, f"{figure:.4f} ({low:.4f} to {high:.4f})"
+
+    return [
+        value("average precision", m.average_precision),
+        value("ROC AUC", m.roc_auc),
+        (f"frauds in the top {m.budget:.0%}", f"{m.recall_at_budget:.1%}"),
+        (f"fraud money in the top {m.budget:.0%}", f"{m.fraud_money_caught:.1%}"),
+        ("card precision at 100 a day", f"{m.card_precision_at_100:.3f}"),
+    ]
+
+
+def _shift(card: Card) -> list[str]:
+    if (shift := card.metrics.prior_shift) is None:
+        return []
+    return [
+        f"It was calibrated where {shift.calibrated_for:.2%} of the payments were fraud; here {shift.observed:.2%} "
+        f"were, and the scores alone, without a label, point to {shift.estimated:.2%} (Saerens et al. 2002). Corrected "
+        f"for that, the error is {shift.error_corrected:.4f}.",
+        "",
+    ]
+
+
+def _limits(card: Card) -> list[str]:
+    m = card.metrics
+    lines = [
+        "- Accounts are drawn for the intervals, not weeks: how far another month differs is not in them.",
+        "- What is fraud is what was reported. Fraud that nobody reports teaches that it is legitimate.",
+        "- It sees no name, age, sex, origin or address. Country, currency and device stand in for some of them: look "
+        "at the parts above before holding payments of a part automatically.",
+        "- A fraudster who knows it can dilute an entity's history. Rings and labels of the past are what it leans on.",
+    ]
+    half = 0.5 * m.average_precision
+    if weak := [s.name for s in card.slices if s.average_precision is not None and s.average_precision < half]:
+        names = ", ".join(weak)
+        lines.append(f"- Weakest, at less than half of the average precision over all: {names}.")
+    if few := [s.name for s in card.slices if s.average_precision is None]:
+        lines.append(f"- Too few frauds to say anything: {', '.join(few)}.")
+    if m.frauds < 500:
+        lines.append(f"- {m.frauds:,} frauds judge it: a few of them more or less move the second decimal.")
+    return lines
+
+
+def _rows(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> list[str]:
+    return [
+        f"| {' | '.join(head)} |",
+        "|---|" + "---:|" * (len(head) - 1),
+        *(f"| {' | '.join(map(str, row))} |" for row in rows),
+    ]

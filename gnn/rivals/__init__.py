@@ -1,0 +1,1 @@
+"""What a fraud team would train instead, measured beside ours."""

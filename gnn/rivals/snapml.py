@@ -1,0 +1,132 @@
+"""A rival on what Snap ML says of a payment's place in the graph, where that package is installed (it is proprietary).
+
+IBM's GraphFeaturePreprocessor (Blanuša et al., "Graph Feature Preprocessor: Real-time Subgraph-based Feature Extraction
+for Financial Crime Detection", ICAIF 2024) keeps fans and statistics of both ends of an edge. A payment is an edge from
+its account to each of its other entities. Payments go in one by one: in a batch, each would count those after it.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from importlib.util import find_spec
+from typing import Any, Final
+from weakref import WeakKeyDictionary
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gnn.model.calibration import PlattScaling
+from gnn.rivals.boosting import Classifier, categories, input_names, rival_inputs
+from gnn.train.boosted_trees import BoostingConfig, drawn, fit_trees, grow
+from gnn.train.targets import Targets
+from graph.state import GraphState
+
+NAME: Final = "trees: Snap ML"
+DAY_S: Final = 86_400
+# Statistics of the amount, the fifth column. Windows as long as ours: the package's own are 12 hours for fans and, for
+# statistics, no longer than those unless `time_window` says so.
+PARAMETERS: Final[dict[str, Any]] = {
+    "num_threads": 1,
+    "time_window": 30 * DAY_S,
+    "fan_tw": 30 * DAY_S,
+    "vertex_stats_tw": 30 * DAY_S,
+    "vertex_stats_cols": [4],
+}
+
+LARGEST: Final = float(np.finfo(np.float32).max)  # what it writes for none is larger
+
+_made: WeakKeyDictionary[GraphState, NDArray[np.float32]] = WeakKeyDictionary()
+
+
+def installed() -> bool:
+    """Whether the package is there."""
+    return find_spec("snapml") is not None
+
+
+def edge_features(
+    state: GraphState, report: Callable[[str, float], None] = lambda what, share: None
+) -> NDArray[np.float32]:
+    """What Snap ML says of every row that the buffer holds, the oldest first, from these rows alone.
+
+    Args:
+        state: The graph.
+        report: Called with progress.
+
+    Returns:
+        float32 [n, C]; NaN where a payment has no entity in a role.
+    """
+    from snapml import GraphFeaturePreprocessor
+
+    store = state.store
+    entity, amount, time = store.column("entity"), store.column("amount"), store.column("time")
+    processor = GraphFeaturePreprocessor()
+    processor.set_params(PARAMETERS)
+    others = entity.shape[1] - 1
+    edges = np.zeros((others, 5))  # id, source, target, seconds, amount
+    edges[:, 0] = np.arange(others)
+    out: NDArray[np.float32] | None = None
+    for n in range(len(entity)):
+        if n % 10_000 == 0:
+            report("Snap ML", n / len(entity))
+        there = entity[n, 1:] >= 0
+        if entity[n, 0] < 0 or not there.any():
+            continue
+        edges[:, 1], edges[:, 2] = entity[n, 0], entity[n, 1:]
+        edges[:, 3], edges[:, 4] = time[n] * 1e-6, amount[n]
+        found = processor.transform(np.ascontiguousarray(edges[there]))[:, 5:]
+        edges[:, 0] += others
+        if out is None:
+            out = np.full((len(entity), others, found.shape[1]), np.nan, np.float32)
+        out[n, there] = np.clip(found, -LARGEST, LARGEST)
+    if out is None:
+        return np.empty((len(entity), 0), np.float32)
+    return out.reshape(len(entity), -1)
+
+
+def snapml_inputs(
+    state: GraphState, rows: NDArray[np.int64], report: Callable[[str, float], None] = lambda what, share: None
+) -> NDArray[np.float32]:
+    """A payment's own columns and what Snap ML says of it, float32 [n, C]; computed once for a graph that has grown."""
+    store = state.store
+    held = store.rows - store.oldest
+    if state not in _made or len(_made[state]) != held:
+        _made[state] = edge_features(state, report)
+    return np.concatenate([rival_inputs(state, rows, "columns", 0), _made[state][rows - store.oldest]], 1)
+
+
+@dataclass(frozen=True)
+class SnapRival:
+    """Boosted trees on `snapml_inputs`; see `gnn.rivals.boosting.Rival`."""
+
+    model: Classifier
+    calibration: PlattScaling
+    facts: dict[str, Any]
+    name: str = NAME
+
+    def probability(self, state: GraphState, rows: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Fraud probabilities of rows, float64 [n]."""
+        return self.calibration.probability(self.model.decision_function(snapml_inputs(state, rows)))
+
+
+def fit_snapml(
+    state: GraphState,
+    targets: Targets,
+    config: BoostingConfig | None = None,
+    report: Callable[[str, float], None] = lambda what, share: None,
+) -> SnapRival:
+    """Train it on what the other rivals are trained on; see `gnn.rivals.boosting.fit_rivals`."""
+    config = config or BoostingConfig()
+    rows, validation = drawn(targets, config), targets.validation
+    known = targets.fraud[validation] > 0
+    roles, made = state.store.roles, snapml_inputs(state, rows, report)
+    own = [not name.startswith(config.without) for name in input_names(roles, "columns", 0)]
+    read = np.concatenate([own, np.ones(made.shape[1] - len(own))]).astype(np.float32)
+    x, v = made * read, snapml_inputs(state, validation) * read
+    categorical = np.zeros(x.shape[1], np.bool_)
+    categorical[: len(own)] = categories(roles, "columns", 0)
+    trees, facts = fit_trees(x, targets.fraud[rows] > 0, v, known, config, categorical)
+    calibration = PlattScaling.fit(np.asarray(trees.decision_function(v), np.float64), known)
+    if config.refit:
+        final = drawn(targets.all_teach, config)
+        setting, last = config.settings[facts["setting"]], replace(config, trees=facts["trees"])
+        trees = grow(snapml_inputs(state, final) * read, targets.fraud[final] > 0, setting, last, categorical)
+    return SnapRival(trees, calibration, facts)

@@ -1,0 +1,1 @@
+"""Scores, reasons, and scoring without a model."""

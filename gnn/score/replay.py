@@ -1,0 +1,106 @@
+"""Build the graph from a journal or from files, and score it: one path for training, evaluation and the service."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from data.files.sources import Run
+from data.journal.protocol import Events, Kind
+from data.schema import ROLES
+from gnn.model.artifact import Artifact
+from gnn.score.cuda_scorer import CudaScorer
+from gnn.score.scorer import BATCH, Scorer
+from graph.dag.protocol import STEP, Window
+from graph.device.cuda_device import CudaDevice
+from graph.state import GraphState, Payments
+
+
+def numbered(runs: Iterable[Run], start: int = 0) -> Iterator[Events]:
+    """Give the events of files the offsets that a journal would give them."""
+    for kind, batch in runs:
+        yield Events(kind, start, batch)
+        start += len(batch)
+
+
+def present_roles(runs: Iterable[Run]) -> tuple[str, ...]:
+    """The roles that any payment fills."""
+    filled = {
+        role.name
+        for kind, batch in runs
+        if kind is Kind.TRANSACTION
+        for role in ROLES
+        if batch.column(role.column).null_count < len(batch)
+    }
+    return tuple(role.name for role in ROLES if role.name in filled)
+
+
+def capacity_for(rows: int, window: Window) -> int:
+    """A buffer that holds `rows`, and the window of every row of a batch that waits for its scores."""
+    return max(rows, window.rows) + 2 * STEP
+
+
+def late_capacity(window_rows: int, layers: int) -> int:
+    """A buffer on which a model that joins late scores as if it had always been there.
+
+    Each of its layers reads a window back from what the layer above reads, and the features of the last one more.
+
+    Args:
+        window_rows: Rows back that a payment sees.
+        layers: Of the model.
+    """
+    return (layers + 1) * window_rows + 2 * STEP
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Payments and their scores, in order.
+
+    Attributes:
+        rows: Row numbers.
+        probability: Fraud probabilities, float64, one for each row.
+    """
+
+    rows: range
+    probability: NDArray[np.float64]
+
+
+def score_events(state: GraphState, scorer: Scorer | CudaScorer, events: Iterable[Events]) -> Iterator[Scored]:
+    """Apply events and score their payments in batches, labels between them in their place.
+
+    A batch may be scored after later events were applied: a row reads only its own past, and labels by their offset.
+    """
+    first = state.store.rows
+    for event in events:
+        state.apply(event)
+        if state.store.rows - first >= BATCH:
+            yield Scored(range(first, state.store.rows), scorer.score(first, state.store.rows))
+            first = state.store.rows
+    if state.store.rows > first:
+        yield Scored(range(first, state.store.rows), scorer.score(first, state.store.rows))
+
+
+def open_model(
+    artifact: Artifact, device: str = "cpu", rows: int = 0, source: Payments | None = None
+) -> tuple[GraphState, Scorer | CudaScorer]:
+    """An empty graph for a model, and its scorer.
+
+    Args:
+        artifact: The model.
+        device: `cpu` or `cuda`.
+        rows: Payments expected, if all of them must stay in the buffer.
+        source: Where names are looked up for people.
+
+    Raises:
+        GraphError: `cuda` is asked for and CuPy or a GPU is missing.
+        ModelError: The graph and the model's cache do not fit into its memory.
+    """
+    window = artifact.config.window
+    state = GraphState(artifact.roles, capacity_for(rows, window), window, source)
+    scorer = Scorer(artifact, state)
+    if device != "cuda":
+        return state, scorer
+    there = CudaScorer(scorer, CudaDevice())
+    there.warm()
+    return state, there

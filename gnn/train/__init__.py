@@ -1,0 +1,1 @@
+"""Training: targets, pre-training, layers, head."""

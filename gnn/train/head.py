@@ -1,0 +1,112 @@
+"""Boosted trees as the last step of a score: they read a payment's features and the network's log-odds.
+
+The network reads what it would take trees thousands of columns to see; trees cut features where a smooth network can
+not. The head is the mean of three log-odds: the network's, those of trees that read them among their inputs (stacked,
+Wolpert 1992), and those of trees on features alone. Stacked trees trust a network too much that has learnt a short
+history by heart; the mean with two that do not was better than any of them (docs/architecture.md). The validation
+payments do not choose between it and the network alone: they chose the network's epochs, and flatter it. scikit-learn
+grows the trees; what is kept is arrays, read by one small kernel.
+"""
+
+from dataclasses import replace
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.ensemble import HistGradientBoostingClassifier
+from sklearn.metrics import average_precision_score
+
+from gnn.model.trees import LEAF, Trees, apply
+from gnn.train.boosted_trees import BoostingConfig, Setting, drawn, fit_trees, grow
+from gnn.train.targets import Targets
+
+STACKED: Final = BoostingConfig(
+    settings=(Setting(leaves=15, rows=200, burn_in=0.15, l2=5.0, inputs=0.3),), rate=0.15, trees=100
+)
+PLAIN: Final = BoostingConfig(
+    settings=(Setting(leaves=63, rows=200, burn_in=0.15, l2=5.0, inputs=0.3),), rate=0.12, trees=100
+)
+
+
+def from_sklearn(*models: HistGradientBoostingClassifier, network: float = 0.0) -> Trees:
+    """The arrays of fitted trees on numbers alone, the mean of several models beside the network.
+
+    They are private in scikit-learn, and there is no public way to them; a test compares with `decision_function`.
+
+    Args:
+        models: Fitted.
+        network: Share of the network's log-odds beside them; the models have the rest in equal parts.
+    """
+    nodes = [stage[0].nodes for model in models for stage in model._predictors]
+    share = (1 - network) / len(models)
+    start = np.cumsum([0, *(len(n) for n in nodes)])
+    flat = np.concatenate(nodes)
+    shift = np.repeat(start[:-1], np.diff(start))
+    leaf = flat["is_leaf"].astype(bool)
+    threshold = flat["num_threshold"].astype(np.float32)
+    # Rounded down, a float32 is at most the one threshold exactly if it is at most the other.
+    above = threshold > flat["num_threshold"]
+    threshold[above] = np.nextafter(threshold[above], np.float32(-np.inf))
+    return Trees(
+        root=start[:-1].astype(np.int32),
+        feature=np.where(leaf, LEAF, flat["feature_idx"]).astype(np.int32),
+        threshold=np.where(leaf, np.float32(0), threshold),
+        left=np.where(leaf, 0, flat["left"] + shift).astype(np.int32),
+        right=np.where(leaf, 0, flat["right"] + shift).astype(np.int32),
+        value=np.where(leaf, share * flat["value"], 0).astype(np.float32),
+        base=np.array([share * sum(m._baseline_prediction.item() for m in models), network], np.float32),
+    )
+
+
+def fit_head(
+    x: NDArray[np.float32], logit: NDArray[np.float32], targets: Targets, seed: int = 0
+) -> tuple[Trees, dict[str, Any]]:
+    """The head, of as many trees as are best on payments later than those that trees learnt from.
+
+    Args:
+        x: Features of all payments, float32 [N, F].
+        logit: The network's log-odds of all payments, float32 [N].
+        targets: What teaches and what chooses.
+        seed: Of the draw of payments, and of the trees.
+
+    Returns:
+        The head, how its trees were chosen, and the validation AP with it and without.
+    """
+    rows, validation = drawn(targets, replace(PLAIN, seed=seed)), targets.validation
+    y, known = targets.fraud[rows] > 0, targets.fraud[validation] > 0
+
+    def stacked(chosen: NDArray[np.int64]) -> NDArray[np.float32]:
+        return np.concatenate([x[chosen], logit[chosen, None]], 1)
+
+    models, facts = zip(
+        fit_trees(stacked(rows), y, stacked(validation), known, replace(STACKED, seed=seed)),
+        fit_trees(x[rows], y, x[validation], known, replace(PLAIN, seed=seed)),
+        strict=True,
+    )
+    head, alone = from_sklearn(*models, network=1 / 3), logit[validation]
+    found = {
+        name: float(average_precision_score(known, score))
+        for name, score in (("network_ap", alone), ("validation_ap", apply(head, x[validation], alone)))
+    }
+    return head, {**found, **dict(zip(("stacked", "plain"), facts, strict=True))}
+
+
+def refit_head(
+    x: NDArray[np.float32], logit: NDArray[np.float32], targets: Targets, chosen: dict[str, Any], seed: int = 0
+) -> Trees:
+    """The same head grown anew, of as many trees as were chosen.
+
+    Args:
+        x: Features of all payments, float32 [N, F].
+        logit: The log-odds of the network learnt anew of all payments, float32 [N].
+        targets: What teaches now.
+        chosen: How its trees were chosen, from `fit_head`.
+        seed: Of the draw of payments, and of the trees.
+    """
+    rows = drawn(targets, replace(PLAIN, seed=seed))
+    y, stacked = targets.fraud[rows] > 0, np.concatenate([x[rows], logit[rows, None]], 1)
+    models = (
+        grow(of, y, config.settings[0], replace(config, seed=seed, trees=chosen[name]["trees"]))
+        for name, config, of in (("stacked", STACKED, stacked), ("plain", PLAIN, x[rows]))
+    )
+    return from_sklearn(*models, network=1 / 3)

@@ -1,0 +1,371 @@
+"""Training: chronological, on what was known at the time, layer by layer.
+
+Each layer learns on the finished layer below, whose embeddings of all rows are computed once, so no stale or sampled
+neighbourhood enters and the cost of an epoch does not grow with depth (Belilovsky et al., ICML 2019). Layer l's head
+adds to the log-odds of the layers below it. Fraud is rare: each epoch takes all frauds and a fresh draw of the rest;
+Platt scaling on a later window brings the probabilities back to the true base rate.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
+from datetime import UTC, datetime
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.optimize import brentq
+from scipy.special import expit
+from sklearn.metrics import average_precision_score
+from torch import Tensor, nn
+
+from data.files.sources import Run
+from data.journal.protocol import Kind
+from gnn.errors import ModelError
+from gnn.model.artifact import Artifact
+from gnn.model.calibration import PlattScaling
+from gnn.model.network import LARGEST, ModelConfig, RingwatchNet
+from gnn.model.trees import apply
+from gnn.score.replay import capacity_for, numbered, present_roles
+from gnn.train.feed import Feed, state_for
+from gnn.train.head import fit_head, refit_head
+from gnn.train.pretrain import NextPaymentHeads, next_payments
+from gnn.train.prospects import ProspectHeads, prospects
+from gnn.train.targets import Targets, TrainConfig, make_targets
+from graph.dag.features import feature_names
+from graph.dag.protocol import DAY_US
+from graph.state import GraphState
+
+PASSES = 10  # of pre-training over a short history, at most
+STEPS = 60  # of an epoch, at least, where the history allows
+BLOCK = 1024  # payments that are embedded at once
+JUDGED = 60_000  # validation payments that choose the epoch, at most
+ENOUGH = 1_000  # payments too young to be labelled, to calibrate by
+VARIES = 1e-3  # standard deviation from which a feature is read
+Report = Callable[[str, float], None]  # what is being done, and how far it is (0 to 1)
+
+
+def train(
+    runs: Sequence[Run],
+    config: TrainConfig | None = None,
+    shape: dict[str, Any] | None = None,
+    report: Report = lambda what, share: None,
+    choose: Callable[[GraphState, TrainConfig], Targets] = make_targets,
+) -> Artifact:
+    """Train a model on events in journal order.
+
+    Args:
+        runs: Transactions and labels, from `data.files.sources.merged`.
+        config: How to train.
+        shape: Fields of `ModelConfig` that differ from its defaults.
+        report: Called with progress.
+        choose: Says which payments teach and choose.
+
+    Returns:
+        The model, calibrated; its facts hold windows and metrics.
+
+    Raises:
+        ModelError: Too few payments or known frauds to learn from, or no such feature to leave out.
+    """
+    config = config or TrainConfig()
+    if not any(kind is Kind.TRANSACTION and len(batch) for kind, batch in runs):
+        raise ModelError("there is no payment to learn from")
+    net_config = ModelConfig(present_roles(runs), **(shape or {}))
+    for left_out in config.without:
+        if not any(name.startswith(left_out) for name in feature_names(net_config.roles)):
+            raise ModelError(f"no feature is called {left_out}, nor begins so, that the model could do without")
+    capacity = capacity_for(sum(len(b) for _, b in runs), net_config.window)
+    state = state_for(config.device, net_config.roles, capacity, net_config.window)
+    for i, events in enumerate(numbered(runs)):
+        state.apply(events)
+        if i % 64 == 0:
+            report("building the graph", i / len(runs))
+    targets = choose(state, config)
+    net_config = replace(net_config, settle_days=targets.settle_days)
+    state.store.window = net_config.window
+    torch.manual_seed(config.seed)
+    net = RingwatchNet(net_config, config.seed).to(config.device)
+    learner = _Learner(net, state, targets, config, report)
+    logit = learner.run()
+    net.to("cpu").eval().requires_grad_(False)
+    report("growing the head", 0.0)
+    net.trees, grown = fit_head(learner.features(), logit, targets, config.seed)
+    logit = apply(net.trees, learner.features(), logit)
+    known = targets.validation
+    calibration = PlattScaling.fit(logit[known].astype(np.float64), targets.fraud[known] > 0)
+    if config.refit:
+        net, again = _refitted(learner, grown)
+        unlearnt = slice(int(known[-1]) + 1, int(targets.test[0]) if len(targets.test) else len(logit))
+        calibration = _as_before(calibration, logit[unlearnt], again[unlearnt])
+    return Artifact(net_config, net, calibration, _facts(state, targets, config, learner.history, grown))
+
+
+def _refitted(first: "_Learner", grown: dict[str, Any]) -> tuple[RingwatchNet, NDArray[np.float32]]:
+    """The same model learnt from the payments that chose it as well, in the way that they chose; with its log-odds."""
+    net = RingwatchNet(first.net.config, first.config.seed).to(first.config.device)
+    torch.manual_seed(first.config.seed)
+    learner = _Learner(net, first.state, first.targets.all_teach, first.config, first.report, first)
+    logit = learner.run()
+    net.to("cpu").eval().requires_grad_(False)
+    first.report("growing the head", 0.5)
+    net.trees = refit_head(learner.features(), logit, learner.targets, grown, first.config.seed)
+    return net, apply(net.trees, learner.features(), logit)
+
+
+def _as_before(calibration: PlattScaling, before: NDArray[np.float32], after: NDArray[np.float32]) -> PlattScaling:
+    """The calibration of a model, moved to fit the same model learnt anew.
+
+    Nothing that is labelled is left to calibrate that one with. But both may score payments that are too young to be
+    labelled: there their mean probabilities are made equal, which moves no payment past another.
+
+    Args:
+        calibration: Of the first model.
+        before: Its log-odds of payments that neither has learnt from, float32 [n].
+        after: Those of the model learnt anew, float32 [n].
+    """
+    if len(before) < ENOUGH:
+        return calibration
+    wanted, scaled = calibration.probability(before).mean(), calibration.slope * after.astype(np.float64)
+    moved = brentq(lambda intercept: expit(scaled + intercept).mean() - wanted, -1e3, 1e3)
+    return replace(calibration, intercept=float(moved))
+
+
+class _Learner:
+    """Trains the layers of one network over one graph."""
+
+    def __init__(
+        self,
+        net: RingwatchNet,
+        state: GraphState,
+        targets: Targets,
+        config: TrainConfig,
+        report: Report,
+        before: "_Learner | None" = None,
+    ) -> None:
+        self.net, self.state, self.targets, self.config, self.report = net, state, targets, config, report
+        self.history: list[dict[str, float]] = []
+        self.epochs: list[int] = before.epochs if before else []  # of each layer; else the validation chooses
+        self._refit = before is not None
+        self._rng = np.random.default_rng(config.seed)
+        self._device = torch.device(config.device)
+        self._feed, n = Feed(state.store, self._device), state.store.rows
+        self.x: Tensor = before.x if before else self._features()
+        self._category = torch.from_numpy(state.store.column("category").astype(np.int64)).to(self._device)
+        x = self.x[self._feed.rows(targets.train)].cpu().numpy()
+        net.mean.copy_(torch.from_numpy(x.mean(0)))
+        std = x.std(0)  # what never varied here says nothing, whatever it does later
+        net.scale.copy_(torch.from_numpy(np.where(std < VARIES, 0, 1 / np.maximum(std, VARIES)).astype(np.float32)))
+        self._share = prospects(state.store, targets.fraud, targets.train)
+        self._logit = torch.zeros(n, device=self._device)  # of the finished layers
+        self._h = torch.empty((0, 0), device=self._device)  # embeddings by the newest finished layer
+
+    def run(self) -> NDArray[np.float32]:
+        """Train every layer; returns the log-odds of all rows, float32 [N]."""
+        for layer in range(self.net.config.layers):
+            self._fit(layer)
+            self._choose_steps(layer)
+            self._finish(layer)
+        logit: NDArray[np.float32] = self._logit.cpu().numpy()
+        return logit
+
+    def features(self) -> NDArray[np.float32]:
+        """The features of all rows, those left out at zero, float32 [N, F]."""
+        x: NDArray[np.float32] = self.x.cpu().numpy()
+        return x
+
+    def _features(self) -> Tensor:
+        n, without = self.state.store.rows, self.config.without
+        kept = [not name.startswith(without) for name in feature_names(self.net.config.roles)]
+        read = torch.tensor(kept, dtype=torch.float32, device=self._device)
+        x = torch.empty((n, len(kept)), device=self._device)
+        for i in range(0, n, 1 << 16):
+            rows = np.arange(i, min(n, i + (1 << 16)))
+            x[i : i + len(rows)] = self._feed.features(rows) * read
+            self.report("computing features", i / n)
+        return x
+
+    def _forward(self, layer: int, rows: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
+        """Layer `layer` of rows: embeddings, and the log-odds up to it."""
+        near, valid, edge = self._feed.read(rows, self.net.config.neighbours)
+        unique, place = torch.unique(near, return_inverse=True)  # those that several rows share are embedded once
+        kv = self.net.layer(layer).keys_values(self._below(layer, unique))
+        return self._attend(layer, self._feed.rows(rows), kv, place, valid, edge)
+
+    def _attend(
+        self, layer: int, here: Tensor, kv: Tensor, place: Tensor, valid: Tensor, edge: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        gathered = nn.functional.embedding(place, kv)
+        h, step = self.net.layer(layer).attend(self._below(layer, here), gathered, valid, edge)
+        return h, step.float() + self._logit[here]
+
+    def _keys_values(self, layer: int, rows: Tensor) -> Tensor:
+        """What rows leave to be read, [n, 2D], while nothing is learnt."""
+        below = self.net.layer(layer)
+        return torch.cat([below.keys_values(self._below(layer, part)) for part in rows.split(BLOCK)])
+
+    def _below(self, layer: int, rows: Tensor) -> Tensor:
+        if layer > 0:
+            return self._h[rows]
+        return self.net.encode(self.x[rows], self._category[rows])
+
+    def _fit(self, layer: int) -> None:
+        config, fraud = self.config, self.targets.fraud
+        train = self.targets.train
+        positive, negative = train[fraud[train] > 0], train[fraud[train] == 0]
+        drawn = min(len(negative), config.negatives * len(positive))
+        # A short history still takes enough steps an epoch to learn from.
+        batch = int(np.clip((len(positive) + drawn) // STEPS, 128, config.batch))
+        steps = max(1, (len(positive) + drawn) // batch) * config.epochs
+        if config.pretraining:
+            self._pretrain(layer)
+        if layer > 0:  # begin with exactly the layer below's score
+            with torch.no_grad():
+                self.net.layer(layer).head_w2.zero_()
+        heads = ProspectHeads(self.net.config.width, len(self.net.config.roles)).to(self._device)
+        parameters = [*self.net.learnt_in(layer), *heads.parameters()]
+        optimiser = torch.optim.AdamW(parameters, config.rate, weight_decay=config.weight_decay)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, config.rate, total_steps=steps + 1)
+        best, best_ap, since, step = self._snapshot(), -1.0, 0, 0
+        for epoch in range(self.epochs[layer] if self._refit else config.epochs):
+            self.net.train()
+            rows = np.concatenate([positive, self._rng.choice(negative, drawn, replace=False)])
+            self._rng.shuffle(rows)
+            losses = []
+            for i in range(0, max(1, len(rows) - batch + 1), batch):
+                chosen = np.sort(rows[i : i + batch])
+                with torch.autocast(self._device.type, torch.bfloat16, enabled=config.precision == "bf16"):
+                    h, logit = self._forward(layer, chosen)
+                    target, share = (torch.from_numpy(part[chosen]).to(self._device) for part in (fraud, self._share))
+                    loss = nn.functional.binary_cross_entropy_with_logits(logit, target)
+                    loss = loss + config.prospects * heads.loss(h, target, share)
+                optimiser.zero_grad()
+                loss.backward()
+                nn.utils.clip_grad_norm_(parameters, 1.0)
+                optimiser.step()
+                if step < steps:
+                    schedule.step()
+                step += 1
+                losses.append(loss.item())
+                self.report(f"training layer {layer + 1} of {self.net.config.layers}", step / steps)
+            if self._refit:
+                continue
+            ap = self._validate(layer)
+            self.history.append({"layer": layer + 1, "epoch": epoch + 1, "loss": float(np.mean(losses)), "ap": ap})
+            if ap > best_ap:
+                best, best_ap, since = self._snapshot(), ap, 0
+            else:
+                since += 1
+                if since >= config.patience:
+                    break
+        if not self._refit:
+            self.net.load_state_dict(best)
+            self.epochs.append(epoch + 1 - since)
+
+    def _pretrain(self, layer: int) -> None:
+        """Teach a layer what accounts do next, on all of history before the validation."""
+        config, known = self.config, next_payments(self.state.store, int(self.targets.validation[0]))
+        if not len(known.rows):
+            return
+        steps = min(config.pretraining, -(-PASSES * len(known.rows) // config.batch))
+        self.net.train()
+        heads = NextPaymentHeads(self.net.config.width).to(self._device)
+        parameters = [*self.net.learnt_in(layer), *heads.parameters()]
+        optimiser = torch.optim.AdamW(parameters, config.rate, weight_decay=config.weight_decay)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, config.rate, total_steps=steps + 1)
+        for step in range(steps):
+            at = np.sort(self._rng.integers(0, len(known.rows), config.batch))
+            with torch.autocast(self._device.type, torch.bfloat16, enabled=config.precision == "bf16"):
+                h, _ = self._forward(layer, known.rows[at])
+                merchant, numbers = (
+                    torch.from_numpy(part[at]).to(self._device) for part in (known.merchant, known.numbers)
+                )
+                loss = heads.loss(h, merchant, numbers)
+            optimiser.zero_grad()
+            loss.backward()
+            nn.utils.clip_grad_norm_(parameters, 1.0)
+            optimiser.step()
+            schedule.step()
+            self.report(f"pre-training layer {layer + 1} of {self.net.config.layers}", step / steps)
+
+    def _snapshot(self) -> dict[str, Tensor]:
+        return {name: tensor.detach().clone() for name, tensor in self.net.state_dict().items()}
+
+    @torch.no_grad()
+    def _choose_steps(self, layer: int, most: int = 100_000) -> None:
+        """Steps of a cache of int8: 127 of them reach all but 1 in 10,000 of what training payments show."""
+        if self.net.config.cache == "float32":
+            return
+        rows = self.targets.train
+        rows = np.sort(self._rng.choice(rows, min(most, len(rows)), replace=False))
+        seen = self.net.layer(layer).keys_values(self._below(layer, self._feed.rows(rows))).abs().cpu().numpy()
+        steps = np.maximum(np.quantile(seen, 0.9999, axis=0), 1e-6) / LARGEST
+        self.net.layer(layer).kv_scale.copy_(torch.from_numpy(steps.astype(np.float32)))
+
+    @torch.no_grad()
+    def _validate(self, layer: int) -> float:
+        self.net.eval()
+        rows, unique, *read = self._judged
+        fraud = self.targets.fraud[rows.cpu().numpy()] > 0
+        if not fraud.any():
+            return 0.0
+        kv = self._keys_values(layer, unique)
+        blocks = zip(*(part.split(BLOCK) for part in (rows, *read)), strict=True)
+        logit = torch.cat([self._attend(layer, here, kv, *seen)[1] for here, *seen in blocks])
+        return float(average_precision_score(fraud, logit.cpu().numpy()))
+
+    @cached_property
+    def _judged(self) -> tuple[Tensor, ...]:
+        """Validation payments, the distinct ones that they read, and how: the same for every epoch and layer."""
+        rows = self.targets.validation
+        if len(rows) > JUDGED:
+            rows = np.sort(np.random.default_rng(0).choice(rows, JUDGED, replace=False))
+        near, valid, edge = self._feed.read(rows, self.net.config.neighbours)
+        unique, place = torch.unique(near, return_inverse=True)
+        return self._feed.rows(rows), unique, place, valid, edge
+
+    @torch.no_grad()
+    def _finish(self, layer: int) -> None:
+        """Embed and score every row with the finished layer, for the next to build on."""
+        self.net.eval()
+        n = self.state.store.rows
+        # As the service will read them from its cache.
+        kv = self.net.layer(layer).rounded(self._keys_values(layer, self._feed.rows(np.arange(n))))
+        h = torch.empty((n, self.net.config.width), device=self._device)
+        logit = torch.empty(n, device=self._device)
+        for i in range(0, n, BLOCK):
+            rows = np.arange(i, min(n, i + BLOCK))
+            read = self._feed.read(rows, self.net.config.neighbours)
+            h[i : i + len(rows)], logit[i : i + len(rows)] = self._attend(layer, self._feed.rows(rows), kv, *read)
+            self.report(f"embedding all payments, layer {layer + 1}", i / n)
+        self._h, self._logit = h, logit
+
+
+def _facts(
+    state: GraphState,
+    targets: Targets,
+    config: TrainConfig,
+    history: list[dict[str, float]],
+    head: dict[str, Any],
+) -> dict[str, Any]:
+    time = state.store.column("time")
+
+    def window(rows: NDArray[np.int64]) -> dict[str, Any] | None:
+        if not len(rows):
+            return None
+        first, last = (datetime.fromtimestamp(time[r] / 1e6, UTC).isoformat() for r in (rows[0], rows[-1]))
+        return {"from": first, "to": last, "payments": len(rows), "frauds": int(targets.fraud[rows].sum())}
+
+    return {
+        "seed": config.seed,
+        "training": {
+            "config": asdict(config),
+            "label_delay_days": targets.label_delay_us / DAY_US,
+            "events": state.applied,
+            "train": window(targets.train),
+            "validation": window(targets.validation),
+            "test": window(targets.test),
+            "epochs": history,
+            "head": head,
+        },
+    }

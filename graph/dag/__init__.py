@@ -1,0 +1,1 @@
+"""The transaction DAG on the CPU: rows that point back, walks, features, ids."""

@@ -1,0 +1,286 @@
+"""Point-in-time features of a payment: its own, those of each entity it touches, and of its ring.
+
+Counts and amounts over 1 h, 24 h, 7 d and 30 d are exact: a jump-pointer search finds the oldest row inside the
+window (Myers 1983) and running totals give the rest. Distinct counterparts, known frauds and known labels come from the
+entity's last 256 rows inside the window. Everything is a function of the row's own past, the row itself left out.
+
+What is known of labels is known late. A payment is *settled* once it is labelled, or older than labels take; the share
+of fraud among an entity's settled payments, and how it changes with age, says whether a compromise goes on or is over.
+"""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from data.jit import chunked, jit, signed
+from graph.dag.jumps import added, role_in
+from graph.dag.rows import RING_COLUMNS, View, believed
+from graph.dag.sampler import walk_within
+from graph.dag.search import oldest, reach
+
+WINDOWS_US = np.array([3_600_000_000, 86_400_000_000, 7 * 86_400_000_000, 30 * 86_400_000_000], np.int64)
+WINDOW_NAMES = ("1h", "24h", "7d", "30d")
+DEPTH = 256  # rows of an entity that distinct counterparts and known labels are taken from
+TOGETHER = 16  # rows: what their chains touch stays in the second level of the cache
+NEVER_S = 3.2e8  # ten years: the gap of an entity that was never seen before, seconds
+
+OWN = ("amount", "hour_sin", "hour_cos", "week_sin", "week_cos", "lateness")
+ENTITY = ("present", "gap", "age", "amount_ratio")
+STATS = ("count", "amount", "fraud", "labelled")
+BANDS = 3  # weeks of settled payments, from the newest on, whose share of fraud is told apart
+BAND_US = 7 * 86_400_000_000
+SETTLED = (
+    "fraud_newest",  # age of the newest payment known as fraud, s
+    "fraud_oldest",  # age of the oldest
+    "fraud_last",  # whether the newest settled payment was fraud
+    "clean_since",  # settled payments since the newest fraud, and one; 0 where there is no fraud
+    *(f"fraud_share_{band}" for band in range(BANDS)),
+    "settled",  # settled payments
+)
+SETTLED_WIDTH = len(SETTLED)
+RING = ("accounts", "shared", "frauds")
+
+
+def counterparts(roles: Sequence[str]) -> NDArray[np.int32]:
+    """Which other roles each role's entities are counted against.
+
+    An account is counted against every other role, every other role against the account.
+
+    Returns:
+        Role numbers, int32 [R, R - 1], padded with -1.
+    """
+    out = np.full((len(roles), max(1, len(roles) - 1)), -1, np.int32)
+    out[0, : len(roles) - 1] = np.arange(1, len(roles))
+    out[1:, 0] = 0
+    return out
+
+
+def feature_names(roles: Sequence[str]) -> tuple[str, ...]:
+    """The features in order, `{scope}.{feature}[.{window}]`; logarithms (log1p) of counts, seconds and minor units.
+
+    Shares of fraud are as they are, between 0 and 1.
+    """
+    names = [f"payment.{name}" for name in OWN]
+    pairs = counterparts(roles)
+    for r, name in enumerate(roles):
+        names += [f"{name}.{feature}" for feature in ENTITY]
+        names += [f"{name}.{stat}.{window}" for stat in STATS for window in WINDOW_NAMES]
+        names += [f"{name}.{feature}" for feature in SETTLED]
+        for c in pairs[r]:
+            if c >= 0:
+                other = roles[c]
+                names += [f"{name}.distinct_{other}.{window}" for window in WINDOW_NAMES] + [f"{name}.met_{other}"]
+    return (*names, *(f"ring.{name}" for name in RING))
+
+
+def features(view: View, roles: Sequence[str], rows: NDArray[np.int64]) -> NDArray[np.float32]:
+    """The features of any rows still in the buffer, as of each row.
+
+    Args:
+        view: The graph.
+        roles: The store's roles.
+        rows: int64 [B].
+
+    Returns:
+        float32 [B, F] in the order of `feature_names(roles)`.
+    """
+    out = np.empty((len(rows), len(feature_names(roles))), np.float32)
+    pairs = counterparts(roles)
+    chunked(lambda i, j: describe(view, pairs, rows[i:j], out[i:j]), len(rows))
+    return out
+
+
+@jit(inline=True)
+def _bands(view: View) -> tuple[int, int]:
+    """Ages, us: that at which the first band of settled payments begins, and the oldest that any feature looks at."""
+    begin = view.settle_us if view.settle_us < view.window_us else 0
+    return begin, max(WINDOWS_US[WINDOWS_US.shape[0] - 1], begin + BANDS * BAND_US)
+
+
+@jit()
+def _entity(
+    view: View,
+    row: int,
+    role: int,
+    pairs: NDArray[np.int32],
+    near: NDArray[np.int64],
+    first: int,
+    keys: NDArray[np.int64],
+    out: NDArray[np.float32],
+) -> None:
+    """Features of one entity of one row, whose newest rows are `near` [DEPTH], and whose oldest in sight is `first`.
+
+    `keys` [P, 2 * DEPTH] is scratch.
+    """
+    capacity = view.rows.shape[0]
+    x = view.rows[row % capacity]
+    node = x.entity[role]
+    out[:] = 0
+    if node < 0:
+        return
+    out[0] = 1
+    out[1] = math.log1p(NEVER_S)
+    windows = WINDOWS_US.shape[0]
+    base = 4 + 2 * windows
+    at_settled = base + 2 * windows
+    out[at_settled] = out[at_settled + 1] = out[1]
+    newest = near[0]
+    if newest < 0:
+        return
+    time = x.time
+    out[1] = math.log1p((time - view.rows[newest % capacity].time) * 1e-6)
+    steps = 0
+    while steps < DEPTH and near[steps] >= 0:
+        steps += 1
+    begin, _ = _bands(view)
+    here = row % capacity
+    counts, totals = np.zeros(windows, np.int64), np.zeros(windows, np.int64)
+    count, amount = DEPTH - 1, 0
+    for n in range(steps):
+        p = here - (row - near[n])  # no division: it would cost as much as the rest of a step
+        p = p if p >= 0 else p + capacity
+        y = view.rows[p]
+        if n < count:
+            amount = added(amount, y.amount)
+        for w in range(windows):
+            if time - y.time <= WINDOWS_US[w]:
+                counts[w] += 1
+                totals[w] = added(totals[w], y.amount)
+    if steps == DEPTH:  # a window that holds all of these may hold more: from the last of them on, jumps lead there
+        at, q = near[DEPTH - 1], role_in(view.rows, view.role_type, near[DEPTH - 1] % capacity, role, node)
+        for w in range(windows):
+            if counts[w] == DEPTH:
+                at, q, count, amount = reach(view, row, time, node, WINDOWS_US[w], at, q, count, amount)
+                counts[w], totals[w] = count + 1, added(amount, view.rows[at % capacity].amount)
+    for w in range(windows):
+        if counts[w]:
+            out[4 + w] = math.log1p(float(counts[w]))
+            out[4 + windows + w] = math.log1p(float(totals[w]))
+    if counts[windows - 1]:
+        out[3] = math.log1p(float(x.amount)) - math.log1p(float(totals[windows - 1]) / counts[windows - 1])
+    out[2] = math.log1p((time - view.rows[first % capacity].time) * 1e-6)
+    # One walk over the newest rows for what running totals cannot give.
+    settled, clean, frauds = 0, 0, 0
+    in_band, frauds_in = np.zeros(BANDS), np.zeros(BANDS)
+    at_pairs = at_settled + SETTLED_WIDTH
+    width = pairs.shape[1]
+    size = 4  # of a hash set for each counterpart, no larger than it must be: clearing it costs most
+    while size < 2 * steps:
+        size *= 2
+    keys[:, :size] = -1
+    for n in range(steps):
+        p = here - (row - near[n])
+        p = p if p >= 0 else p + capacity
+        y = view.rows[p]
+        age = time - y.time
+        q = role_in(view.rows, view.role_type, p, role, node)
+        belief = believed(view, p, row)
+        if belief >= 0:
+            for w in range(windows):
+                if age <= WINDOWS_US[w]:
+                    out[base + w] += belief
+                    out[base + windows + w] += 1
+        if belief >= 0 or age >= view.settle_us:
+            band = max(0, age - begin) // BAND_US
+            if band < BANDS:
+                in_band[band] += 1
+            if belief == 1:
+                if frauds == 0:
+                    out[at_settled] = math.log1p(age * 1e-6)
+                    clean = settled
+                out[at_settled + 1] = math.log1p(age * 1e-6)
+                if settled == 0:
+                    out[at_settled + 2] = 1
+                if band < BANDS:
+                    frauds_in[band] += 1
+                frauds += 1
+            settled += 1
+        if n and age > WINDOWS_US[windows - 1]:
+            continue
+        at_pair = at_pairs
+        for c in range(width):
+            other = pairs[role, c]
+            if other < 0:
+                continue
+            end = other
+            if q == other:  # the entity stands at the other end of a transfer: its counterpart is in its own role
+                end = role
+            met = y.entity[end]
+            if met >= 0:
+                if met == x.entity[other]:
+                    out[at_pair + windows] += 1
+                h = (met * 2654435761) & (size - 1)
+                while keys[c, h] >= 0 and keys[c, h] != met:
+                    h = (h + 1) & (size - 1)
+                if keys[c, h] < 0:
+                    keys[c, h] = met
+                    for w in range(windows):
+                        if age <= WINDOWS_US[w]:
+                            out[at_pair + w] += 1
+            at_pair += windows + 1
+    if frauds:
+        out[at_settled + 3] = math.log1p(float(clean + 1))
+    for band in range(BANDS):
+        if in_band[band]:
+            out[at_settled + 4 + band] = frauds_in[band] / in_band[band]
+    out[at_settled + 4 + BANDS] = math.log1p(float(settled))
+    for i in range(base, at_settled):
+        out[i] = math.log1p(out[i])
+    for i in range(at_pairs, out.shape[0]):
+        out[i] = math.log1p(out[i])
+
+
+@jit()
+def _features_row(
+    view: View,
+    pairs: NDArray[np.int32],
+    row: int,
+    near: NDArray[np.int64],
+    first: NDArray[np.int64],
+    keys: NDArray[np.int64],
+    out: NDArray[np.float32],
+) -> None:
+    """Fill `out` [F] with the features of one row.
+
+    `near` [R, DEPTH] is from `walk`, `first` [R] from `oldest`, `keys` [R - 1, 2 * DEPTH] scratch.
+    """
+    x = view.rows[row % view.rows.shape[0]]
+    late_ms = signed(x.late)
+    raw = x.time - late_ms * 1000
+    day = (raw % 86_400_000_000) / 86_400_000_000 * 2 * math.pi
+    week = (raw % 604_800_000_000) / 604_800_000_000 * 2 * math.pi
+    out[0] = math.log1p(float(x.amount))
+    out[1], out[2] = math.sin(day), math.cos(day)
+    out[3], out[4] = math.sin(week), math.cos(week)
+    out[5] = math.log1p(late_ms * 1e-3)
+    at = 6
+    for r in range(view.role_type.shape[0]):
+        width = 4 + 4 * WINDOWS_US.shape[0] + SETTLED_WIDTH
+        for c in range(pairs.shape[1]):
+            if pairs[r, c] >= 0:
+                width += WINDOWS_US.shape[0] + 1
+        _entity(view, row, r, pairs, near[r], first[r], keys, out[at : at + width])
+        at += width
+    for i in range(RING_COLUMNS):
+        out[at + i] = math.log1p(float(x.ring[i]))
+
+
+@jit()
+def describe(view: View, pairs: NDArray[np.int32], rows: NDArray[np.int64], out: NDArray[np.float32]) -> None:
+    """Fill `out` [B, F] with the features of rows, a few at a time: their chains are walked together beforehand."""
+    keys = np.empty((pairs.shape[1], 2 * DEPTH), np.int64)
+    near = np.empty((TOGETHER, view.role_type.shape[0], DEPTH), np.int64)
+    newest = np.empty((TOGETHER, view.role_type.shape[0], 1), np.int64)
+    first = np.empty((TOGETHER, view.role_type.shape[0]), np.int64)
+    span = min(view.window_us, _bands(view)[1])
+    for start in range(0, rows.shape[0], TOGETHER):
+        stop = min(rows.shape[0], start + TOGETHER)
+        # Only the newest row of an entity counts whatever its age.
+        walk_within(view, rows[start:stop], view.window_us, newest[: stop - start])
+        walk_within(view, rows[start:stop], span, near[: stop - start])
+        near[: stop - start, :, 0] = newest[: stop - start, :, 0]
+        oldest(view, rows[start:stop], near, first)
+        for b in range(start, stop):
+            _features_row(view, pairs, rows[b], near[b - start], first[b - start], keys, out[b])

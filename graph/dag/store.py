@@ -1,0 +1,244 @@
+"""The transaction DAG: payments as rows, each pointing back to the previous payment of every entity it touches.
+
+Rows are never changed after they are written, apart from the label and ring fields, so a walk along a row's own
+pointers reaches only what happened before it: the graph is causal by construction and there is no filter to forget. For
+counts and sums over any time window each (row, role) also keeps one skew-binary jump pointer (Myers, "An applicative
+random-access stack", IPL 1983) with the number and amount of the payments it jumps over (`graph.dag.jumps`).
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from data.digests import Key
+from data.schema import role
+from graph.dag import rows as kernels
+from graph.dag.features import features
+from graph.dag.ids import HEAD_SPAN, Ids
+from graph.dag.jumps import Sums, empty_sums, sums_with_room, velocity_dtype
+from graph.dag.offsets import Offsets
+from graph.dag.protocol import STEP, Batch, LabelEvents, Window
+from graph.dag.rows import LABEL, RING_COLUMNS, Records, View, row_dtype
+from graph.dag.sampler import edges, neighbours
+from graph.errors import GraphError
+from graph.memory import Part, grown, reserve
+
+SWEEP = 2  # nodes looked at for each entity of a row appended, so that the sweep outruns the newcomers
+
+
+class GraphStore:
+    """The store in the memory of the CPU: rows, the newest row of each node, and label events; a `protocol.Store`.
+
+    Args:
+        roles: Names of the roles kept, a subset of `data.schema.ROLES`, `account` first.
+        capacity: Slots. Memory is taken as rows arrive.
+        window: How far back a reader sees.
+        velocity: Whether to keep what exact counts and sums over time windows need; `features` needs it.
+        entities: Entities to make room for at once.
+        key: Secret of the digests that stand for ids; by default the environment's.
+
+    Raises:
+        GraphError: The roles are not distinct, or the capacity does not exceed the window.
+    """
+
+    def __init__(
+        self,
+        roles: Sequence[str],
+        capacity: int = 1 << 22,
+        window: Window | None = None,
+        *,
+        velocity: bool = True,
+        entities: int = 0,
+        key: Key | None = None,
+    ) -> None:
+        window = window or Window(rows=min(Window.rows, capacity // 2))
+        if not window.rows < capacity < HEAD_SPAN // 2:
+            raise GraphError(f"a capacity of {capacity} rows must be above the window's {window.rows}, below 2^31")
+        if not roles or roles[0] != "account" or len(set(roles)) != len(roles):
+            raise GraphError(f"roles {list(roles)} must be distinct and begin with 'account'")
+        self.roles = tuple(roles)
+        self.capacity = capacity
+        self.window = window
+        types = list(dict.fromkeys(role(name).entity_type for name in roles))
+        self.role_type = np.array([types.index(role(name).entity_type) for name in roles], np.int32)
+        # Every row can bring an entity of its own in each role; the rings may need it for three windows, and it waits
+        # for the sweep (measured, where every entity is new: 3.2 buffers). Room that is not used costs addresses only.
+        self.ids = Ids(types, len(roles) * (4 * capacity + STEP), entities, key)
+        self.rows = 0
+        self.clock = 0  # journal time of the newest event, us
+        self.offsets = Offsets()
+        self.row_data: Records = reserve(capacity, row_dtype(len(roles)))
+        self.velocity: Records = reserve(capacity if velocity else 0, velocity_dtype(len(roles)))
+        self.sums = empty_sums()
+        self.label_data: Records = np.zeros(1024, LABEL)
+        self.label_count = 0
+        self.compactions = 0  # times that label events moved: what others know of their places is void
+
+    @property
+    def oldest(self) -> int:
+        """The oldest row still in the buffer."""
+        return max(0, self.rows - self.capacity)
+
+    @property
+    def labels(self) -> Records:
+        """The label events so far, those of rows that have left the buffer left out, [n] of LABEL."""
+        return self.label_data[: self.label_count]
+
+    @property
+    def view(self) -> View:
+        """What kernels read; good until the next append or label."""
+        return View(
+            self.row_data,
+            self.velocity,
+            self.sums,
+            self.labels,
+            self.role_type,
+            self.window.rows,
+            self.window.span_us,
+            self.window.settle_us,
+            self.oldest,
+        )
+
+    def column(self, name: str, rows: NDArray[np.int64] | None = None) -> NDArray[Any]:
+        """See `Store`; any field of `row_dtype`."""
+        if rows is None:
+            rows = np.arange(self.oldest, self.rows)
+        return self.row_data[name][rows % self.capacity]
+
+    def raw_time(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """See `Store`."""
+        return self.column("time", rows) - self.column("late", rows).astype(np.int64) * 1000
+
+    def ring_ids(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """See `Store`."""
+        back = self.column("ring_back", rows).astype(np.int64)
+        return np.where(back > 0, rows - back + 1, -1)
+
+    def write_rings(self, rows: NDArray[np.int64], ring: NDArray[np.uint16], back: NDArray[np.uint32]) -> None:
+        """See `Store`."""
+        slots = self.slots(rows)
+        self.row_data["ring"][slots, :RING_COLUMNS] = ring
+        self.row_data["ring_back"][slots] = back
+
+    def believed(self, rows: NDArray[np.int64], reader: int | None = None) -> NDArray[np.int8]:
+        """See `Store`."""
+        out = np.empty(len(rows), np.int8)
+        kernels.all_believed(self.view, rows, self.rows if reader is None else reader, out)
+        return out
+
+    def label_events(self) -> LabelEvents:
+        """See `Store`."""
+        return LabelEvents(*(self.labels[name] for name in LabelEvents._fields))
+
+    def since(self, times: NDArray[np.int64]) -> NDArray[np.int64]:
+        """See `Store`."""
+        out = np.empty(len(times), np.int64)
+        kernels.since(self.row_data, self.oldest, self.rows, times, out)
+        return out
+
+    def newest(self, nodes: NDArray[np.int64]) -> NDArray[np.int64]:
+        """See `Store`."""
+        head = self.ids.head[nodes].astype(np.int64)
+        back = (self.rows % HEAD_SPAN + 1 - head) % HEAD_SPAN
+        return np.where((head > 0) & (back <= self.rows - self.oldest), self.rows - back, -1)
+
+    def history(self, node: int, most: int, oldest: int = 0) -> NDArray[np.int64]:
+        """See `Store`."""
+        out = np.empty(max(0, most), np.int64)
+        newest = int(self.newest(np.array([node]))[0])
+        return out[: kernels.history(self.row_data, node, newest, max(oldest, self.oldest), out)]
+
+    def slots(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """See `Store`."""
+        return rows % self.capacity
+
+    def neighbours(self, rows: NDArray[np.int64], k: int) -> NDArray[np.int64]:
+        """See `Store`."""
+        return neighbours(self.view, rows, k)
+
+    def edges(self, rows: NDArray[np.int64], near: NDArray[np.int64]) -> NDArray[np.float32]:
+        """See `Store`."""
+        return edges(self.view, rows, near)
+
+    def features(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        """See `Store`."""
+        return features(self.view, self.roles, rows)
+
+    def parts(self) -> dict[str, Part]:
+        """See `Store`."""
+        ids, slots = self.ids, min(self.rows, self.capacity)
+        return {
+            "rows": Part(self.row_data, slots),
+            "velocity": Part(self.velocity, slots),
+            "sums.values": Part(self.sums.values, len(self.sums.values)),
+            "sums.span": Part(self.sums.span, 2),
+            "labels": Part(self.label_data, self.label_count),
+            "offsets": Part(self.offsets.runs, self.offsets.count),
+            "ids.digests": Part(ids.digests, ids.numbered),
+            "ids.head": Part(ids.head, ids.numbered),
+            "ids.buckets": Part(ids.buckets, len(ids.buckets)),
+            "ids.meta": Part(ids.meta, len(ids.meta)),
+        }
+
+    def facts(self) -> dict[str, Any]:
+        """See `Store`."""
+        return {
+            "roles": self.roles,
+            "capacity": self.capacity,
+            "window": (self.window.rows, self.window.span_us, self.window.settle_us),
+            "rows": self.rows,
+            "clock": self.clock,
+            "labels": self.label_count,
+            "offsets": self.offsets.count,
+        }
+
+    def adopt(self, arrays: Mapping[str, NDArray[Any]], facts: Mapping[str, Any]) -> None:
+        """See `Store`."""
+        ids = self.ids
+        self.row_data, self.velocity = arrays["rows"], arrays["velocity"]
+        self.sums = Sums(arrays["sums.values"], arrays["sums.span"])
+        self.label_data, self.label_count = arrays["labels"], facts["labels"]
+        self.offsets.runs, self.offsets.count = arrays["offsets"], facts["offsets"]
+        self.rows, self.clock = facts["rows"], facts["clock"]
+        ids.digests, ids.head = arrays["ids.digests"], arrays["ids.head"]
+        ids.buckets, ids.meta = arrays["ids.buckets"], arrays["ids.meta"]
+
+    def append(self, batch: Batch, offset: int) -> range:
+        """See `Store`."""
+        first, n = self.rows, len(batch.time)
+        self.offsets.note(first, offset, self.oldest)
+        for start in range(0, n, min(STEP, self.capacity)):
+            part = Batch._make(column[start : start + min(STEP, self.capacity)] for column in batch)
+            if len(self.velocity):
+                self.sums = sums_with_room(self.sums, part.entity.size)
+            self.clock = kernels.append(
+                self.row_data, self.velocity, self.sums, self.ids.head, self.role_type, part, self.rows, self.clock
+            )
+            self.rows += len(part.time)
+        return range(first, first + n)
+
+    def expire(self, appended: int, before: int) -> NDArray[np.int32]:
+        """See `Store`."""
+        return self.ids.sweep(SWEEP * appended * len(self.roles), self.rows, min(before, self.oldest))
+
+    def label(self, rows: NDArray[np.int64], fraud: NDArray[np.int8], time: NDArray[np.int64]) -> NDArray[np.int8]:
+        """See `Store`."""
+        n = len(rows)
+        if self.label_count + n > len(self.label_data):
+            self._compact(n)
+        kept, deltas = kernels.label(
+            self.row_data, self.label_data, rows, fraud, self.label_count, self.rows, self.oldest
+        )
+        self.label_count += kept
+        if n:
+            self.clock = max(self.clock, int(time.max()))
+        return deltas
+
+    def _compact(self, room: int) -> None:
+        """Drop the events of rows that have left the buffer, and make room."""
+        self.label_count = kernels.drop_old(self.row_data, self.label_data, self.label_count, self.oldest)
+        self.compactions += 1
+        # At least half free afterwards, so that the work for an event stays bounded.
+        self.label_data = grown(self.label_data, 2 * self.label_count + room)

@@ -1,0 +1,1 @@
+"""The transaction DAG in a GPU's memory."""

@@ -1,0 +1,83 @@
+"""The CPU's store with one on a device beside it: written as the CPU's is, and read where reading is work."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from graph.dag.protocol import StoreMaker, Window
+from graph.dag.store import GraphStore
+from graph.device.launch import Device
+from graph.device.staging import to_host
+from graph.device.store import DeviceStore
+
+
+class TwinStore(GraphStore):
+    """A `graph.dag.protocol.Store` whose walks, ties and features a device computes.
+
+    The device follows when it is asked, in large batches, so that building a graph costs what it costs on the CPU.
+
+    Args:
+        device: Where.
+        roles: See `GraphStore`.
+        capacity: See `GraphStore`.
+        window: See `GraphStore`.
+        entities: See `GraphStore`.
+    """
+
+    def __init__(
+        self, device: Device, roles: Sequence[str], capacity: int, window: Window | None = None, *, entities: int = 0
+    ) -> None:
+        super().__init__(roles, capacity, window, entities=entities)
+        self._device, self._stale = device, True
+        self._twin: DeviceStore | None = None
+
+    @property
+    def current(self) -> DeviceStore:
+        """The store on the device, with all that this one holds."""
+        if self._twin is None:
+            self._twin = DeviceStore(self._device, self.roles, self.role_type, self.capacity, self.window)
+        if self._twin.window != self.window:
+            self._twin.window = self.window
+            self._twin.moved()
+        if self._stale or self.rows - self._twin.rows >= self.capacity:
+            self._twin.adopt(self)
+            self._stale = False
+        else:
+            self._twin.follow(self, self.rows)
+        return self._twin
+
+    def write_rings(self, rows: NDArray[np.int64], ring: NDArray[np.uint16], back: NDArray[np.uint32]) -> None:
+        """See `Store`."""
+        super().write_rings(rows, ring, back)
+        self._stale = self._stale or (self._twin is not None and bool((rows < self._twin.rows).any()))
+
+    def adopt(self, arrays: Any, facts: Any) -> None:
+        """See `Store`."""
+        super().adopt(arrays, facts)
+        self._stale = True
+
+    def neighbours(self, rows: NDArray[np.int64], k: int) -> NDArray[np.int64]:
+        """See `Store`."""
+        return to_host(self._device, self.current.neighbours(rows, k))
+
+    def edges(self, rows: NDArray[np.int64], near: NDArray[np.int64]) -> NDArray[np.float32]:
+        """See `Store`."""
+        twin = self.current
+        with self._device.on():
+            there = self._device.xp.asarray(near)
+        return to_host(self._device, twin.edges(rows, there))
+
+    def features(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        """See `Store`."""
+        return to_host(self._device, self.current.features(rows))
+
+
+def twins(device: Device) -> StoreMaker:
+    """What makes stores with a twin on a device."""
+
+    def make(roles: Sequence[str], capacity: int, window: Window | None, *, entities: int = 0) -> TwinStore:
+        return TwinStore(device, roles, capacity, window, entities=entities)
+
+    return make

@@ -1,0 +1,1 @@
+"""Rings: accounts tied by what they share."""

@@ -1,0 +1,1 @@
+"""Whole histories at once: re-scoring and lists of rings."""

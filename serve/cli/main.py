@@ -1,0 +1,370 @@
+"""The command line. Each command is a thin door: it reads options, calls one function and shows what came of it."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.markup import escape
+
+from serve.cli import quality as cli_quality
+from serve.cli.options import Cache, Device, From, Labels, Model, Precision, Strict, Transactions, Until, example
+from serve.terminal import Refusals, fail, one_of, out, plain_errors, progress, when
+
+app = typer.Typer(
+    name="ringwatch",
+    help="Scores payments on a graph of accounts, merchants and devices, names their fraud rings and says why.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    rich_markup_mode=None,  # an error is a line that can be searched for, not a box
+)
+
+
+@app.command(epilog=example("simulate --transactions 150000 --seed 7 --out var/world"))
+def simulate(
+    out_folder: Annotated[Path, typer.Option("--out", help="Folder to write to.", show_default=False)],
+    transactions: Annotated[int, typer.Option(min=2_000, help="Payments to make.")] = 150_000,
+    seed: Annotated[int, typer.Option(help="Same seed, same bytes.")] = 7,
+    days: Annotated[int, typer.Option(min=30, help="Days the world lasts.")] = 90,
+) -> None:
+    """Make a seeded payment world: honest habits, planted rings, labels that arrive late."""
+    from data.world.synthetic import WorldConfig
+    from data.world.synthetic import simulate as make
+
+    with plain_errors():
+        world = make(WorldConfig(transactions=transactions, seed=seed, days=days))
+        world.write(out_folder)
+    frauds = sum(world.truth["is_fraud"].to_pylist())
+    out.print(f"{len(world.transactions):,} payments, {frauds:,} of them fraud, in {escape(str(out_folder))}")
+
+
+@app.command(epilog=example("dataset handbook --source transactions_raw.parquet --out var/handbook"))
+def dataset(
+    name: Annotated[str, typer.Argument(help="handbook or s-ffsd.")],
+    source: Annotated[Path, typer.Option(help="The file as published.", show_default=False)],
+    out_folder: Annotated[Path, typer.Option("--out", help="Folder to write to.", show_default=False)],
+) -> None:
+    """Convert a public data set to Ringwatch's schema: transactions.parquet and labels.parquet."""
+    import pyarrow.parquet as pq
+
+    from data.files import datasets
+
+    readers = {"handbook": datasets.handbook, "s-ffsd": datasets.s_ffsd}
+    if name not in readers:
+        fail(f"no data set named {name!r}; there are {', '.join(readers)}")
+    with plain_errors():
+        transactions, labels = readers[name](source)
+    out_folder.mkdir(parents=True, exist_ok=True)
+    pq.write_table(transactions, out_folder / "transactions.parquet")
+    pq.write_table(labels, out_folder / "labels.parquet")
+    out.print(f"{len(transactions):,} payments and {len(labels):,} labels in {escape(str(out_folder))}")
+
+
+@app.command(epilog=example("train --transactions t.parquet --labels l.parquet --out var/model --until 2018-08-01"))
+def train(
+    transactions: Transactions,
+    labels: Annotated[Path, typer.Option(help="Labels: transaction_id, is_fraud, reported_at.", show_default=False)],
+    out_folder: Annotated[Path, typer.Option("--out", help="Folder for the model.", show_default=False)],
+    start: From = None,
+    until: Until = None,
+    test: Annotated[float, typer.Option(min=0, max=0.9, help="Share of time held out at the end for a test.")] = 0.15,
+    epochs: Annotated[int, typer.Option(min=1, help="Epochs for each layer, at most.")] = 8,
+    pretraining: Annotated[
+        int, typer.Option(min=0, help="Steps in which each layer first learns what accounts do next; 0 for none.")
+    ] = 1_000,
+    neighbours: Annotated[int, typer.Option(min=1, max=64, help="Past payments read for each entity.")] = 16,
+    refit: Annotated[
+        bool, typer.Option(help="Learn anew with the payments that chose and calibrated; takes twice as long.")
+    ] = True,
+    without: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Features to leave out, by the beginning of their names: payment.hour where times are made up."
+        ),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of weights and draws.")] = 0,
+    cache: Cache = "float32",
+    device: Device = "auto",
+    precision: Precision = "float32",
+    strict: Strict = False,
+) -> None:
+    """Train a model on what was known at the time."""
+    from gnn.evaluate.jobs import train_files
+    from gnn.model.cache import CACHES
+    from gnn.score.scorer import choose_device, choose_precision
+    from gnn.train.targets import TrainConfig
+
+    with plain_errors(), progress() as report:
+        refusals, shape = Refusals(), {"neighbours": neighbours, "cache": one_of("--cache", cache, CACHES)}
+        device = choose_device(device)
+        precision = choose_precision(precision, device)
+        artifact = train_files(
+            transactions,
+            labels,
+            TrainConfig(
+                epochs=epochs,
+                pretraining=pretraining,
+                test=test,
+                refit=refit,
+                without=tuple(without or ()),
+                seed=seed,
+                device=device,
+                precision=precision,
+            ),
+            shape=shape,
+            start=when(start, "--from"),
+            stop=when(until, "--until"),
+            strict=strict,
+            on_refusal=refusals,
+            report=report,
+        )
+        artifact.save(out_folder)
+    refusals.summary()
+    training = artifact.facts["training"]
+    for part in ("train", "validation", "test"):
+        if window := training[part]:
+            out.print(
+                f"{part:10} {window['payments']:>10,} payments, {window['frauds']:>6,} known frauds, "
+                f"{window['from'][:10]} to {window['to'][:10]}"
+            )
+    if metrics := artifact.facts.get("metrics"):
+        from gnn.evaluate.metrics import as_table
+
+        out.print(as_table(metrics))
+    out.print(f"model {artifact.version} in {escape(str(out_folder))}")
+
+
+cli_quality.register(app)
+
+
+@app.command(epilog=example("rescore --model var/model --transactions t.parquet --labels l.parquet --out var/scores"))
+def rescore(
+    model: Model,
+    out_folder: Annotated[Path, typer.Option("--out", help="Folder for scores.parquet.", show_default=False)],
+    transactions: Annotated[Path | None, typer.Option(help="Transactions: Parquet, Arrow IPC or CSV.")] = None,
+    labels: Labels = None,
+    journal: Annotated[Path | None, typer.Option(help="A service's journal, in place of files.")] = None,
+    device: Device = "auto",
+    actors: Annotated[int | None, typer.Option(min=1, help="Ray actors; by default one for each GPU or CPU.")] = None,
+    strict: Strict = False,
+) -> None:
+    """Re-score history on a Ray cluster: the scores that the service gave, or would give with another model."""
+    import time
+
+    from data.files.sources import merged
+    from data.journal.sqlite import SqliteJournal
+    from gnn.score.replay import numbered
+    from gnn.score.scorer import choose_device
+    from serve.batch.rescore import rescore as run
+    from serve.batch.rescore import write
+
+    if (transactions is None) == (journal is None):
+        fail("give either --transactions or --journal")
+    with plain_errors(), progress() as report:
+        if device == "cuda":
+            choose_device(device)
+        refusals = Refusals()
+        if journal is not None:
+            if not journal.exists():
+                fail(f"no journal at {journal}")
+            with SqliteJournal(journal) as opened:
+                events, expected = list(opened.replay()), opened.end
+        else:
+            assert transactions is not None
+            runs = merged(transactions, labels, strict=strict, on_refusal=refusals, chunk=1 << 16)
+            events = list(numbered(runs))
+            expected = sum(len(e.batch) for e in events)
+        begin = time.perf_counter()
+        done = run(model, events, expected, device, actors, report)
+        seconds = time.perf_counter() - begin
+        path = write(done, out_folder)
+    refusals.summary()
+    n = len(done.scores)
+    out.print(f"{n:,} payments scored by {done.actors} in {seconds:.1f} s, Ray's start included: {escape(str(path))}")
+
+
+@app.command(epilog=example("serve --model var/model --insecure"))
+def serve(
+    model: Model,
+    journal: Annotated[Path, typer.Option(help="The durable log; made where it is missing.")] = Path(
+        "var/journal.sqlite"
+    ),
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1024, max=65535, help="Port of the scorer.")] = 8000,
+    replicas: Annotated[
+        int, typer.Option(min=1, help="Scoring replicas; each takes a port of its own from --port on.")
+    ] = 1,
+    device: Device = "auto",
+    insecure: Annotated[bool, typer.Option("--insecure", help="Ask for no key (else RINGWATCH_API_KEYS).")] = False,
+) -> None:
+    """Serve scores over HTTP on Ray Serve until stopped."""
+    from gnn.score.scorer import choose_device
+    from serve.http.deployment import run_service
+    from serve.settings import Settings
+
+    with plain_errors():
+        choose_device(device)
+        run_service(
+            Settings.from_environment(
+                model=model, journal=journal, host=host, port=port, replicas=replicas, device=device, insecure=insecure
+            )
+        )
+
+
+@app.command(epilog=example("snapshot --model var/model --journal var/journal.sqlite"))
+def snapshot(
+    model: Model,
+    journal: Annotated[Path, typer.Option(help="A service's journal.")] = Path("var/journal.sqlite"),
+    snapshots: Annotated[Path | None, typer.Option(help="Folder; by default beside the journal.")] = None,
+) -> None:
+    """Bring a journal's snapshots up to date, so that a restart replays little; the service does so by itself."""
+    from gnn.model.artifact import load
+    from serve.replica.snapshots import follow
+    from serve.settings import Settings
+
+    with plain_errors(), progress() as report:
+        if not journal.exists():
+            fail(f"no journal at {journal}")
+        settings = Settings.from_environment(model=model, journal=journal, insecure=True, snapshots=snapshots)
+        path = follow(load(model), settings, report)
+    out.print(f"snapshot {escape(str(path))}" if path else "nothing new, or another process is at it")
+
+
+@app.command(epilog=example("capacity --transactions 300e6 --accounts 100e6 --merchants 5e6 --devices 80e6"))
+def capacity(
+    accounts: Annotated[float, typer.Option(min=0, help="Accounts among them.", show_default=False)],
+    transactions: Annotated[
+        float | None,
+        typer.Option(min=1, help="Transactions held.", show_default="what the window and the layers ask for"),
+    ] = None,
+    merchants: Annotated[float, typer.Option(min=0, help="Merchants.")] = 0,
+    devices: Annotated[float, typer.Option(min=0, help="Devices.")] = 0,
+    others: Annotated[float, typer.Option(min=0, help="IPs, cards and locations, each.")] = 0,
+    roles: Annotated[str, typer.Option(help="Roles kept, separated by commas.")] = "account,merchant,device",
+    labels: Annotated[float, typer.Option(min=0, help="Label events held.")] = 0,
+    ties: Annotated[float | None, typer.Option(min=0, help="Pairs of account and device or card.")] = None,
+    window_rows: Annotated[float, typer.Option(min=1, help="Rows back that a payment sees.")] = 1 << 21,
+    layers: Annotated[int, typer.Option(min=1, help="Layers of the model.")] = 2,
+    width: Annotated[int, typer.Option(min=4, help="Width of the model.")] = 32,
+    cache: Cache = "int8",
+    models: Annotated[int, typer.Option(min=0, help="Model versions that score at once.")] = 1,
+) -> None:
+    """Print the memory that a deployment needs, and whether a model that joins it late is exact at once."""
+    from gnn.model.cache import CACHES
+    from gnn.model.network import ModelConfig
+    from serve.cli.capacity import capacity_table, planned
+
+    names = tuple(roles.split(","))
+    entities = {**dict.fromkeys(("ip", "card", "location"), others), "account": accounts, "merchant": merchants}
+    with plain_errors():
+        deployment = planned(names, {**entities, "device": devices}, transactions, labels, ties, window_rows, layers)
+        model = ModelConfig(
+            names, width=width, layers=layers, window_rows=int(window_rows), cache=one_of("--cache", cache, CACHES)
+        )
+        out.print(capacity_table(deployment, model, models))
+
+
+@app.command(epilog=example("ingest --transactions t.parquet --labels l.parquet --url http://127.0.0.1:8000"))
+def ingest(
+    transactions: Transactions,
+    labels: Labels = None,
+    url: Annotated[
+        str, typer.Option(help="The running service; its key is read from RINGWATCH_API_KEY.")
+    ] = "http://127.0.0.1:8000",
+    start: From = None,
+    until: Until = None,
+    answers: Annotated[Path | None, typer.Option(help="Write the answers here as Parquet.")] = None,
+    strict: Strict = False,
+) -> None:
+    """Stream a file (or `-`: an Arrow IPC stream on stdin) through a running service, labels in their place."""
+    from serve.stream.ingest import ingest_files
+
+    with plain_errors(), progress() as report:
+        refusals = Refusals()
+        done = ingest_files(
+            url,
+            transactions,
+            labels,
+            start=when(start, "--from"),
+            stop=when(until, "--until"),
+            answers=answers,
+            strict=strict,
+            on_refusal=refusals,
+            report=report,
+        )
+    refusals.summary()
+    out.print(f"{done.transactions:,} payments and {done.labels:,} labels in {done.seconds:.1f} s")
+
+
+@app.command(epilog=example("rings --journal var/journal.sqlite --model var/model --draw var/rings"))
+def rings(
+    model: Model,
+    journal: Annotated[Path | None, typer.Option(help="A service's journal.")] = None,
+    transactions: Annotated[Path | None, typer.Option(help="Or a file of transactions.")] = None,
+    labels: Labels = None,
+    limit: Annotated[int, typer.Option(min=1, help="Rings to show, riskiest first.")] = 10,
+    draw: Annotated[Path | None, typer.Option(help="Draw each ring into this folder.")] = None,
+    strict: Strict = False,
+) -> None:
+    """List the riskiest rings of a history."""
+    from serve.batch.rings import draw_rings, find_rings, rings_table
+
+    if (transactions is None) == (journal is None):
+        fail("give either --transactions or --journal")
+    with plain_errors(), progress() as report:
+        refusals = Refusals()
+        state, found = find_rings(
+            model, journal, transactions, labels, limit, report, strict=strict, on_refusal=refusals
+        )
+        out.print(rings_table(found))
+        if draw is not None:
+            for path in draw_rings(state, found, draw):
+                out.print(escape(str(path)))
+    refusals.summary()
+
+
+@app.command(epilog=example("demo --out var/demo"))
+def demo(
+    out_folder: Annotated[Path, typer.Option("--out", help="Folder for all that is made.")] = Path("var/demo"),
+    transactions: Annotated[Path | None, typer.Option(help="Your own transactions in place of a made world.")] = None,
+    labels: Labels = None,
+    start: From = None,
+    until: Until = None,
+    train_until: Annotated[str | None, typer.Option(help="Train on what was known before this moment.")] = None,
+    protocol: Annotated[
+        str, typer.Option(help="plain, or handbook: leaves out cards already known as fraud.")
+    ] = "plain",
+    seed: Annotated[int, typer.Option(help="Of the world and the model.")] = 7,
+    epochs: Annotated[int, typer.Option(min=1, help="Epochs for each layer, at most.")] = 6,
+    pretraining: Annotated[
+        int, typer.Option(min=0, help="Steps in which each layer first learns what accounts do next; 0 for none.")
+    ] = 0,
+) -> None:
+    """Run the whole of it: history in, model out, service up, payments through HTTP, and what was caught."""
+    from serve.cli.demo import DemoConfig, run_demo
+
+    if (transactions is None) != (labels is None):
+        fail("give --transactions and --labels together, or neither")
+    options: dict[str, Any] = {
+        "start": when(start, "--from"),
+        "stop": when(until, "--until"),
+        "train_until": when(train_until, "--train-until"),
+    }
+    with plain_errors():
+        run_demo(
+            DemoConfig(
+                out=out_folder,
+                transactions=transactions,
+                labels=labels,
+                protocol=protocol,
+                seed=seed,
+                epochs=epochs,
+                pretraining=pretraining,
+                **options,
+            )
+        )
+
+
+def main() -> None:
+    """Entry point."""
+    app()

@@ -1,0 +1,1 @@
+"""The replica over HTTP, and its placement by Ray Serve."""

@@ -1,0 +1,347 @@
+"""The HTTP service: routes over one `House`."""
+
+import hmac
+import logging
+import sys
+import threading
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Annotated, Any
+
+from fastapi import FastAPI, Query, Request, Response
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from data.schema import LABEL_SCHEMA, TRANSACTION_SCHEMA
+from gnn.model.artifact import load
+from serve.http.metrics import ServiceMetrics
+from serve.http.wire import (
+    ARROW,
+    Answer,
+    Label,
+    LabelsAccepted,
+    Payment,
+    RingOut,
+    arrow_bytes,
+    batch_of,
+    latest_us,
+    parse,
+    read_arrow,
+    ring_out,
+)
+from serve.problems import MEDIA_TYPE, Problem, ProblemDetails
+from serve.replica.admission import LabelCall, ScoreCall
+from serve.replica.answers import json_bytes
+from serve.replica.batcher import Batcher
+from serve.replica.house import House
+from serve.replica.snapshots import Keeper
+from serve.settings import Settings
+
+log = logging.getLogger("ringwatch")
+DEADLINE = "x-ringwatch-deadline-ms"
+JSON = "application/json"
+OPEN = ("/livez", "/readyz", "/openapi.json")  # asked without a key
+PROBLEMS: dict[int | str, dict[str, Any]] = {
+    status: {"description": what, "content": {MEDIA_TYPE: {"schema": ProblemDetails.model_json_schema()}}}
+    for status, what in {
+        400: "Malformed body",
+        401: "No valid key",
+        409: "Recorded with other content",
+        413: "Too large",
+        415: "Unsupported media type",
+        422: "Invalid content",
+        503: "Overloaded or not ready",
+        504: "Deadline exceeded",
+    }.items()
+}
+
+
+def build_app(settings: Settings, house: House | None = None) -> FastAPI:
+    """The service as an ASGI application.
+
+    Args:
+        settings: How it runs.
+        house: By default one is made from the settings; it replays its journal in the background and is not ready until
+            that is done.
+    """
+    metrics = ServiceMetrics()
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        sys.setswitchinterval(0.0005)  # a thread that waits for the interpreter waits no longer than this
+        held = house or House(load(settings.model), settings)
+        app.state.house = held
+        app.state.batcher = Batcher(held.process, settings.batch_rows, settings.queue_rows, held.idle)
+        stop = threading.Event()
+        opening = threading.Thread(target=_open, args=(held, stop), daemon=True)
+        opening.start()
+        yield
+        app.state.batcher.close()
+        stop.set()
+        opening.join()
+        held.close()
+
+    app = FastAPI(title="Ringwatch", version="1", lifespan=lifespan, docs_url=None, redoc_url=None)
+    app.state.settings, app.state.metrics = settings, metrics
+    app.add_middleware(_Guard, settings=settings, metrics=metrics)
+    app.add_exception_handler(Problem, _problem)
+    app.add_exception_handler(HTTPException, _http_problem)
+    app.add_exception_handler(RequestValidationError, _query_problem)
+    _probes(app)
+    _payments(app)
+    _rings(app)
+    return app
+
+
+def _open(house: House, stop: threading.Event) -> None:
+    """Make a house ready, then, until `stop`, score what is missing behind its back and have snapshots made."""
+    if not house.ready:
+        house.open()
+    keeper = Keeper(house.settings, lambda: house.state.applied)
+    try:
+        while not stop.is_set() and house.fill():
+            time.sleep(0.001)  # whoever waits for the house goes first
+    except Exception:  # what is missing is still computed as it is asked for
+        log.exception("past payments were not scored")
+    stop.wait()
+    keeper.close()
+
+
+def _payments(app: FastAPI) -> None:
+    """The routes that write. They read the raw body: FastAPI's own handling costs more than the score."""
+    settings: Settings = app.state.settings
+
+    @app.post("/v1/score", responses=PROBLEMS, response_model=Answer, openapi_extra=_body(Payment), tags=["payments"])
+    async def score(request: Request) -> Response:
+        """Record one payment durably, score it, and say why."""
+        _expect(request, JSON)
+        payment = parse(Payment, await request.body())
+        batch = batch_of([payment], TRANSACTION_SCHEMA)
+        bodies = await _submit(request, ScoreCall(batch), batch)
+        return Response(bodies[0], media_type=JSON)
+
+    @app.post(
+        "/v1/scores",
+        responses=PROBLEMS,
+        response_model=list[Answer],
+        openapi_extra=_body(list[Payment], arrow=True),
+        tags=["payments"],
+    )
+    async def scores(
+        request: Request, reasons: Annotated[bool, Query(description="false skips reasons, for bulk")] = True
+    ) -> Response:
+        """Record many payments, all or none, and score them in their order; JSON or an Arrow IPC stream."""
+        body, kind = await request.body(), _expect(request, JSON, ARROW)
+        if kind == ARROW:
+            batch = read_arrow(body, TRANSACTION_SCHEMA, settings.max_items)
+        else:
+            batch = batch_of(parse(Payment, body, settings.max_items), TRANSACTION_SCHEMA)
+        table = ARROW in request.headers.get("accept", "")
+        found = await _submit(request, ScoreCall(batch, reasons, table), batch)
+        if table:
+            return Response(arrow_bytes(found), media_type=ARROW)
+        return Response(b"[" + b",".join(found) + b"]", media_type=JSON)
+
+    @app.post(
+        "/v1/labels",
+        responses=PROBLEMS,
+        response_model=LabelsAccepted,
+        openapi_extra=_body(Label | list[Label], arrow=True),
+        tags=["payments"],
+    )
+    async def labels(request: Request) -> Response:
+        """Record what became known of payments, all or none."""
+        body, kind = await request.body(), _expect(request, JSON, ARROW)
+        if kind == ARROW:
+            batch = read_arrow(body, LABEL_SCHEMA, settings.max_items)
+        elif body.lstrip()[:1] == b"[":
+            batch = batch_of(parse(Label, body, settings.max_items), LABEL_SCHEMA)
+        else:
+            batch = batch_of([parse(Label, body)], LABEL_SCHEMA)
+        return Response(json_bytes(await _submit(request, LabelCall(batch), batch)), media_type=JSON)
+
+
+def _rings(app: FastAPI) -> None:
+    @app.get("/v1/rings", responses=PROBLEMS, response_model=list[RingOut], tags=["rings"])
+    def rings(request: Request, limit: Annotated[int, Query(ge=1, le=1000)] = 20) -> list[RingOut]:
+        """The riskiest rings, riskiest first."""
+        house: House = _ready(request).house
+        return [ring_out(ring, house.transaction_ids(ring.transactions)) for ring in house.rings(limit)]
+
+    @app.get("/v1/rings/{ring_id}", responses=PROBLEMS, response_model=RingOut, tags=["rings"])
+    def ring(request: Request, ring_id: str) -> RingOut:
+        """One ring, by its id or by that of a ring which has merged into it."""
+        house: House = _ready(request).house
+        found = house.ring(ring_id)
+        if found is None:
+            raise Problem(404, "Not found", f"no ring {ring_id[:100]!r}")
+        return ring_out(found, house.transaction_ids(found.transactions))
+
+
+def _probes(app: FastAPI) -> None:
+    @app.get("/livez", tags=["probes"])
+    async def livez(request: Request) -> dict[str, str]:
+        """Whether the replica can go on."""
+        if reason := request.app.state.house.ailment:
+            raise Problem(503, "Unavailable", reason)
+        return {"status": "live"}
+
+    @app.get("/readyz", responses=PROBLEMS, tags=["probes"])
+    async def readyz(request: Request) -> dict[str, Any]:
+        """Whether the replica scores."""
+        house: House = _ready(request).house
+        return {"status": "ready", "model": house.artifact.version, "journal_offset": house.state.applied}
+
+    @app.post("/v1/noop", include_in_schema=False)
+    async def noop(request: Request) -> Response:
+        """Reads a body and answers: what a score over HTTP is measured against."""
+        await request.body()
+        return Response(b"{}", media_type=JSON)
+
+    @app.get("/metrics", tags=["probes"])
+    async def metrics(request: Request) -> Response:
+        """For Prometheus."""
+        state = request.app.state
+        return Response(state.metrics.text(state.house, state.batcher.waiting), media_type="text/plain; version=0.0.4")
+
+
+async def _submit(request: Request, call: ScoreCall | LabelCall, batch: Any) -> Any:
+    state = _ready(request)
+    settings: Settings = state.settings
+    # The journal's clock never runs back: a moment far ahead would age all that is known. Only checked, never scored.
+    ahead = latest_us(batch) * 1e-6 - time.time()
+    if ahead > settings.max_future_s:
+        field = "reported_at" if isinstance(call, LabelCall) else "timestamp"
+        reason = f"lies {ahead:,.0f} s in the future"
+        raise Problem(422, "Invalid content", f"{field}: {reason}", [(field, reason)])
+    if not len(batch):
+        raise Problem(422, "Invalid content", "body: holds no item", [("body", "holds no item")])
+    return await state.batcher.submit(call, len(batch), _deadline(request, settings) / 1e3)
+
+
+def _deadline(request: Request, settings: Settings) -> float:
+    text = request.headers.get(DEADLINE)
+    if text is None:
+        return settings.deadline_ms
+    try:
+        value = float(text)
+        if not 0 < value <= 3_600_000:
+            raise ValueError
+    except ValueError:
+        reason = "is no number of milliseconds from 0 to 3,600,000"
+        raise Problem(422, "Invalid content", f"{DEADLINE}: {reason}", [(DEADLINE, reason)]) from None
+    return value
+
+
+def _ready(request: Request) -> Any:
+    state = request.app.state
+    house: House = state.house
+    if house.broken:
+        raise Problem(503, "Unavailable", "this replica is being replaced")
+    if not house.ready:
+        detail = f"replaying the journal: {house.progress}"
+        raise Problem(503, "Not ready", detail, headers={"Retry-After": "1"})
+    return state
+
+
+def _expect(request: Request, *kinds: str) -> str:
+    kind = request.headers.get("content-type", JSON).partition(";")[0].strip().lower()
+    if kind not in kinds:
+        raise Problem(415, "Unsupported media type", f"send {' or '.join(kinds)}, not {kind[:100]!r}")
+    return kind
+
+
+def _body(shape: Any, *, arrow: bool = False) -> dict[str, Any]:
+    """The description of a raw body."""
+    from serve.http.wire import adapter
+
+    content: dict[str, Any] = {
+        JSON: {"schema": adapter(shape).json_schema(ref_template="#/components/schemas/{model}")}
+    }
+    definitions = content[JSON]["schema"].pop("$defs", {})
+    if definitions:  # inline: FastAPI collects components only from bodies that it reads itself
+        content[JSON]["schema"] = adapter(shape).json_schema()
+    if arrow:
+        content[ARROW] = {"schema": {"type": "string", "format": "binary"}}
+    return {"requestBody": {"required": True, "content": content}}
+
+
+async def _problem(request: Request, error: Exception) -> Response:
+    assert isinstance(error, Problem)
+    return error.response()
+
+
+async def _http_problem(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    titles = {404: "Not found", 405: "Method not allowed"}
+    title = titles.get(error.status_code, "Error")
+    return Problem(error.status_code, title, str(error.detail), headers=error.headers).response()
+
+
+async def _query_problem(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    found = [(str(e["loc"][-1]), e["msg"]) for e in error.errors()]
+    return Problem(422, "Invalid content", f"{found[0][0]}: {found[0][1]}", found).response()
+
+
+class _Guard:
+    """Asks for a key, limits bodies, counts, and lets no exception out as anything but a problem."""
+
+    def __init__(self, app: ASGIApp, settings: Settings, metrics: ServiceMetrics) -> None:
+        self._app, self._settings, self._metrics = app, settings, metrics
+        self._keys = [key.get_secret_value().encode() for key in settings.api_keys]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        begin, status = time.perf_counter(), 500
+
+        async def watched(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        try:
+            headers = dict(scope["headers"])
+            self._authorise(scope["path"], headers)
+            await self._app(scope, self._bounded(headers, receive), watched)
+        except Problem as problem:
+            await problem.response()(scope, receive, watched)
+        except Exception:
+            log.exception("a request failed")
+            await Problem(500, "Internal error", "the request could not be served").response()(scope, receive, watched)
+        finally:
+            route = scope.get("route")
+            path = getattr(route, "path", "other")
+            self._metrics.requests.labels(path, status).inc()
+            self._metrics.seconds.labels(path).observe((time.perf_counter() - begin) * 1e3)
+
+    def _authorise(self, path: str, headers: dict[bytes, bytes]) -> None:
+        if self._settings.insecure or path in OPEN:
+            return
+        scheme, _, key = headers.get(b"authorization", b"").partition(b" ")
+        # Every key is compared, in constant time, so that time tells nothing of how near a guess was.
+        matches = [hmac.compare_digest(key.strip(), mine) for mine in self._keys]
+        if scheme.lower() != b"bearer" or not any(matches):
+            raise Problem(401, "Unauthorized", "send a valid key", headers={"WWW-Authenticate": "Bearer"})
+
+    def _bounded(self, headers: dict[bytes, bytes], receive: Receive) -> Receive:
+        most, got = self._settings.max_body, 0
+        too_large = Problem(413, "Body too large", f"a body may have at most {most:,} bytes")
+        declared = headers.get(b"content-length", b"0")
+        if declared.isdigit() and (len(declared) > 15 or int(declared) > most):
+            raise too_large
+
+        async def bounded() -> Message:
+            nonlocal got
+            message = await receive()
+            got += len(message.get("body", b""))
+            if got > most:
+                raise too_large
+            return message
+
+        return bounded

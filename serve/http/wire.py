@@ -1,0 +1,288 @@
+"""What goes over HTTP: pydantic models at the edge, canonical Arrow batches inside.
+
+The hot route validates the raw body with a compiled `TypeAdapter`; the models also describe the API (OpenAPI).
+"""
+
+import re
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from functools import cache
+from typing import Annotated, Any, Literal
+
+import pyarrow as pa
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
+
+from data.errors import DataError
+from data.schema import (
+    EARLIEST,
+    LATEST,
+    MAX_AMOUNT,
+    MAX_ID,
+    MAX_TRANSACTION_ID,
+    TRANSACTION_SCHEMA,
+    Refusal,
+    check_labels,
+    check_transactions,
+)
+from graph.rings.index import Ring
+from serve.http.ipc import is_compressed
+from serve.problems import Problem, invalid, too_many
+
+ARROW = "application/vnd.apache.arrow.stream"
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+TICK = timedelta(microseconds=1)
+LOW, HIGH = ((moment - EPOCH) // TICK for moment in (EARLIEST, LATEST))
+MAX_ONE = 1 << 16  # bytes of one payment or label; a good one has a few hundred, and 12 KiB at the very most
+MAX_ERRORS = 60_000  # that are spelled out: each of 10,000 payments without its six required fields
+CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+
+
+def _microseconds(value: Any) -> int:
+    """RFC 3339 text with an offset, or integer microseconds, to microseconds."""
+    if isinstance(value, str):
+        try:
+            moment = datetime.fromisoformat(value)
+        except ValueError:
+            raise ValueError("is no RFC 3339 time, such as 2026-01-31T12:00:00Z") from None
+        if moment.tzinfo is None:
+            raise ValueError("has no offset from UTC: write 2026-01-31T12:00:00Z")
+        value = (moment - EPOCH) // TICK
+    if type(value) is not int:
+        raise ValueError("is neither RFC 3339 text nor integer microseconds")
+    if not LOW <= value < HIGH:
+        raise ValueError("is outside 2000-01-01 to 2100-01-01")
+    return value
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, str) and CONTROL.search(value):
+        raise ValueError("holds a control character")
+    return value
+
+
+Moment = Annotated[
+    int,
+    BeforeValidator(_microseconds, json_schema_input_type=datetime | int),
+    Field(
+        description="RFC 3339 with an offset, or integer microseconds since 1970 UTC", examples=["2026-01-31T12:00:00Z"]
+    ),
+]
+TransactionId = Annotated[str, BeforeValidator(_plain), Field(min_length=1, max_length=MAX_TRANSACTION_ID)]
+Id = Annotated[str, BeforeValidator(_plain), Field(min_length=1, max_length=MAX_ID)]
+
+
+class Wire(BaseModel):
+    """Strict: nothing is converted, nothing unknown is let through."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
+
+
+class Payment(Wire):
+    """A payment to score."""
+
+    transaction_id: TransactionId
+    timestamp: Moment
+    account_id: Id
+    merchant_id: Id
+    device_id: Id | None = None
+    amount: int = Field(ge=0, le=MAX_AMOUNT, description="in minor units")
+    currency: str = Field(pattern="^[A-Z]{3}$", description="ISO 4217", examples=["EUR"])
+    ip: Id | None = None
+    card_id: Id | None = None
+    payee_id: Id | None = None
+    location_id: Id | None = None
+    channel: Id | None = None
+    mcc: Id | None = None
+    country: Id | None = None
+
+
+class Label(Wire):
+    """What became known of a payment."""
+
+    transaction_id: TransactionId
+    is_fraud: bool
+    reported_at: Moment
+
+
+class ReasonOut(BaseModel):
+    """Evidence and what it adds to the log-odds of fraud; `OTHER` adds up what has no reason of its own."""
+
+    code: str
+    message: str
+    contribution: float
+
+
+class RingRef(BaseModel):
+    """The ring that the payment's account belonged to when it paid."""
+
+    id: str
+    size: int
+
+
+class ModelRef(BaseModel):
+    """Which model."""
+
+    name: str
+    version: str
+
+
+class Answer(BaseModel):
+    """The answer to a payment."""
+
+    transaction_id: str
+    fraud_probability: float = Field(ge=0, le=1)
+    risk_score: int = Field(ge=0, le=100)
+    decision: Literal["approve", "challenge", "review", "decline"]
+    baseline: float | None = Field(
+        description="log-odds of a payment of which nothing is known; the reasons' contributions and it add up to the "
+        "log-odds of fraud_probability. Null where no reasons are given"
+    )
+    reasons: list[ReasonOut]
+    ring: RingRef | None
+    model: ModelRef
+    scored_by: Literal["cuda", "cpu", "rules"]
+    degraded: bool
+    journal_offset: int
+    timings: dict[str, float] = Field(description="milliseconds by stage")
+
+
+class LabelsAccepted(BaseModel):
+    """The labels that are durable now."""
+
+    accepted: int
+    repeated: int
+
+
+class SharedOut(BaseModel):
+    """What members of a ring share."""
+
+    role: str
+    name: str
+    accounts: int
+
+
+class RingOut(BaseModel):
+    """A ring as of the newest payment."""
+
+    id: str
+    accounts: list[str]
+    shared: list[SharedOut]
+    transactions: list[str]
+    first_seen: datetime
+    last_seen: datetime
+    amount_at_risk: int
+    known_frauds: int
+    risk: float
+
+
+@cache
+def adapter(shape: Any, most: int | None = None) -> TypeAdapter[Any]:
+    """The compiled validator of a body, or of a list of at most so many."""
+    return TypeAdapter(shape if most is None else Annotated[list[shape], Field(max_length=most)])
+
+
+def parse(shape: Any, body: bytes, most: int | None = None) -> Any:
+    """A JSON body, checked.
+
+    Args:
+        shape: A model of this module.
+        body: One of it, or
+        most: a list of at most so many.
+
+    Raises:
+        Problem: 400 where it is no JSON, 413 where it is too long, 422 with field and reason where it is bad.
+    """
+    if most is None and len(body) > MAX_ONE:
+        raise Problem(413, "Body too large", f"one item may have at most {MAX_ONE:,} bytes")
+    try:
+        return adapter(shape, most).validate_json(body)
+    except ValidationError as error:
+        # Millions of errors fit into a body: to spell them out would take gigabytes, and the time of everybody else.
+        if error.error_count() > MAX_ERRORS:
+            reason = f"breaks the schema in {error.error_count():,} places"
+            raise invalid([("body", reason)]) from None
+        found = error.errors(include_url=False, include_context=False, include_input=False)
+    except (UnicodeDecodeError, RecursionError) as error:
+        raise Problem(400, "Malformed JSON", f"the body is no JSON text: {error}") from None
+    if found[0]["type"] == "json_invalid":
+        raise Problem(400, "Malformed JSON", found[0]["msg"])
+    if most is not None and (found[0]["type"], found[0]["loc"]) == ("too_long", ()):
+        raise too_many(most)
+    raise invalid([(_where(e["loc"]), _why(e["msg"])) for e in found])
+
+
+def _where(location: Sequence[int | str]) -> str:
+    return ".".join(str(part) for part in location) or "body"
+
+
+def _why(message: str) -> str:
+    return message.removeprefix("Value error, ")
+
+
+def batch_of(items: Sequence[Payment] | Sequence[Label], schema: pa.Schema) -> pa.RecordBatch:
+    """Checked items as a canonical batch."""
+    # Rows at once, as structs: a payment by itself costs a quarter of what an array for each column does.
+    return pa.RecordBatch.from_struct_array(pa.array([item.__dict__ for item in items], pa.struct(list(schema))))
+
+
+def read_arrow(body: bytes, schema: pa.Schema, most: int) -> pa.RecordBatch:
+    """An Arrow IPC stream as a canonical batch, every row good.
+
+    Raises:
+        Problem: 400 where it is no Arrow stream, 413 where it is too long, 415 where it is compressed, 422 with field
+            and reason.
+    """
+    check = check_transactions if schema is TRANSACTION_SCHEMA else check_labels
+    try:
+        if is_compressed(body):
+            raise Problem(415, "Unsupported media type", "send the Arrow stream without compression of its buffers")
+        with pa.ipc.open_stream(body) as reader:
+            batches, rows = [], 0
+            for batch in reader:
+                batch.validate(full=True)
+                batches.append(batch)
+                rows += batch.num_rows
+                if rows > most:
+                    raise too_many(most)
+            table = pa.Table.from_batches(batches, reader.schema)
+        good, refused = check(table, "body")
+    except DataError as error:
+        raise Problem(422, "Invalid content", str(error), [("body", str(error))]) from None
+    except (pa.ArrowException, OSError, ValueError, TypeError) as error:
+        raise Problem(400, "Malformed Arrow stream", f"the body is no Arrow IPC stream: {error}") from None
+    if refused:
+        raise invalid([_refusal(r) for r in refused])
+    return good
+
+
+def _refusal(refusal: Refusal) -> tuple[str, str]:
+    return f"{refusal.row}.{refusal.column}", refusal.reason
+
+
+def arrow_bytes(table: pa.Table) -> bytes:
+    """A table as an Arrow IPC stream."""
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table)
+    return bytes(sink.getvalue())
+
+
+def latest_us(batch: pa.RecordBatch) -> int:
+    """The latest moment in a batch of payments or labels, us."""
+    column = batch.column("timestamp" if batch.schema.equals(TRANSACTION_SCHEMA) else "reported_at")
+    return int(column.view(pa.int64()).to_numpy().max(initial=0))
+
+
+def ring_out(ring: Ring, transactions: list[str]) -> RingOut:
+    """A ring for JSON."""
+    return RingOut(
+        id=ring.id,
+        accounts=list(ring.accounts),
+        shared=[SharedOut(role=e.role, name=e.name, accounts=e.accounts) for e in ring.shared],
+        transactions=transactions,
+        first_seen=EPOCH + ring.first_seen * TICK,
+        last_seen=EPOCH + ring.last_seen * TICK,
+        amount_at_risk=ring.amount_at_risk,
+        known_frauds=ring.known_frauds,
+        risk=ring.risk,
+    )

@@ -1,0 +1,1 @@
+"""One scoring replica, without HTTP: graph, model, micro-batches, answers."""

@@ -1,0 +1,136 @@
+"""Who gets into a micro-batch: repeats are told from news and from contradictions before anything is written."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import pyarrow as pa
+
+from data.journal.protocol import Events, Kind
+from data.journal.sqlite import Commit
+from data.schema import content_hashes
+from serve.problems import Problem
+
+
+@dataclass(frozen=True)
+class ScoreCall:
+    """Payments to record and score, all or none."""
+
+    batch: pa.RecordBatch
+    reasons: bool = True
+    table: bool = False  # answer with an Arrow table in place of JSON
+
+
+@dataclass(frozen=True)
+class LabelCall:
+    """Labels to record, all or none."""
+
+    batch: pa.RecordBatch
+
+
+@dataclass
+class Admitted:
+    """Where a call's payments are in the journal: those it brought and those that were there."""
+
+    call: ScoreCall
+    offsets: list[int]
+    known: list[bool]
+
+
+@dataclass
+class Admission:
+    """A commit being filled by the calls of a micro-batch.
+
+    Attributes:
+        commit: Open.
+        believed: What is known of a payment by its id: fraud, legitimate or nothing.
+    """
+
+    commit: Commit
+    believed: Callable[[str], bool | None]
+    _runs: list[tuple[Kind, list[pa.RecordBatch], list[bytes]]] = field(default_factory=list)  # of one kind each
+    _ids: dict[str, tuple[int, bytes]] = field(default_factory=dict)  # of this commit
+    _labels: dict[str, bool] = field(default_factory=dict)
+    _rows: int = 0
+
+    def take(self, call: ScoreCall | LabelCall) -> "Admitted | dict[str, int] | Problem":
+        """Let a call in, all of it or nothing."""
+        try:
+            return self._labelled(call) if isinstance(call, LabelCall) else self._scored(call)
+        except Problem as problem:
+            return problem
+
+    def append(self) -> list[Events]:
+        """Write what was let in to the commit."""
+        events = []
+        for kind, batches, hashes in self._runs:
+            batch = batches[0] if len(batches) == 1 else pa.concat_batches(batches)
+            first = self.commit.append(kind, batch, hashes if kind is Kind.TRANSACTION else None)
+            events.append(Events(kind, first, batch))
+        return events
+
+    def _add(self, kind: Kind, batch: pa.RecordBatch, hashes: list[bytes]) -> None:
+        if not self._runs or self._runs[-1][0] is not kind:
+            self._runs.append((kind, [], []))
+        self._runs[-1][1].append(batch)
+        self._runs[-1][2].extend(hashes)
+        self._rows += len(batch)
+
+    def _scored(self, call: ScoreCall) -> Admitted:
+        batch, hashes = call.batch, content_hashes(call.batch)
+        ids = batch.column("transaction_id").to_pylist()
+        known = self.commit.known(ids)
+        offsets: list[int] = []
+        seen: list[bool] = []
+        fresh: list[int] = []
+        mine: dict[str, tuple[int, bytes]] = {}
+        at = self.commit.end + self._rows
+        for i, (name, digest) in enumerate(zip(ids, hashes, strict=True)):
+            there = (
+                (known[name].offset, known[name].content_hash) if name in known else self._ids.get(name, mine.get(name))
+            )
+            if there is not None and there[1] != digest:
+                raise Problem(
+                    409,
+                    "Conflict",
+                    f"transaction {name!r} is recorded with other content",
+                    [(f"{i}.transaction_id" if len(ids) > 1 else "transaction_id", "recorded with other content")],
+                )
+            seen.append(there is not None)
+            if there is None:
+                there = mine[name] = (at + len(fresh), digest)
+                fresh.append(i)
+            offsets.append(there[0])
+        if fresh:
+            if len(fresh) < len(ids):
+                batch, hashes = batch.take(pa.array(fresh)), [hashes[i] for i in fresh]
+            self._add(Kind.TRANSACTION, batch, hashes)
+            self._ids.update(mine)
+        return Admitted(call, offsets, seen)
+
+    def _labelled(self, call: LabelCall) -> dict[str, int]:
+        ids = call.batch.column("transaction_id").to_pylist()
+        fraud = call.batch.column("is_fraud").to_pylist()
+        known = self.commit.known([i for i in ids if i not in self._ids])
+        missing = [
+            (f"{n}.transaction_id", "no such payment")
+            for n, i in enumerate(ids)
+            if i not in known and i not in self._ids
+        ]
+        if missing:
+            raise Problem(
+                422,
+                "Unknown transaction",
+                f"no payment {ids[int(missing[0][0].split('.')[0])]!r} is recorded",
+                missing[:100],
+            )
+        mine: dict[str, bool] = {}
+        fresh = []
+        for n, (name, value) in enumerate(zip(ids, fraud, strict=True)):
+            believed = mine.get(name, self._labels.get(name, self.believed(name)))
+            if believed is None or believed != value:  # an equal label again says nothing new
+                fresh.append(n)
+                mine[name] = value
+        if fresh:
+            self._add(Kind.LABEL, call.batch.take(pa.array(fresh)) if len(fresh) < len(ids) else call.batch, [])
+            self._labels.update(mine)
+        return {"accepted": len(fresh), "repeated": len(ids) - len(fresh)}

@@ -1,0 +1,162 @@
+"""Snapshots of a replica, made by a process of their own that follows the journal as any replica does.
+
+The follower takes up the newest snapshot, applies and scores what came after it, and writes the next. It shares nothing
+with the replicas but files, so that they score on undisturbed, and two snapshots of one journal never differ in more
+than their age. It runs at the lowest priority.
+"""
+
+import logging
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from data.errors import JournalError
+from data.journal.sqlite import SqliteJournal
+from gnn.model.artifact import Artifact
+from graph.errors import GraphError
+from graph.memory import Part
+from graph.snapshot import Restored, alone, found, restore, save
+from graph.state import GraphState
+from serve.settings import Settings
+
+if TYPE_CHECKING:
+    from serve.replica.house import House
+
+log = logging.getLogger("ringwatch")
+LOWEST = 19  # niceness
+
+
+def newest(settings: Settings, artifact: Artifact, capacity: int, journal: SqliteJournal) -> Restored | None:
+    """The newest snapshot that is whole and fits: the journal, the model's window and roles, the buffer's size.
+
+    Args:
+        settings: They name the folder.
+        artifact: The model that will score.
+        capacity: Rows of the buffer.
+        journal: That the snapshot must be of.
+    """
+    for path in found(settings.snapshot_folder):
+        try:
+            restored = restore(path, journal)
+            reason = _misfit(restored.state, artifact, capacity, journal)
+        except (GraphError, JournalError) as error:
+            reason = str(error)
+        if reason is None:
+            log.info("going on from the snapshot %s", path)
+            return restored
+        log.warning("snapshot left aside: %s: %s", path, reason)
+    return None
+
+
+def _misfit(state: GraphState, artifact: Artifact, capacity: int, journal: SqliteJournal) -> str | None:
+    store = state.store
+    window = artifact.config.window
+    # What a missing label is taken for is the model's alone: nothing that is kept rests on it.
+    store.window = replace(store.window, settle_us=window.settle_us)
+    if (store.roles, store.window) != (artifact.roles, window) or store.capacity != capacity:
+        return "it has other roles, another window or another capacity than the model and the settings ask for"
+    if state.applied > journal.end:
+        return f"it is of offset {state.applied:,}, the journal ends at {journal.end:,}"
+    if store.rows:
+        last = store.rows - 1
+        name = journal.take(store.offsets.of(np.array([last])))["transaction_id"].combine_chunks()
+        if state.transaction_rows(name)[0] != last:
+            return "its newest payment is not the journal's: it is of another journal"
+    return None
+
+
+def write(house: "House") -> Path:
+    """Write a snapshot of a replica that serves nothing, the keys and values of its model included."""
+    cache, state = house.scorers[-1].cache, house.state
+    slots = min(state.store.rows, state.store.capacity)
+    name = f"model.{house.artifact.version}"
+    parts = {
+        "probability": Part(house.probability, slots),
+        f"{name}.data": Part(cache.data, slots, axis=1),
+        f"{name}.depth": Part(cache.depth, slots),
+    }
+    facts = {"scored": house.scored, name: {"upto": cache.upto, "complete_from": cache.complete_from}}
+    return save(state, house.settings.snapshot_folder, parts, facts)
+
+
+def take_up(house: "House", restored: Restored) -> None:
+    """Give a replica the graph of a snapshot, and what its model had computed, if that is there."""
+    house.build(restored.state)
+    name = f"model.{house.artifact.version}"
+    if name in restored.facts:
+        house.scorers[-1].cache.adopt(
+            restored.extra[f"{name}.data"], restored.extra[f"{name}.depth"], **restored.facts[name]
+        )
+        house.probability = restored.extra["probability"]
+        house.scored = restored.facts["scored"]
+    else:  # another model scored these: what they read of each other is filled in behind the service's back
+        house.scored = restored.state.store.rows
+
+
+def follow(artifact: Artifact, settings: Settings, report: Callable[[str, float], None]) -> Path | None:
+    """Bring the snapshots of a journal up to date.
+
+    Returns:
+        The new snapshot; None where another process is at it, or nothing new has come.
+    """
+    from serve.replica.house import House
+
+    with alone(settings.snapshot_folder) as may:
+        if not may:
+            return None
+        house = House(artifact, settings.model_copy(update={"device": "cpu"}))
+        try:
+            begun = house.open(report)
+            return write(house) if house.state.applied > begun else None
+        finally:
+            house.close()
+
+
+class Keeper:
+    """Starts a follower whenever enough has been applied since the last.
+
+    Args:
+        settings: They say how often.
+        applied: The journal offset reached.
+    """
+
+    def __init__(self, settings: Settings, applied: Callable[[], int]) -> None:
+        self._settings, self._applied = settings, applied
+        self._stop = threading.Event()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._thread = threading.Thread(target=self._run, daemon=True, name="ringwatch-snapshots")
+        if settings.snapshot_every:
+            self._thread.start()
+
+    def _run(self) -> None:
+        s, done = self._settings, self._applied()
+        while not self._stop.wait(1.0):
+            if self._applied() - done < s.snapshot_every:
+                continue
+            done = self._applied()
+            options = ["--model", str(s.model), "--journal", str(s.journal), "--snapshots", str(s.snapshot_folder)]
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "serve", "snapshot", *options],
+                env={**os.environ, "RINGWATCH_CAPACITY": str(s.capacity)},
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+            )
+            os.setpriority(os.PRIO_PROCESS, self._process.pid, LOWEST)
+            _, said = self._process.communicate()
+            if self._process.returncode:
+                log.warning("no snapshot: %s", said.decode(errors="replace").strip()[-500:])
+
+    def close(self) -> None:
+        """Stop, and the follower with it: what it has not finished is not there."""
+        self._stop.set()
+        if self._process is not None and self._process.poll() is None:
+            self._process.terminate()
+        if self._thread.ident is not None:
+            self._thread.join(10)

@@ -1,0 +1,265 @@
+"""The journal against a plain list; killed, rolled back, and written by two processes at once."""
+
+import signal
+import sqlite3
+import subprocess
+import sys
+import textwrap
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from data.errors import JournalError
+from data.journal.protocol import SCHEMAS, Kind
+from data.journal.sqlite import SqliteJournal
+from data.schema import LABEL_SCHEMA, TIMESTAMP, TRANSACTION_SCHEMA, content_hashes
+
+ROOT = Path(__file__).parents[3]
+
+
+def payments(ids: list[str], amount: int = 1) -> pa.RecordBatch:
+    n = len(ids)
+    columns: dict[str, pa.Array] = {name: pa.nulls(n, pa.string()) for name in TRANSACTION_SCHEMA.names}
+    columns |= {name: pa.array(["x"] * n) for name in ("account_id", "merchant_id")}
+    columns |= {"transaction_id": pa.array(ids, pa.string()), "currency": pa.array(["EUR"] * n, pa.string())}
+    columns |= {"timestamp": pa.array(range(n), TIMESTAMP), "amount": pa.array([amount] * n, pa.int64())}
+    return pa.RecordBatch.from_arrays(
+        [columns[c].cast(TRANSACTION_SCHEMA.field(c).type) for c in columns], schema=TRANSACTION_SCHEMA
+    )
+
+
+def labels(ids: list[str]) -> pa.RecordBatch:
+    n = len(ids)
+    return pa.RecordBatch.from_arrays(
+        [pa.array(ids, pa.string()), pa.array([True] * n, pa.bool_()), pa.array(range(n), TIMESTAMP)],
+        schema=LABEL_SCHEMA,
+    )
+
+
+def flat(journal: SqliteJournal, start: int = 0, stop: int | None = None, chunk: int = 65536) -> list[tuple[Kind, str]]:
+    """Every row of a replay; checks on the way that offsets are dense and batches are not too long."""
+    found: list[tuple[Kind, str]] = []
+    for events in journal.replay(start, stop, chunk):
+        assert events.offset == start + len(found)
+        assert 1 <= len(events.batch) <= chunk
+        assert events.batch.schema.equals(SCHEMAS[events.kind])
+        found += [(events.kind, i) for i in events.batch.column(0).to_pylist()]
+    return found
+
+
+commits = st.lists(
+    st.tuples(
+        st.lists(st.tuples(st.sampled_from([Kind.TRANSACTION, Kind.LABEL]), st.integers(0, 9)), max_size=4),
+        st.booleans(),
+    ),
+    max_size=8,
+)
+
+
+@settings(max_examples=40, deadline=None)
+@given(commits, st.integers(1, 12), st.data())
+def test_like_a_list(tmp_path_factory: pytest.TempPathFactory, plan: list, chunk: int, data: st.DataObject) -> None:
+    path = tmp_path_factory.mktemp("journal") / "j.db"
+    model: list[tuple[Kind, str]] = []
+    number = 0
+    with SqliteJournal(path) as journal:
+        for appends, fails in plan:
+            added: list[tuple[Kind, str]] = []
+            try:
+                with journal.begin() as commit:
+                    assert commit.end == len(model)
+                    for kind, n in appends:
+                        ids = [f"i{number + k}" for k in range(n)]
+                        number += n
+                        batch = payments(ids) if kind is Kind.TRANSACTION else labels(ids)
+                        assert commit.append(kind, batch) == len(model) + len(added)
+                        added += [(kind, i) for i in ids]
+                        assert set(commit.known(ids)) == ({*ids} if kind is Kind.TRANSACTION else set())
+                    if fails:
+                        raise RuntimeError("undo")
+                model += added
+            except RuntimeError:
+                assert not journal.known([i for _, i in added])
+            assert journal.end == len(model)
+    with SqliteJournal(path) as journal:
+        assert journal.end == len(model)
+        assert flat(journal, chunk=chunk) == model
+        start = data.draw(st.integers(0, len(model)))
+        stop = data.draw(st.integers(0, len(model) + 2))
+        assert flat(journal, start, stop, chunk) == model[start:stop]
+        for offset, (kind, name) in enumerate(model):
+            if kind is Kind.TRANSACTION:
+                assert journal.known([name])[name].offset == offset
+
+
+def test_known_tells_a_repeat_from_a_change(tmp_path: Path) -> None:
+    with SqliteJournal(tmp_path / "j.db") as journal:
+        with journal.begin() as commit:
+            commit.append(Kind.TRANSACTION, payments(["a", "b"]))
+        known = journal.known(["b", "c"])
+        assert set(known) == {"b"}
+        assert known["b"].offset == 1
+        assert [known["b"].content_hash] == content_hashes(payments(["a", "b"]).slice(1))
+        assert [known["b"].content_hash] != content_hashes(payments(["b"], amount=2))
+        with pytest.raises(JournalError, match="appended twice"), journal.begin() as commit:
+            commit.append(Kind.TRANSACTION, payments(["c", "a"]))
+        assert journal.end == 2
+        assert not journal.known(["c"])
+
+
+def test_every_kind_comes_back(tmp_path: Path) -> None:
+    values = {pa.string(): "s", pa.int64(): 7, pa.bool_(): True, TIMESTAMP: 5}
+    with SqliteJournal(tmp_path / "j.db") as journal:
+        batches = {}
+        for kind, schema in SCHEMAS.items():
+            batches[kind] = pa.RecordBatch.from_arrays(
+                [pa.array([values[f.type]], f.type) for f in schema], schema=schema
+            )
+            with journal.begin() as commit:
+                commit.append(kind, batches[kind])
+        replayed = list(journal.replay())
+        assert [e.kind for e in replayed] == list(Kind)
+        assert all(e.batch.equals(batches[e.kind]) for e in replayed)
+        with pytest.raises(JournalError, match="must have the columns"), journal.begin() as commit:
+            commit.append(Kind.LABEL, batches[Kind.OUTCOME])
+
+
+def test_small_commits_are_merged(tmp_path: Path) -> None:
+    with SqliteJournal(tmp_path / "j.db") as journal:
+        for i in range(10):
+            with journal.begin() as commit:
+                commit.append(Kind.TRANSACTION, payments([str(i)]))
+        assert [len(e.batch) for e in journal.replay()] == [10]
+        assert [len(e.batch) for e in journal.replay(1, 9, 3)] == [3, 3, 2]
+
+
+def test_answers_are_kept_once(tmp_path: Path) -> None:
+    with SqliteJournal(tmp_path / "j.db") as journal:
+        assert journal.answer(0) is None
+        journal.keep_answers([(0, b"first"), (3, b"third")])
+        journal.keep_answers([(0, b"other")])
+    with SqliteJournal(tmp_path / "j.db") as journal:
+        assert journal.answer(0) == b"first"
+        assert journal.answer(3) == b"third"
+
+
+def test_what_is_no_journal_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "text").write_text("no database, but long enough to be read as the head of one" * 20)
+    with pytest.raises(JournalError, match="text"):
+        SqliteJournal(tmp_path / "text")
+    with pytest.raises(JournalError, match="cannot open"):
+        SqliteJournal(tmp_path)
+    other = sqlite3.connect(tmp_path / "other.db")
+    other.execute("CREATE TABLE t (x)")
+    other.commit()
+    other.close()
+    with pytest.raises(JournalError, match="not a journal"):
+        SqliteJournal(tmp_path / "other.db")
+    with SqliteJournal(tmp_path / "new" / "j.db") as journal, pytest.raises(JournalError, match="ends at 0"):
+        list(journal.replay(5))
+
+
+def child(code: str, *args: str) -> subprocess.Popen[str]:
+    source = f"import sys\nsys.path.insert(0, {str(ROOT)!r})\nsys.path.insert(0, {str(Path(__file__).parent)!r})\n"
+    source += "from test_journal import Kind, SqliteJournal, payments, labels\n" + textwrap.dedent(code)
+    return subprocess.Popen([sys.executable, "-c", source, *args], stdout=subprocess.PIPE, text=True)
+
+
+def test_what_was_acknowledged_survives_kill_9(tmp_path: Path) -> None:
+    path = tmp_path / "j.db"
+    for life in range(3):
+        writer = child(
+            """
+            journal = SqliteJournal(sys.argv[1])
+            for i in range(10**6):
+                ids = [f"{sys.argv[2]}-{i}-{k}" for k in range(i % 4 + 1)]
+                with journal.begin() as commit:
+                    commit.append(Kind.TRANSACTION, payments(ids))
+                    commit.append(Kind.LABEL, labels(ids))
+                print(*ids, flush=True)
+            """,
+            str(path),
+            str(life),
+        )
+        assert writer.stdout is not None
+        acknowledged: list[str] = []
+        for line in writer.stdout:
+            acknowledged += line.split()
+            if len(acknowledged) > 150 + 50 * life:
+                writer.send_signal(signal.SIGKILL)
+                break
+        # What it still said before it died counts as well, but for a line cut short.
+        acknowledged += [
+            i for line in writer.stdout.read().splitlines(keepends=True) if line[-1] == "\n" for i in line.split()
+        ]
+        assert writer.wait() == -signal.SIGKILL
+        writer.stdout.close()
+        with SqliteJournal(path) as journal:
+            rows = flat(journal)
+            assert journal.end == len(rows)
+            known = journal.known(acknowledged)
+            assert set(known) == set(acknowledged)
+            assert all(rows[k.offset] == (Kind.TRANSACTION, i) for i, k in known.items())
+            # A commit is whole or not there: payments and labels come in pairs.
+            assert sum(kind is Kind.LABEL for kind, _ in rows) * 2 == len(rows)
+
+
+def test_two_processes_append_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "made-by-both" / "j.db"
+    code = """
+        journal = SqliteJournal(sys.argv[1])
+        for i in range(100):
+            ids = [f"{sys.argv[2]}-{i}-{k}" for k in range(3)]
+            with journal.begin() as commit:
+                print(commit.append(Kind.TRANSACTION, payments(ids)), *ids)
+        """
+    writers = [child(code, str(path), name) for name in ("a", "b")]
+    spoken = [writer.communicate(timeout=60)[0] for writer in writers]
+    assert [writer.returncode for writer in writers] == [0, 0]
+    expected: dict[int, str] = {}
+    for line in "".join(spoken).splitlines():
+        first, *ids = line.split()
+        for k, name in enumerate(ids):
+            assert expected.setdefault(int(first) + k, name) == name
+    assert sorted(expected) == list(range(600))
+    with SqliteJournal(path) as journal:
+        assert [i for _, i in flat(journal)] == [expected[i] for i in range(600)]
+
+
+def test_many_make_the_file_at_once(tmp_path: Path) -> None:
+    together = threading.Barrier(3)
+
+    def make(path: Path) -> None:
+        together.wait()
+        SqliteJournal(path).close()
+
+    with ThreadPoolExecutor(3) as makers:
+        for i in range(100):
+            list(makers.map(make, [tmp_path / str(i) / "j.db"] * 3))
+
+
+def test_a_reader_follows_a_writer(tmp_path: Path) -> None:
+    with SqliteJournal(tmp_path / "j.db") as writer, SqliteJournal(tmp_path / "j.db") as reader:
+        with writer.begin() as commit:
+            commit.append(Kind.TRANSACTION, payments(["a"]))
+            assert reader.end == 0
+        assert reader.end == 1
+        replay = reader.replay()
+        next(replay)
+        with writer.begin() as commit:
+            commit.append(Kind.TRANSACTION, payments(["b"]))
+        assert not list(replay)
+        assert flat(reader, 1) == [(Kind.TRANSACTION, "b")]
+
+
+def test_commits_wait_for_the_disk(tmp_path: Path) -> None:
+    with SqliteJournal(tmp_path / "j.db") as journal:
+        journal.keep_answers([(0, b"x")])  # does not wait itself, and must leave the next commit waiting
+        pragma = journal._connection.execute
+        assert pragma("PRAGMA journal_mode").fetchone() == ("wal",)
+        assert pragma("PRAGMA synchronous").fetchone() == (2,)

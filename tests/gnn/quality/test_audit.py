@@ -1,0 +1,197 @@
+"""The leakage audit: clean inputs pass, planted leaks are named, and the three protocols are told apart."""
+
+import json
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from data.files.datasets import s_ffsd
+from data.journal.protocol import Kind
+from data.world.synthetic import WorldConfig, simulate
+from gnn.errors import ModelError
+from gnn.evaluate.jobs import with_labels
+from gnn.quality.audit import Audit, as_tables, at_once, audit_files, to_dict
+from gnn.quality.leaks import (
+    CAUSAL,
+    NEXT_GAP,
+    OWN_LABEL,
+    PLANTED,
+    WHOLE_HISTORY,
+    LabelTimes,
+    build,
+    choose_probes,
+    leaking,
+)
+from gnn.score.replay import present_roles
+from serve.cli.main import app
+from tests.data.files.test_datasets import dataset
+from tests.gnn.train.test_train import history
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("world")
+    simulate(WorldConfig(transactions=20_000, seed=3)).write(folder)
+    return {name: folder / f"{name}.parquet" for name in ("transactions", "labels")}
+
+
+@pytest.fixture(scope="module")
+def found(world: dict[str, Path]) -> Audit:
+    return audit_files(**world)
+
+
+def test_planted_leaks_are_named_and_causal_inputs_are_not() -> None:
+    runs, _ = history()
+    roles, total = present_roles(runs), sum(len(b) for kind, b in runs if kind is Kind.TRANSACTION)
+    inputs = {"causal": CAUSAL, "whole": WHOLE_HISTORY, "next": NEXT_GAP, "own": OWN_LABEL}
+    whole, _ = build(runs, roles, total)
+    fraud = np.zeros(total, bool)
+    fraud[whole.store.label_events().row] = True
+    probes = choose_probes(fraud, fraud, 60)
+    state, cut = build(runs, roles, total, probes, inputs)
+    assert state.store.rows == whole.store.rows == total
+    named = {n: leaking(i.read(state, probes), cut[n], i.names(roles)) for n, i in inputs.items()}
+    assert named["causal"] == ()
+    assert named["next"] == ("planted.account.next_gap",)
+    assert named["own"] == ("planted.payment.own_label",)
+    assert "account.whole_history.count" in named["whole"]
+
+
+def test_bits_are_compared_and_a_missing_value_equals_itself() -> None:
+    a = np.array([[1.0, np.nan, 0.0], [2.0, 5.0, 1.0]], np.float32)
+    b = a.copy()
+    assert leaking(a, b, ("x", "y", "z")) == ()
+    b[1, 2] = np.nextafter(np.float32(1), np.float32(2))
+    b[0, 1] = 3
+    assert leaking(a, b, ("x", "y", "z")) == ("y", "z")
+
+
+def test_what_the_journal_had_said_equals_a_plain_walk_through_it() -> None:
+    runs, _ = history()
+    total = sum(len(b) for kind, b in runs if kind is Kind.TRANSACTION)
+    state, _ = build(runs, present_roles(runs), total)
+    times = LabelTimes(runs, state)
+    rng = np.random.default_rng(0)
+    last = sum(len(batch) for _, batch in runs)
+    labelled = rng.choice(state.store.label_events().row, 200)
+    rows = np.concatenate([labelled, rng.integers(0, total, 50)])
+    before = rng.integers(0, last + 1, len(rows))
+    row_of = {
+        i: n for n, i in enumerate(i for k, b in runs if k is Kind.TRANSACTION for i in b["transaction_id"].to_pylist())
+    }
+    events, offset = [], 0
+    for kind, batch in runs:
+        if kind is Kind.LABEL:
+            pairs = zip(batch["transaction_id"].to_pylist(), batch["is_fraud"].to_pylist(), strict=True)
+            events += [(offset + n, row_of[i], int(f)) for n, (i, f) in enumerate(pairs)]
+        offset += len(batch)
+    plain = [
+        ([-1] + [f for at, r, f in events if r == row and at < cut])[-1] for row, cut in zip(rows, before, strict=True)
+    ]
+    np.testing.assert_array_equal(times.known(rows, before), plain)
+    assert {-1, 1} <= set(plain)
+
+
+def test_labels_at_once_come_right_behind_their_payments(world: dict[str, Path]) -> None:
+    from data.files.sources import merged
+
+    judged = with_labels(list(merged(**world)), world["labels"])
+    known: set[str] = set()
+    last = ""
+    for kind, batch in at_once(judged):
+        ids = batch["transaction_id"].to_pylist()
+        if kind is Kind.LABEL:
+            assert ids == [last]
+            known.update(ids)
+        last = ids[-1]
+    payments = judged.payments["transaction_id"].to_numpy()
+    assert known == set(payments[judged.labelled])
+    again = pa.Table.from_batches([b for k, b in at_once(judged) if k is Kind.TRANSACTION])
+    assert again["transaction_id"].to_pylist() == payments.tolist()
+
+
+def test_the_strict_protocol_leaks_nothing_and_the_others_do(found: Audit) -> None:
+    published, clean, strict = found.splits
+    assert found.sound
+    assert strict.leaks == ()
+    assert (found.early_labels, found.early_targets) == (0, 0)
+    assert found.early_at_once > 0
+    for case in (published, clean):
+        assert "account.fraud.7d" in case.leaks
+        assert "merchant.whole_history.count" in case.leaks
+    assert (clean.payments, clean.frauds) == (strict.payments, strict.frauds)
+    assert strict.average_precision < published.average_precision
+    assert len(found.planted) == len(PLANTED)
+    for case in found.planted:
+        assert len(case.leaks) == 1
+        assert case.leaks[0].startswith("planted.")
+    assert found.planted[1].average_precision > 0.95  # the label itself says nearly all
+    assert json.loads(json.dumps(to_dict(found)))["sound"]
+    assert [table.row_count for table in as_tables(found)] == [5, 5, 3]
+
+
+def test_a_leak_that_is_not_caught_makes_the_audit_unsound(found: Audit) -> None:
+    missed = replace(found.planted[0], leaks=())
+    assert not replace(found, planted=(missed, found.planted[1])).sound
+    assert not replace(found, early_labels=1).sound
+    assert not replace(found, early_targets=1).sound
+
+
+def test_too_little_to_judge_is_refused(world: dict[str, Path], tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="--published"):
+        audit_files(**world, published="best")
+    none = pq.read_table(world["labels"]).slice(0, 0)
+    pq.write_table(none, tmp_path / "none.parquet")
+    with pytest.raises(ModelError):
+        audit_files(world["transactions"], tmp_path / "none.parquet")
+
+
+def test_the_command_prints_the_gaps(
+    world: dict[str, Path],
+    found: Audit,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    asked = {}
+
+    def audited(*files: Path, **options: object) -> Audit:
+        asked.update(options, files=files)
+        return found
+
+    monkeypatch.setattr("gnn.quality.audit.audit_files", audited)
+    words = [str(word) for name, path in world.items() for word in (f"--{name}", path)]
+    with pytest.raises(SystemExit) as left:
+        app(["audit", *words, "--test-from", "2026-03-01", "--json", str(tmp_path / "audit.json")])
+    assert left.value.code == 0
+    assert asked["files"] == tuple(world.values())
+    assert asked["test_start"] == datetime(2026, 3, 1, tzinfo=UTC)
+    printed = capsys.readouterr().out
+    for said in ("published", "clean", "strict", "planted.account.next_gap", "nothing from the future"):
+        assert said in printed
+    assert json.loads((tmp_path / "audit.json").read_text())["splits"][2]["leaks"] == []
+    found = replace(found, early_labels=1)
+    with pytest.raises(SystemExit) as left:
+        app(["audit", *words])
+    assert left.value.code == 1
+    assert "LEAKS" in capsys.readouterr().out
+    with pytest.raises(SystemExit) as left:
+        app(["audit", "--transactions", "t.parquet"])
+    assert left.value.code == 2
+
+
+def test_known_at_once_flatters_s_ffsd(tmp_path: Path) -> None:
+    payments, labels = s_ffsd(dataset("s_ffsd/S-FFSD.zip"))
+    payments = payments.slice(0, 20_000)  # a quarter will do
+    labels = labels.filter(pa.compute.is_in(labels["transaction_id"], payments["transaction_id"].combine_chunks()))
+    for table, name in ((payments, "t"), (labels, "l")):
+        pq.write_table(table, tmp_path / f"{name}.parquet")
+    found = audit_files(tmp_path / "t.parquet", tmp_path / "l.parquet")
+    _, clean, strict = found.splits
+    assert found.sound
+    assert clean.average_precision > strict.average_precision + 0.05

@@ -1,0 +1,86 @@
+"""The model card: its parts add up, its intervals hold what they claim, and the command writes it."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from sklearn.metrics import average_precision_score
+
+from data.world.synthetic import WorldConfig, simulate
+from gnn.evaluate.jobs import evaluate_files, train_files
+from gnn.quality.card import Card, bootstrap, make_card, markdown
+from gnn.train.targets import TrainConfig
+from serve.cli.main import app
+
+FIRST, UNTIL = datetime(2026, 3, 1, tzinfo=UTC), datetime(2026, 4, 1, tzinfo=UTC)
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("card")
+    simulate(WorldConfig(transactions=20_000, seed=3)).write(folder)
+    paths = {name: folder / f"{name}.parquet" for name in ("transactions", "labels", "truth")}
+    shape = {"width": 8, "heads": 2, "hidden": 16, "neighbours": 4}
+    config = TrainConfig(epochs=1, test=0)
+    train_files(paths["transactions"], paths["labels"], config, shape=shape, stop=FIRST).save(folder / "model")
+    return {**paths, "model": folder / "model"}
+
+
+@pytest.fixture(scope="module")
+def card(files: dict[str, Path]) -> Card:
+    return make_card(**files, start=FIRST, stop=UNTIL)
+
+
+def test_the_cards_figures_are_those_of_evaluate(files: dict[str, Path], card: Card) -> None:
+    assert card.metrics == evaluate_files(**files, start=FIRST, stop=UNTIL)
+    low, high = card.intervals["average precision"]
+    assert low < card.metrics.average_precision < high
+
+
+def test_slices_add_up_to_all_judged_payments(files: dict[str, Path], card: Card) -> None:
+    by = {s.name: s for s in card.slices}
+    for group in (["device known", "device missing"], [n for n in by if n.startswith("amount")]):
+        assert sum(by[n].payments for n in group) == card.metrics.payments
+        assert sum(by[n].frauds for n in group) == card.metrics.frauds
+    truth = pq.read_table(files["truth"])
+    kinds = {k for k, f in zip(truth["ring_kind"].to_pylist(), truth["is_fraud"].to_pylist(), strict=True) if k and f}
+    assert {f"ring kind {k}" for k in kinds} >= {n for n in by if n.startswith("ring kind")}
+    new = by["first payment of its account"]
+    assert 0 < new.payments < card.metrics.payments / 2
+    assert all(s.average_precision is None for s in card.slices if s.frauds < 10)
+
+
+def test_the_interval_holds_the_truth_about_as_often_as_it_says() -> None:
+    rng = np.random.default_rng(0)
+
+    def drawn(accounts: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        account = np.repeat(np.arange(accounts), 5)  # frauds and scores of an account go together
+        fraud = np.repeat(rng.random(accounts) < 0.1, 5)
+        return rng.normal(2.0 * fraud + np.repeat(rng.normal(size=accounts), 5), 0.3), fraud, account
+
+    score, fraud, _ = drawn(40_000)
+    true = average_precision_score(fraud, score)
+    held = 0
+    for seed in range(24):
+        low, high = bootstrap(*drawn(300), rounds=40, seed=seed)["average precision"]
+        held += low <= true <= high
+    assert held >= 18
+
+
+def test_the_page_names_data_figures_slices_and_limits(card: Card) -> None:
+    page = markdown(card)
+    for said in (card.artifact.sha256, "## Data", "## For whom", "## Calibration", "## Limits", "| train |"):
+        assert said in page
+    assert f"{card.metrics.average_precision:.4f} (" in page
+    assert "nan" not in page
+    assert "Saerens" in page
+
+
+def test_the_command_writes_it(files: dict[str, Path], card: Card, tmp_path: Path) -> None:
+    words = [str(word) for name, path in files.items() for word in (f"--{name}", path)]
+    with pytest.raises(SystemExit) as left:
+        app(["card", *words, "--from", str(FIRST), "--until", str(UNTIL), "--out", str(tmp_path / "CARD.md")])
+    assert left.value.code == 0
+    assert (tmp_path / "CARD.md").read_text() == markdown(card)

@@ -1,0 +1,136 @@
+"""The head: scikit-learn's trees in arrays, grown from what teaches, and never trusted when read."""
+
+import numpy as np
+import pytest
+from sklearn.ensemble import HistGradientBoostingClassifier
+
+from data.journal.protocol import Events, Kind
+from gnn.errors import ModelError
+from gnn.model.artifact import load, untrained
+from gnn.model.network import uncached
+from gnn.model.trees import LEAF, Trees, apply, no_trees, random_trees, read_trees
+from gnn.score.scorer import Scorer
+from gnn.train.head import fit_head, from_sklearn, refit_head
+from gnn.train.targets import Targets
+from graph.dag.protocol import Window
+from graph.state import GraphState
+from tests.world import payment_batch
+
+F = 6
+
+
+def inputs(n: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    x, logit = rng.normal(size=(n, F)).astype(np.float32), rng.normal(size=n).astype(np.float32)
+    x[:, 1] = np.round(x[:, 1])  # ties at thresholds
+    fraud = (x[:, 0] > 0.5) & (x[:, 1] > 0) | (logit > 2)
+    return x, logit, fraud
+
+
+@pytest.fixture(scope="module")
+def grown() -> tuple[HistGradientBoostingClassifier, Trees]:
+    x, logit, fraud = inputs(5000, 0)
+    model = HistGradientBoostingClassifier(max_iter=40, random_state=0)
+    model.fit(np.concatenate([x, logit[:, None]], 1), fraud)
+    return model, from_sklearn(model)
+
+
+def test_the_arrays_score_as_scikit_learn_does(grown):
+    model, trees = grown
+    x, logit, _ = inputs(5000, 1)
+    thresholds = trees.threshold[(trees.feature == 0)]
+    x[: len(thresholds), 0] = thresholds  # exactly on a cut
+    expected = model.decision_function(np.concatenate([x, logit[:, None]], 1))
+    np.testing.assert_allclose(apply(trees, x, logit), expected, atol=1e-5)
+
+
+def test_walking_side_by_side_ends_in_the_leaves_of_walks_one_by_one():
+    x, logit, _ = inputs(50, 2)
+    for number in (1, 15, 16, 17, 40):  # whole groups, and a rest
+        trees = random_trees(F, seed=number, trees=number, depth=1 + number % 4)
+        expected = trees.base[0] + trees.base[1] * logit.astype(np.float64)
+        for b, row in enumerate(np.concatenate([x, logit[:, None]], 1)):
+            for node in trees.root:
+                while trees.feature[node] != LEAF:
+                    low = row[trees.feature[node]] <= trees.threshold[node]
+                    node = (trees.left if low else trees.right)[node]
+                expected[b] += trees.value[node]
+        np.testing.assert_allclose(apply(trees, x, logit), expected, atol=1e-5)
+
+
+def test_no_trees_change_nothing():
+    x, logit, _ = inputs(50, 3)
+    np.testing.assert_array_equal(apply(no_trees(), x, logit), logit)
+
+
+def test_a_head_is_grown_on_the_payments_that_teach_and_grown_again_in_the_same_way():
+    x, logit, fraud = inputs(12_000, 4)
+    rows = np.arange(len(x))
+    targets = Targets(rows[:8000], rows[8000:], rows[:0], fraud.astype(np.float32), 0)
+    trees, facts = fit_head(x, logit, targets)
+    assert facts["validation_ap"] > facts["network_ap"] + 0.1
+    assert len(trees.root) == facts["stacked"]["trees"] + facts["plain"]["trees"]
+    for ours, theirs in zip(trees, refit_head(x, logit, targets, facts), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    assert not np.array_equal(refit_head(x, logit, targets.all_teach, facts).value, trees.value)
+
+
+def test_the_mean_of_models_and_the_network(grown):
+    stacked, _ = grown
+    x, logit, fraud = inputs(5000, 7)
+    plain = HistGradientBoostingClassifier(max_iter=20, random_state=0).fit(x, fraud)
+    theirs = stacked.decision_function(np.concatenate([x, logit[:, None]], 1)) + plain.decision_function(x)
+    trees = from_sklearn(stacked, plain, network=0.2)
+    np.testing.assert_allclose(apply(trees, x, logit), 0.4 * theirs + 0.2 * logit, atol=1e-5)
+
+
+def test_a_model_keeps_its_head_and_both_engines_use_it(grown, tmp_path):
+    artifact = untrained(("account", "merchant"), width=16, hidden=16, neighbours=4)
+    x, logit, fraud = inputs(5000, 5)
+    wide = np.zeros((len(x), artifact.config.inputs + 1), np.float32)
+    wide[:, :F], wide[:, -1] = x, logit
+    artifact.net.trees = from_sklearn(HistGradientBoostingClassifier(max_iter=10, random_state=0).fit(wide, fraud))
+    artifact.save(tmp_path)
+    again = load(tmp_path)
+    assert again.version == artifact.version
+    for ours, theirs in zip(artifact.net.trees, again.net.trees, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    state = GraphState(artifact.roles, 1 << 10, Window(500))
+    state.apply(Events(Kind.TRANSACTION, 0, payment_batch(300, 1, 40, 20, 20)))
+    rows = np.arange(300)
+    _, expected = uncached(again.net, state.store, rows)
+    scorer = Scorer(again, state)
+    scorer.score(0, 300)
+    np.testing.assert_allclose(scorer.logits(rows), expected, atol=1e-5)
+    whole = scorer._engine.without(scorer.cache.data, rows, scorer._prepare(rows), np.array([0, 5]))
+    np.testing.assert_allclose(whole[:, 0], expected, atol=1e-5)
+    from gnn.model.engines import TorchEngine
+
+    torch_engine = TorchEngine(again.net, state.store, "cpu")
+    other = torch_engine.without(scorer.cache.data, rows, scorer._prepare(rows), np.array([0, 5]))
+    np.testing.assert_allclose(other, whole, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("name", "at", "value", "reason"),
+    [
+        ("left", 0, 0, "leads outside it, or back"),
+        ("right", 0, 1 << 30, "leads outside it, or back"),
+        ("feature", 0, F + 1, "a feature that there is not"),
+        ("root", 0, -1, "begins outside"),
+    ],
+)
+def test_a_head_that_would_lead_the_kernel_astray_is_refused(grown, name, at, value, reason):
+    arrays = {n: a.copy() for n, a in grown[1]._asdict().items()}
+    arrays[name][at] = value
+    with pytest.raises(ValueError, match=reason):
+        read_trees(arrays, F)
+
+
+def test_a_damaged_head_is_a_model_error(tmp_path):
+    artifact = untrained(("account",), width=8, hidden=8, heads=2)
+    plain = no_trees()
+    artifact.net.trees = Trees._make(np.zeros(max(1, len(array)), array.dtype) for array in plain)
+    artifact.save(tmp_path)
+    with pytest.raises(ModelError, match="leads outside it, or back"):
+        load(tmp_path)

@@ -1,0 +1,207 @@
+"""Training: what may teach, what may judge, and that it learns."""
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from sklearn.metrics import average_precision_score
+
+from data.files.sources import Run
+from data.journal.protocol import Events, Kind
+from gnn.errors import ModelError
+from gnn.evaluate.jobs import score_runs
+from gnn.model.artifact import Artifact
+from gnn.score.replay import numbered, present_roles
+from gnn.train.targets import Targets, TrainConfig, make_targets
+from gnn.train.trainer import train
+from graph.dag.features import feature_names
+from graph.dag.protocol import DAY_US, Window
+from graph.state import GraphState
+from tests.world import label_batch, payment_batch
+
+N, DAYS = 6000, 60
+
+
+def history(honest_labels: bool = False) -> tuple[list[Run], np.ndarray]:
+    """Sixty days in which frauds come from a few merchants: learnable from reported labels alone."""
+    payments = payment_batch(N, seed=9, accounts=300, merchants=60, devices=200)
+    start = int(datetime(2026, 1, 1, tzinfo=UTC).timestamp() * 1e6)
+    time = start + np.sort(np.random.default_rng(1).integers(0, DAYS * DAY_US, N))
+    payments = payments.set_column(1, payments.schema.field(1), pa.array(time).cast(payments.schema.field(1).type))
+    bad = np.isin(payments.column("merchant_id").to_pylist(), ["m3", "m7", "m20"])
+    fraud = bad & (np.random.default_rng(2).random(N) < 0.7)
+    reported = np.flatnonzero(fraud | (honest_labels & (np.random.default_rng(3).random(N) < 0.9)))
+    labels = label_batch(payments, reported, fraud[reported], delay_us=3 * DAY_US)
+    label_time = labels.column("reported_at").cast(pa.int64()).to_numpy()
+    runs: list[Run] = []
+    for day in range(0, DAYS + 3, 1):
+        low, high = start + day * DAY_US, start + (day + 1) * DAY_US
+        i, j = np.searchsorted(time, [low, high])
+        if j > i:
+            runs.append((Kind.TRANSACTION, payments.slice(i, j - i)))
+        i, j = np.searchsorted(label_time, [low, high])
+        if j > i and day < DAYS:
+            runs.append((Kind.LABEL, labels.slice(i, j - i)))
+    return runs, fraud
+
+
+def built(runs: list[Run]) -> GraphState:
+    state = GraphState(present_roles(runs), 1 << 14, Window(1 << 13, 90 * DAY_US))
+    for events in numbered(runs):
+        state.apply(events)
+    return state
+
+
+@pytest.fixture(scope="module")
+def learnt() -> tuple[Artifact, np.ndarray, list[Run]]:
+    runs, fraud = history()
+    config = TrainConfig(epochs=8, test=0.25, negatives=15)
+    return train(runs, config, {"width": 16, "hidden": 32, "neighbours": 8}), fraud, runs
+
+
+def test_it_learns_and_its_layers_add_up(learnt):
+    artifact, fraud, runs = learnt
+    probability = score_runs(artifact, runs)
+    late = np.arange(N) >= int(0.76 * N)
+    precision = average_precision_score(fraud[late], probability[late])
+    assert precision > 0.5 > 5 * fraud[late].mean()
+    assert abs(probability[late].mean() - fraud[late].mean()) < 0.02  # calibrated to the true base rate
+    assert {e["layer"] for e in artifact.facts["training"]["epochs"]} == {1, 2}
+
+
+def test_the_trainers_scores_are_those_of_the_service(learnt):
+    """The trainer computes a layer in PyTorch from its own arrays; the service from the cache, in Numba."""
+    artifact, _, runs = learnt
+    again = train(runs, TrainConfig(epochs=1, test=0.25, negatives=15), {"width": 16, "hidden": 32, "neighbours": 8})
+    state = built(runs)
+    from gnn.score.scorer import Scorer
+
+    scorer = Scorer(again, state)
+    probability = scorer.score(0, state.store.rows)
+    from gnn.model.network import uncached
+
+    rows = np.arange(0, N, 501)
+    _, logit = uncached(again.net, state.store, rows)
+    np.testing.assert_allclose(scorer.logits(rows), logit.numpy(), atol=1e-5)
+    assert probability.std() > 0
+    assert artifact.version != again.version
+
+
+def test_the_same_seed_gives_the_same_model(learnt):
+    runs, _ = history()
+    shape = {"width": 8, "heads": 2, "hidden": 16, "neighbours": 4}
+    one, two = (train(runs, TrainConfig(epochs=1, seed=4), shape) for _ in range(2))
+    assert one.version == two.version
+    assert one.version != train(runs, TrainConfig(epochs=1, seed=5), shape).version
+
+
+def test_a_refit_learns_from_the_payments_that_chose_as_well():
+    """Large payments are frauds, too, but from those on."""
+    runs, _ = history()
+
+    def choose(state: GraphState, config: TrainConfig) -> Targets:
+        targets, amount = make_targets(state, config), state.store.column("amount")
+        late = np.arange(state.store.rows) >= targets.validation[0]
+        return replace(targets, fraud=np.maximum(targets.fraud, late & (amount > 85_000)).astype(np.float32))
+
+    state, apart = built(runs), {}
+    amount = state.store.column("amount")
+    large = amount > 85_000
+    for refit in (False, True):
+        config = TrainConfig(epochs=4, test=0.25, validation=0.4, negatives=5, refit=refit)
+        artifact = train(runs, config, {"width": 8, "heads": 2, "hidden": 16, "neighbours": 4}, choose=choose)
+        logit = artifact.calibration.logit(score_runs(artifact, runs))
+        apart[refit] = float(logit[large].mean() - logit[~large].mean())
+    assert apart[True] > 1 > 0.3 > apart[False]
+
+
+def test_a_refit_is_calibrated_by_payments_too_young_to_be_labelled(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("gnn.train.trainer.ENOUGH", 300)
+    runs, _ = history()
+    state = built(runs)
+    config = TrainConfig(epochs=2, test=0, label_delay_days=5, negatives=5)
+    young = slice(int(make_targets(state, config).validation[-1]) + 1, None)
+    first, again = (
+        score_runs(train(runs, replace(config, refit=refit), {"width": 8, "heads": 2, "neighbours": 4}), runs)[young]
+        for refit in (False, True)
+    )
+    assert len(first) > 300
+    assert not np.allclose(first, again, rtol=0.01)
+    assert again.mean() == pytest.approx(first.mean(), rel=1e-3)
+
+
+def test_what_a_model_is_told_to_leave_out_never_enters_its_scores():
+    runs, _ = history()
+    shape = {"width": 8, "heads": 2, "hidden": 16, "neighbours": 4}
+    artifact = train(runs, TrainConfig(epochs=1, test=0.25, without=("payment.hour", "ring.")), shape)
+    names = feature_names(artifact.roles)
+    without = [i for i, name in enumerate(names) if name.startswith(("payment.hour", "ring."))]
+    assert len(without) == 5
+    assert not artifact.net.scale[without].any()
+    assert not np.isin(artifact.net.trees.feature, without).any()
+    assert artifact.net.scale[names.index("payment.amount")] > 0
+    with pytest.raises(ModelError, match=r"no feature is called payment\.weather"):
+        train(runs, TrainConfig(without=("payment.weather",)), shape)
+
+
+@pytest.mark.parametrize("honest_labels", [False, True])
+def test_targets_respect_time_and_label_delay(honest_labels):
+    runs, fraud = history(honest_labels)
+    state = built(runs)
+    targets = make_targets(state, TrainConfig(test=0.25))
+    time = state.store.column("time")
+    begin, end = time[0], state.store.clock
+    # Labels are applied at the end of a day here, three days and a part of one after their payments.
+    assert 3 * DAY_US <= targets.label_delay_us <= 4 * DAY_US
+    test_start = begin + 0.75 * (end - begin)
+    assert targets.train.max() < targets.validation.min()
+    assert (
+        time[targets.validation].max() <= test_start - targets.label_delay_us < test_start <= time[targets.test].min()
+    )
+    assert time[targets.test].max() <= end - targets.label_delay_us
+    # Frauds of the training part whose report came after the test began are not known to the model.
+    for part in (targets.train, targets.validation):
+        late = part[time[part] + 3 * DAY_US >= test_start]
+        assert not targets.fraud[late].any()
+    assert targets.fraud[targets.test].sum() == fraud[targets.test].sum()
+    if honest_labels:  # no label is not "legitimate" where legitimate payments are labelled
+        assert len(targets.train) < 0.95 * targets.train.max()
+
+
+def test_an_overturned_label_teaches_what_was_believed_last():
+    runs, _ = history()
+    first = next(i for i, (kind, _) in enumerate(runs) if kind is Kind.LABEL)
+    labels = runs[first][1]
+    overturned = labels.set_column(1, labels.schema.field(1), pa.array([False] * len(labels)))
+    runs.insert(first + 1, (Kind.LABEL, overturned))
+    state = built(runs)
+    rows = state.transaction_rows(labels.column("transaction_id"))
+    assert not make_targets(state, TrainConfig()).fraud[rows].any()
+
+
+def test_too_little_to_learn_from_is_said():
+    payments = payment_batch(100)
+    with pytest.raises(ModelError, match="labelled as fraud"):
+        train([(Kind.TRANSACTION, payments)])
+    labels = label_batch(payments, [0], [True])
+    with pytest.raises(ModelError, match="known frauds"):
+        train([(Kind.TRANSACTION, payments), (Kind.LABEL, labels)])
+
+
+def test_planted_leaks_would_be_caught():
+    """The audit's idea in small: a seed's own label is in no feature, whenever it became known."""
+    runs, _ = history()
+    state = built(runs)
+
+    rows = np.arange(N)
+    before = state.store.features(rows)
+    state.apply(
+        Events(
+            Kind.LABEL,
+            state.applied,
+            label_batch(runs[0][1], [0], [True], delay_us=int(timedelta(days=99).total_seconds() * 1e6)),
+        )
+    )
+    np.testing.assert_array_equal(state.store.features(rows), before)

@@ -1,0 +1,290 @@
+"""The service over HTTP in one process: durable, idempotent, all or nothing, and never without an answer."""
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from starlette.testclient import TestClient
+
+from data.journal.sqlite import SqliteJournal
+from gnn.model.artifact import Artifact, untrained
+from gnn.score.replay import open_model, score_events
+from gnn.score.scorer import Scorer
+from graph.state import GraphState
+from serve.http.app import build_app
+from serve.http.wire import ARROW, arrow_bytes
+from serve.replica.house import House
+from serve.settings import Settings
+from tests.world import label_batch, payment_batch
+
+ROLES = ("account", "merchant", "device")
+PAYMENT = {
+    "transaction_id": "p1",
+    "timestamp": "2026-01-02T03:04:05Z",
+    "account_id": "a1",
+    "merchant_id": "m1",
+    "device_id": "d1",
+    "amount": 1234,
+    "currency": "EUR",
+}
+
+
+@pytest.fixture(scope="module")
+def artifact() -> Artifact:
+    return untrained(ROLES, neighbours=4, window_rows=1 << 12)
+
+
+def settings(folder: Path, **more: object) -> Settings:
+    return Settings(model=folder, journal=folder / "journal.sqlite", insecure=True, capacity=1 << 13, **more)
+
+
+def opened(artifact: Artifact, config: Settings, **more) -> House:
+    house = House(artifact, config, **more)
+    house.open()
+    return house
+
+
+@pytest.fixture
+def client(artifact, tmp_path) -> Iterator[TestClient]:
+    config = settings(tmp_path)
+    with TestClient(build_app(config, opened(artifact, config)), raise_server_exceptions=False) as client:
+        yield client
+
+
+def end(client: TestClient) -> int:
+    return int(client.app.state.house.journal.end)
+
+
+def test_an_answer_has_all_its_parts(client):
+    body = client.post("/v1/score", json=PAYMENT).json()
+    assert set(body) == {
+        "transaction_id", "fraud_probability", "risk_score", "decision", "baseline", "reasons", "ring", "model",
+        "scored_by", "degraded", "journal_offset", "timings",
+    }  # fmt: skip
+    assert body["scored_by"] == "cpu"
+    assert not body["degraded"]
+    assert 1 <= len(body["reasons"]) <= 5
+    assert body["journal_offset"] == 0
+    assert end(client) == 1
+
+
+def adds_up(body: dict[str, Any]) -> bool:
+    """Whether baseline and contributions are the log-odds of the probability, to rounding."""
+    odds = body["fraud_probability"] / (1 - body["fraud_probability"])
+    return abs(body["baseline"] + sum(r["contribution"] for r in body["reasons"]) - np.log(odds)) < 1e-4
+
+
+def test_reasons_add_up_to_the_log_odds_from_the_baseline(client):
+    baselines = set()
+    for i in range(12):
+        at = f"2026-01-02T{4 + i:02}:00:00Z"
+        payment = {**PAYMENT, "transaction_id": f"p{i}", "timestamp": at, "account_id": f"a{i % 3}", "amount": 9 * 2**i}
+        body = client.post("/v1/score", json=payment).json()
+        client.post("/v1/labels", json={"transaction_id": f"p{i}", "is_fraud": i % 4 == 0, "reported_at": at})
+        assert adds_up(body)
+        assert 1 <= len(body["reasons"]) <= 5
+        baselines.add(body["baseline"])
+    assert len(baselines) == 1
+
+
+def test_a_repeat_gets_the_same_answer_and_changed_content_a_409(client):
+    first = client.post("/v1/score", json=PAYMENT)
+    again = client.post("/v1/score", json=PAYMENT)
+    assert again.json() == first.json()
+    changed = client.post("/v1/score", json={**PAYMENT, "amount": 1})
+    assert changed.status_code == 409
+    assert changed.headers["content-type"] == "application/problem+json"
+    twice = client.post("/v1/scores", json=[{**PAYMENT, "transaction_id": "p2"}, {**PAYMENT, "amount": 2}])
+    assert twice.status_code == 409
+    assert end(client) == 1
+
+
+def test_labels_are_taken_once_and_only_of_known_payments(client):
+    label = {"transaction_id": "p1", "is_fraud": True, "reported_at": "2026-01-09T00:00:00Z"}
+    unknown = client.post("/v1/labels", json=label)
+    assert unknown.status_code == 422
+    assert end(client) == 0
+    client.post("/v1/score", json=PAYMENT)
+    assert client.post("/v1/labels", json=label).json() == {"accepted": 1, "repeated": 0}
+    assert client.post("/v1/labels", json=[label]).json() == {"accepted": 0, "repeated": 1}
+    assert end(client) == 2
+
+
+@pytest.mark.parametrize("group", [1, 7, 64, 400])
+def test_online_scores_equal_a_replay_of_the_journal(artifact, tmp_path, group):
+    payments = payment_batch(400, seed=8, accounts=30)
+    config = settings(tmp_path)
+    with TestClient(build_app(config, opened(artifact, config))) as client:
+        online, head = [], {"content-type": ARROW, "accept": ARROW}
+        for i in range(0, 400, group):
+            body = arrow_bytes(pa.Table.from_batches([payments.slice(i, group)]))
+            answer = client.post("/v1/scores?reasons=false", content=body, headers=head)
+            online.append(pa.ipc.open_stream(answer.content).read_all()["fraud_probability"].to_numpy())
+            if i % 3 == 0:
+                labels = label_batch(payments, [i, i // 2], [True, i % 2 == 0])
+                sent = client.post("/v1/labels", content=arrow_bytes(pa.Table.from_batches([labels])), headers=head)
+                assert sent.status_code == 200, sent.text
+    state, scorer = open_model(artifact)
+    with SqliteJournal(config.journal) as journal:
+        replayed = np.concatenate([s.probability for s in score_events(state, scorer, journal.replay())])
+    np.testing.assert_allclose(np.concatenate(online), replayed, atol=1e-5)
+
+
+def test_rings_and_answers_survive_a_restart(artifact, tmp_path):
+    config = settings(tmp_path)
+    many = [{**PAYMENT, "transaction_id": f"p{i}", "account_id": f"a{i % 5}"} for i in range(20)]
+    with TestClient(build_app(config, opened(artifact, config))) as client:
+        answers, rings = client.post("/v1/scores", json=many).json(), client.get("/v1/rings").json()
+        assert len(rings) == 1
+        assert len(rings[0]["accounts"]) == 5
+        assert client.get(f"/v1/rings/{rings[0]['id']}").json() == rings[0]  # its risk too, which scores weigh in
+        assert client.get("/v1/rings/R-999").status_code == 404
+    with TestClient(build_app(config, opened(artifact, config))) as client:
+        assert client.get("/v1/rings").json() == rings
+        assert client.post("/v1/scores", json=many).json() == answers
+
+
+class _Faulty(Scorer):
+    """A device that fails on demand."""
+
+    device_name = "cuda"
+    fails = False
+
+    def score(self, first: int, last: int) -> np.ndarray:
+        if self.fails:
+            raise RuntimeError("CUDA error: an illegal memory access was encountered")
+        return super().score(first, last)
+
+
+def test_cuda_then_cpu_then_rules_answer(artifact, tmp_path):
+    made: list[_Faulty] = []
+
+    def scorers(model: Artifact, state: GraphState) -> list[Scorer]:
+        gpu = _Faulty(model, state)
+        gpu.device_name = "cuda"
+        cpu = _Faulty(model, state, cache=gpu.cache)
+        cpu.device_name = "cpu"
+        made.extend([gpu, cpu])
+        return [gpu, cpu]
+
+    config = settings(tmp_path)
+    house = opened(artifact, config, scorers=scorers)
+    with TestClient(build_app(config, house)) as client:
+
+        def ask(i: int) -> tuple[str, bool]:
+            body = client.post("/v1/score", json={**PAYMENT, "transaction_id": f"f{i}"}).json()
+            assert adds_up(body)
+            return body["scored_by"], body["degraded"]
+
+        assert ask(0) == ("cuda", False)
+        made[0].fails = True
+        assert ask(1) == ("cpu", True)
+        made[1].fails = True
+        assert ask(2) == ("rules", True)
+        made[1].fails = False
+        house.breakers[1]._until = 0.0  # its pause is over: one call may try it again
+        assert ask(3) == ("cpu", True)
+        assert house.scored == house.state.store.rows == 4  # the row that rules answered has been caught up
+        made[0].fails = False
+        house.breakers[0]._until = 0.0
+        assert ask(4) == ("cuda", False)
+        assert house.journal.end == 5
+
+
+GARBAGE = [
+    b"", b"{", b"null", b"[]", b"\xff\xfe", b"[" * 100_000, b'{"amount": NaN}', b'"text"', b"[1, 2]", b"{}",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("path", ["/v1/score", "/v1/scores", "/v1/labels"])
+@pytest.mark.parametrize("kind", ["application/json", ARROW, "text/plain"])
+def test_garbage_is_refused_with_a_problem(client, path, kind):
+    for body in GARBAGE:
+        answer = client.post(path, content=body, headers={"content-type": kind})
+        assert 400 <= answer.status_code < 500, (path, kind, body[:20], answer.text)
+        assert answer.json()["status"] == answer.status_code
+    assert end(client) == 0
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("amount", -1), ("amount", "12"), ("amount", 1.5), ("amount", 10**16), ("amount", None), ("amount", True),
+        ("currency", "eur"), ("currency", "EURO"), ("timestamp", "1900-01-01T00:00:00Z"),
+        ("timestamp", "2300-01-01T00:00:00Z"), ("timestamp", "2026-01-01"), ("timestamp", 1.5), ("timestamp", 2**70),
+        ("timestamp", "2090-01-01T00:00:00Z"), ("account_id", ""), ("account_id", "x" * 129), ("account_id", "a\x00b"),
+        ("account_id", 7), ("transaction_id", "x" * 65), ("device_id", ""), ("surprise", 1),
+    ],
+)  # fmt: skip
+def test_a_bad_field_is_named(client, field, value):
+    answer = client.post("/v1/score", json={**PAYMENT, field: value})
+    assert answer.status_code == 422, answer.text
+    assert field in answer.json()["errors"][0]["field"]
+    listed = client.post("/v1/scores", json=[{**PAYMENT, "transaction_id": "ok"}, {**PAYMENT, field: value}])
+    assert listed.status_code == 422
+    assert end(client) == 0
+
+
+def test_too_much_is_refused(client):
+    many = client.post("/v1/scores", json=[{**PAYMENT, "transaction_id": f"x{i}"} for i in range(10_001)])
+    assert many.status_code == 413
+    assert client.post("/v1/score", content=b"x" * (17 << 20)).status_code == 413
+    assert client.get("/v1/nothing").json()["status"] == 404
+    assert client.get("/v1/score").json()["status"] == 405
+    assert end(client) == 0
+
+
+def test_keys(artifact, tmp_path, monkeypatch):
+    monkeypatch.setenv("RINGWATCH_API_KEYS", "first-key,second-key")
+    config = Settings.from_environment(model=tmp_path, journal=tmp_path / "j.sqlite", capacity=1 << 13)
+    assert "-key" not in repr(config)
+    with TestClient(build_app(config, opened(artifact, config))) as client:
+        assert client.post("/v1/score", json=PAYMENT).status_code == 401
+        assert client.get("/metrics").status_code == 401
+        assert client.get("/livez").status_code == 200
+        assert client.get("/readyz").status_code == 200
+        with_key = {"authorization": "Bearer second-key"}
+        assert client.post("/v1/score", json=PAYMENT, headers=with_key).status_code == 200
+        assert b"ringwatch_journal_offset 1.0" in client.get("/metrics", headers=with_key).content
+        assert client.get("/openapi.json").json()["paths"]["/v1/score"]["post"]["requestBody"]
+
+
+CHILD = """
+    import sys
+    from pathlib import Path
+    from starlette.testclient import TestClient
+    from tests.serve.http.test_service import PAYMENT, opened, settings, untrained, ROLES
+    from serve.http.app import build_app
+    config = settings(Path(sys.argv[1]))
+    model = untrained(ROLES, neighbours=4, window_rows=1 << 12)
+    with TestClient(build_app(config, opened(model, config))) as client:
+        for i in range(100_000):
+            answer = client.post("/v1/score", json={**PAYMENT, "transaction_id": f"k{i}"})
+            assert answer.status_code == 200
+            print(f"k{i}", flush=True)
+"""
+
+
+def test_what_was_acknowledged_survives_kill_9(artifact, tmp_path):
+    child = subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(CHILD), str(tmp_path)],
+        stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[3],
+    )  # fmt: skip
+    assert child.stdout is not None
+    acknowledged = [child.stdout.readline().strip() for _ in range(25)]
+    os.kill(child.pid, signal.SIGKILL)
+    acknowledged += child.stdout.read().split("\n")[:-1]
+    child.wait()
+    config = settings(tmp_path)
+    house = opened(artifact, config)
+    assert all(house.state.row_of(i) is not None for i in acknowledged)
+    assert house.scored == house.state.store.rows >= 25
+    house.close()

@@ -1,0 +1,150 @@
+"""A replica that restarts from a snapshot answers as one that never stopped."""
+
+import time
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from starlette.testclient import TestClient
+
+from gnn.model.artifact import Artifact, load, untrained
+from graph.snapshot import found
+from serve.http.app import build_app
+from serve.http.wire import ARROW, arrow_bytes
+from serve.replica.admission import LabelCall, ScoreCall
+from serve.replica.house import House
+from serve.replica.snapshots import follow
+from serve.settings import Settings
+from tests.world import label_batch, payment_batch
+
+ROLES = ("account", "merchant", "device")
+PAYMENTS = payment_batch(900, seed=8, accounts=120, devices=60)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("model")
+    untrained(ROLES, neighbours=4, window_rows=1 << 12, cache="int8").save(folder)
+    return folder
+
+
+@pytest.fixture
+def artifact(model) -> Artifact:
+    return load(model)
+
+
+def settings(model: Path, folder: Path, **more: object) -> Settings:
+    more = {"snapshot_every": 0, "capacity": 1 << 13, **more}
+    return Settings(model=model, journal=folder / "journal.sqlite", insecure=True, **more)
+
+
+def send(house: House, first: int, last: int) -> np.ndarray:
+    """Payments in fifties with a label after each; their scores."""
+    scores = []
+    for i in range(first, last, 50):
+        table, _ = house.process(
+            [
+                ScoreCall(PAYMENTS.slice(i, 50), reasons=False, table=True),
+                LabelCall(label_batch(PAYMENTS, [i], [i % 100 == 0])),
+            ]
+        )
+        scores.append(table["fraud_probability"].to_numpy())
+    return np.concatenate(scores)
+
+
+def opened(artifact: Artifact, config: Settings) -> tuple[House, int]:
+    house = House(artifact, config)
+    return house, house.open()
+
+
+def test_a_restart_from_a_snapshot_goes_on_with_the_same_bits(model, artifact, tmp_path):
+    never_stopped, _ = opened(artifact, settings(model, tmp_path / "one"))
+    expected = send(never_stopped, 0, 900)
+    rings = never_stopped.rings(50)
+    config = settings(model, tmp_path / "two")
+    house, begun = opened(artifact, config)
+    assert begun == 0
+    got = [send(house, 0, 400)]
+    made = follow(artifact, config, lambda what, share: None)  # while the house is open, as in a service
+    assert made == found(config.snapshot_folder)[0]
+    got.append(send(house, 400, 600))
+    house.close()
+    house, begun = opened(artifact, config)
+    assert begun == 408  # 400 payments and 8 labels are in the snapshot, the rest came from the journal
+    assert not house.fill()  # nothing is missing: keys and values were in it too
+    got.append(send(house, 600, 900))
+    np.testing.assert_array_equal(np.concatenate(got), expected)
+    assert house.rings(50) == rings
+    assert follow(artifact, config, lambda what, share: None) is not None
+    assert follow(artifact, config, lambda what, share: None) is None  # nothing new
+    house.close()
+
+
+def test_another_model_fills_its_cache_behind_the_services_back(model, artifact, tmp_path):
+    config = settings(model, tmp_path / "old")
+    house, _ = opened(artifact, config)
+    send(house, 0, 600)
+    house.close()
+    follow(artifact, config, lambda what, share: None)
+    other = untrained(ROLES, seed=3, neighbours=4, window_rows=1 << 12)
+    from_scratch, _ = opened(other, settings(model, tmp_path / "new"))
+    expected = send(from_scratch, 0, 900)
+    house, begun = opened(other, config)
+    assert begun == 612
+    got = send(house, 600, 700)  # at once: what is missing is computed as it is read
+    while house.fill():
+        pass
+    got = np.concatenate([got, send(house, 700, 900)])
+    np.testing.assert_array_equal(got, expected[600:])
+    np.testing.assert_array_equal(house.probability[:900], expected)
+    np.testing.assert_array_equal(house.scorers[-1].cache.data, from_scratch.scorers[-1].cache.data)
+    house.close()
+
+
+@pytest.mark.parametrize("spoil", ["damage", "capacity", "journal"])
+def test_a_snapshot_that_does_not_fit_is_left_aside(model, artifact, tmp_path, spoil):
+    config = settings(model, tmp_path)
+    house, _ = opened(artifact, config)
+    send(house, 0, 200)
+    house.close()
+    path = follow(artifact, config, lambda what, share: None)
+    if spoil == "damage":
+        file = path / "rows.bin"
+        blob = bytearray(file.read_bytes())
+        blob[0] ^= 1
+        file.write_bytes(bytes(blob))
+    elif spoil == "capacity":
+        config = settings(model, tmp_path, capacity=1 << 18)
+    else:  # the journal was replaced by another, as long
+        for stale in tmp_path.glob("journal.sqlite*"):
+            if stale.is_file():
+                stale.unlink()
+        house, _ = opened(artifact, settings(model, tmp_path, snapshots=tmp_path / "none"))
+        house.process([ScoreCall(payment_batch(300, seed=99), reasons=False, table=True)])
+        house.close()
+    house, begun = opened(artifact, config)
+    assert begun == 0
+    assert house.ready
+    house.close()
+
+
+def test_the_service_has_snapshots_made_while_it_scores(model, tmp_path):
+    config = settings(model, tmp_path, snapshot_every=100)
+    with TestClient(build_app(config)) as client:
+        until = time.monotonic() + 120
+        while client.get("/readyz").status_code != 200:
+            assert time.monotonic() < until
+            time.sleep(0.05)
+        sent = 0
+        while not found(config.snapshot_folder):  # it scores on all the time
+            assert time.monotonic() < until
+            ids = pa.array([f"s{sent + i}" for i in range(20)])
+            body = arrow_bytes(pa.Table.from_batches([PAYMENTS.slice(0, 20)]).set_column(0, "transaction_id", ids))
+            assert client.post("/v1/scores", content=body, headers={"content-type": ARROW}).status_code == 200
+            sent += 20
+            time.sleep(0.02)
+    house, begun = opened(load(model), config)
+    assert begun >= 100
+    assert house.state.applied == sent
+    house.close()
