@@ -21,16 +21,16 @@ from numpy.typing import NDArray
 from benchmarks.peers import BATCHES, CORES, Stream, compare, stream
 from benchmarks.report import Figure, show, write
 from data.files.sources import merged, read_transactions
-from data.jit import beside, jit, prefetch
+from data.jit import jit, prefetch, run_concurrently
 from data.journal.protocol import Events, Kind
 from data.schema import TRANSACTION_SCHEMA
 from gnn.model.artifact import untrained
-from gnn.model.kernels import ask_ahead
+from gnn.model.kernels import prefetch_keys_values
 from gnn.score.replay import numbered
 from gnn.score.scorer import Scorer
 from graph.dag.ids import USED
-from graph.dag.protocol import DAY_US, STEP, Batch, Window
-from graph.dag.sampler import WALKED, neighbours, walk
+from graph.dag.protocol import DAY_US, ROWS_PER_APPEND, Batch, Window
+from graph.dag.sampler import ROWS_PER_BLOCK, neighbours, walk
 from graph.dag.store import GraphStore
 from graph.memory import reserve
 from graph.snapshot import restore, save
@@ -71,7 +71,7 @@ def gather(kv: NDArray[np.int64], near: NDArray[np.int64]) -> int:
     total = 0
     for b in range(near.shape[0]):
         if b + 1 < near.shape[0]:
-            ask_ahead(kv, near[b + 1])
+            prefetch_keys_values(kv, near[b + 1])
         for r in range(near.shape[1]):
             for k in range(near.shape[2]):
                 if near[b, r, k] < 0:
@@ -95,8 +95,12 @@ def on_core(calls: Sequence[Callable[[], object]], rounds: int = 9) -> list[floa
 
 def in_walked_order(seeds: NDArray[np.int64], near: NDArray[np.int64]) -> NDArray[np.int64]:
     """The rows that a walk reads, block by block and step by step as it does."""
-    blocks = near.reshape(-1, WALKED, *near.shape[1:]).transpose(0, 3, 2, 1).reshape(len(seeds) // WALKED, -1)
-    rows = np.concatenate([seeds.reshape(-1, WALKED), blocks], 1)
+    blocks = (
+        near.reshape(-1, ROWS_PER_BLOCK, *near.shape[1:])
+        .transpose(0, 3, 2, 1)
+        .reshape(len(seeds) // ROWS_PER_BLOCK, -1)
+    )
+    rows = np.concatenate([seeds.reshape(-1, ROWS_PER_BLOCK), blocks], 1)
     return np.ascontiguousarray(rows[rows >= 0])
 
 
@@ -114,15 +118,15 @@ def numbered_store(payments: Stream, velocity: bool) -> tuple[GraphStore, Callab
     """A store for payments whose entities are numbered already, and what appends all of them from the start."""
     n, sizes = len(payments.time), payments.entity.max(0).astype(np.int64) + 1
     entity = payments.entity + np.concatenate([[0], np.cumsum(sizes)[:-1]]).astype(np.int32)
-    store = GraphStore(ROLES, n + STEP, Window(n, 3650 * DAY_US), velocity=velocity)
+    store = GraphStore(ROLES, n + ROWS_PER_APPEND, Window(n, 3650 * DAY_US), velocity=velocity)
     store.ids.meta[USED] = sizes.sum()
     category = np.zeros((n, 4), np.uint8)
 
     def fill() -> None:
         store.rows = store.clock = store.offsets.count = 0
         store.ids.head[: sizes.sum()] = 0
-        for i in range(0, n, STEP):
-            part = slice(i, i + STEP)
+        for i in range(0, n, ROWS_PER_APPEND):
+            part = slice(i, i + ROWS_PER_APPEND)
             store.append(Batch(entity[part], payments.time[part], payments.amount[part], category[part]), i)
 
     fill()  # pages are touched, and heads too
@@ -206,7 +210,7 @@ def sampled(payments: Stream, batch: int, threads: int) -> float:
                 walk(view, seeds, near)
                 append(after)
             else:
-                beside(lambda v=view, s=seeds: neighbours(v, s, K), lambda a=after: append(a), batch)
+                run_concurrently(lambda v=view, s=seeds: neighbours(v, s, K), lambda a=after: append(a), batch)
 
     return n / best(run, 3)
 
@@ -257,10 +261,14 @@ def file_figures(payments: Stream, folder: Path, figures: dict[str, Figure]) -> 
     pq.write_table(named(payments), path)
 
     def load(rings: bool, order: bool) -> GraphState:
-        state = GraphState(ROLES, n + STEP, Window(n, 3650 * DAY_US), entities=400_000)
+        state = GraphState(ROLES, n + ROWS_PER_APPEND, Window(n, 3650 * DAY_US), entities=400_000)
         if not rings:
             state.rings = _NoRings()  # type: ignore[assignment]
-        runs = merged(path, chunk=STEP) if order else ((Kind.TRANSACTION, b) for b in ahead(read_transactions(path)))
+        runs = (
+            merged(path, chunk=ROWS_PER_APPEND)
+            if order
+            else ((Kind.TRANSACTION, b) for b in ahead(read_transactions(path)))
+        )
         for events in numbered(runs):
             state.apply(events)
         return state
@@ -297,7 +305,7 @@ def score_figures(payments: Stream, figures: dict[str, Figure]) -> None:
     n = min(len(payments.time), 200_000)
     batch = named(Stream(payments.entity[:n], payments.time[:n], payments.amount[:n])).combine_chunks().to_batches()[0]
     for cache in ("float32", "int8"):
-        state = GraphState(ROLES, n + STEP, Window(n, 90 * DAY_US))
+        state = GraphState(ROLES, n + ROWS_PER_APPEND, Window(n, 90 * DAY_US))
         state.apply(Events(Kind.TRANSACTION, 0, batch))
         scorer = Scorer(untrained(ROLES, cache=cache), state)
         scorer.warm()

@@ -14,7 +14,7 @@ from data.journal.protocol import Events, Kind
 from gnn.model.artifact import untrained
 from gnn.model.cache import KeyValueCache
 from graph.capacity import Deployment
-from graph.dag.protocol import DAY_US, STEP, Window
+from graph.dag.protocol import DAY_US, ROWS_PER_APPEND, Window
 from graph.memory import reserve
 from graph.state import GraphState
 from serve.cli.capacity import capacity_lines
@@ -47,9 +47,9 @@ def measure(n: int) -> tuple[dict[str, float], dict[str, float]]:
     artifact = untrained(ROLES, cache="int8")
     pairs = []
     before = resident()
-    state = GraphState(ROLES, n + 2 * STEP, Window(n, 90 * DAY_US))
-    for first in range(0, n, STEP):
-        batch, tied = payments(first, min(STEP, n - first), sizes, rng)
+    state = GraphState(ROLES, n + 2 * ROWS_PER_APPEND, Window(n, 90 * DAY_US))
+    for first in range(0, n, ROWS_PER_APPEND):
+        batch, tied = payments(first, min(ROWS_PER_APPEND, n - first), sizes, rng)
         state.apply(Events(Kind.TRANSACTION, first, batch))
         pairs.append(np.unique(tied))
     ties = len(np.unique(np.concatenate(pairs)))

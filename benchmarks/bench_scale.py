@@ -19,7 +19,7 @@ from matplotlib.figure import Figure as Plot
 from benchmarks.bench_graph import ROLES, K, on_core, read_rows
 from benchmarks.report import ROOT, Figure, show, write
 from graph.capacity import Deployment, estimate
-from graph.dag.protocol import DAY_US, STEP, Batch, Window
+from graph.dag.protocol import DAY_US, ROWS_PER_APPEND, Batch, Window
 from graph.dag.sampler import walk
 from graph.dag.store import GraphStore
 
@@ -49,7 +49,7 @@ def measure(n: int) -> dict[str, float]:
     """Rates at n payments, and what they take."""
     before = resident()
     entities = {role: max(100, int(share * n)) for role, share in SHARES.items()}
-    store = GraphStore(ROLES, n + STEP, Window(n, 3650 * DAY_US), entities=sum(entities.values()))
+    store = GraphStore(ROLES, n + ROWS_PER_APPEND, Window(n, 3650 * DAY_US), entities=sum(entities.values()))
     first = []
     for kind, (role, many) in enumerate(entities.items()):
         first.append(store.ids.numbered)

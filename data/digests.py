@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from data.errors import DataError
 from data.jit import jit, prefetch, signed, word_at
 
-KEY = "RINGWATCH_ID_KEY"  # 32 hexadecimal digits
-BLOCK = 32  # look-ups whose reads are asked for before the first of them is done
-LOAD, ROOM = 0.75, 0.6  # fill at which the buckets grow, and their fill afterwards
+KEY_VARIABLE = "RINGWATCH_ID_KEY"  # 32 hexadecimal digits
+LOOKUPS_PER_BLOCK = 32  # look-ups whose reads are asked for before the first of them is done
+MAX_LOAD_FACTOR, LOAD_FACTOR_AFTER_GROWTH = 0.75, 0.6  # fill at which the buckets grow, and their fill afterwards
 
 Digests = NDArray[np.uint64]  # [n, 2]
 Key = tuple[np.uint64, np.uint64]
@@ -38,13 +38,13 @@ def key_from_environment() -> Key:
     Raises:
         DataError: The variable is no 32 hexadecimal digits.
     """
-    text = os.environ.get(KEY, "0" * 32)
+    text = os.environ.get(KEY_VARIABLE, "0" * 32)
     if not re.fullmatch("[0-9a-fA-F]{32}", text):
-        raise DataError(f"{KEY} must be 32 hexadecimal digits (128 bits)")
+        raise DataError(f"{KEY_VARIABLE} must be 32 hexadecimal digits (128 bits)")
     return np.uint64(int(text[:16], 16)), np.uint64(int(text[16:], 16))
 
 
-def derived(key: Key, purpose: str) -> Key:
+def derive_key(key: Key, purpose: str) -> Key:
     """A key of its own for a purpose, so that one name under two entity types has unrelated digests."""
     found = digest(key, pa.array([purpose]))
     return np.uint64(found[0, 0]), np.uint64(found[0, 1])
@@ -86,7 +86,7 @@ def content_digests(key: Key, batch: pa.RecordBatch) -> Digests:
     out = np.zeros((len(batch), 2), np.uint64)
     for name, column in zip(batch.schema.names, batch.columns, strict=True):
         if column.null_count < len(column):
-            out += digest(derived(key, name), _as_text(column))
+            out += digest(derive_key(key, name), _as_text(column))
     return out
 
 
@@ -101,9 +101,9 @@ def _as_text(column: pa.Array) -> pa.Array:
     return column.cast(pa.string())
 
 
-def buckets_for(names: int) -> NDArray[np.uint32]:
+def empty_buckets(names: int) -> NDArray[np.uint32]:
     """Buckets with room for that many names."""
-    return np.zeros(max(64, int(names / ROOM)), np.uint32)
+    return np.zeros(max(64, int(names / LOAD_FACTOR_AFTER_GROWTH)), np.uint32)
 
 
 @jit(inline=True)
@@ -165,7 +165,7 @@ def _digest(
 
 
 @jit(inline=True)
-def _home(buckets: NDArray[np.uint32], high: np.uint64) -> int:
+def _home_bucket(buckets: NDArray[np.uint32], high: np.uint64) -> int:
     """Bucket where a search begins: the top 32 bits of the digest, scaled to the number of buckets."""
     return signed(((high >> np.uint64(32)) * np.uint64(buckets.shape[0])) >> np.uint64(32))
 
@@ -173,7 +173,7 @@ def _home(buckets: NDArray[np.uint32], high: np.uint64) -> int:
 @jit(inline=True)
 def bucket_of(t: Table, high: np.uint64, low: np.uint64) -> int:
     """The bucket that holds a digest, or the free one where it belongs."""
-    at = _home(t.buckets, high)
+    at = _home_bucket(t.buckets, high)
     while True:
         place = t.buckets[at]
         if place == 0 or (t.digests[place - 1, 0] == high and t.digests[place - 1, 1] == low):
@@ -184,16 +184,16 @@ def bucket_of(t: Table, high: np.uint64, low: np.uint64) -> int:
 
 
 @jit()
-def ask_ahead(t: Table, wanted: NDArray[np.uint64], at: int) -> None:
+def prefetch_lookups(t: Table, wanted: NDArray[np.uint64], at: int) -> None:
     """Ask for what the look-ups of a block from `at` on will read, in two steps, as buckets say which digests to read.
 
     The buckets have been asked for a block ahead of their digests, so that nothing waits for them.
     """
-    stop = min(at + BLOCK, wanted.shape[0])
-    for n in range(stop if at else 0, min(at + 2 * BLOCK, wanted.shape[0])):
-        prefetch(t.buckets, _home(t.buckets, wanted[n, 0]))
+    stop = min(at + LOOKUPS_PER_BLOCK, wanted.shape[0])
+    for n in range(stop if at else 0, min(at + 2 * LOOKUPS_PER_BLOCK, wanted.shape[0])):
+        prefetch(t.buckets, _home_bucket(t.buckets, wanted[n, 0]))
     for n in range(at, stop):
-        place = t.buckets[_home(t.buckets, wanted[n, 0])]
+        place = t.buckets[_home_bucket(t.buckets, wanted[n, 0])]
         if place:
             prefetch(t.digests, place - 1)
 
@@ -208,7 +208,7 @@ def remove(t: Table, at: int) -> None:
         place = t.buckets[at]
         if place == 0:
             break
-        home = _home(t.buckets, t.digests[place - 1, 0])
+        home = _home_bucket(t.buckets, t.digests[place - 1, 0])
         if (at - home) % size >= (at - hole) % size:
             t.buckets[hole] = place
             hole = at
@@ -216,13 +216,13 @@ def remove(t: Table, at: int) -> None:
 
 
 @jit()
-def rebuilt(digests: NDArray[np.uint64], used: int, buckets: NDArray[np.uint32]) -> None:
+def rebuild_buckets(digests: NDArray[np.uint64], used: int, buckets: NDArray[np.uint32]) -> None:
     """Fill empty buckets from the digests [used]; one whose second word is 0 is no name (a free place may link on)."""
     t = Table(digests, buckets)
     for place in range(used):
-        if place % BLOCK == 0:
-            for n in range(place + BLOCK, min(place + 2 * BLOCK, used)):
-                prefetch(buckets, _home(buckets, digests[n, 0]))
+        if place % LOOKUPS_PER_BLOCK == 0:
+            for n in range(place + LOOKUPS_PER_BLOCK, min(place + 2 * LOOKUPS_PER_BLOCK, used)):
+                prefetch(buckets, _home_bucket(buckets, digests[n, 0]))
         if digests[place, 1]:
             t.buckets[bucket_of(t, digests[place, 0], digests[place, 1])] = place + 1
 
@@ -231,12 +231,12 @@ def rebuilt(digests: NDArray[np.uint64], used: int, buckets: NDArray[np.uint32])
 def find(t: Table, wanted: NDArray[np.uint64], out: NDArray[np.int64]) -> None:
     """Places of digests, int64 [n]; -1 where the table has none."""
     for n in range(out.shape[0]):
-        if n % BLOCK == 0 and out.shape[0] > 1:
-            ask_ahead(t, wanted, n)
+        if n % LOOKUPS_PER_BLOCK == 0 and out.shape[0] > 1:
+            prefetch_lookups(t, wanted, n)
         out[n] = signed(t.buckets[bucket_of(t, wanted[n, 0], wanted[n, 1])]) - 1
 
 
-class Seen:
+class DuplicateDetector:
     """Rows by id and content, in order, so that repeats are told from news; 39 bytes or so a row.
 
     Args:
@@ -248,7 +248,7 @@ class Seen:
         self._key: Key = (np.uint64(0), np.uint64(0))  # nothing of it leaves this process
         self._digests = np.zeros((1 << 12, 2), np.uint64)
         self._content = np.zeros((1 << 12, 2), np.uint64)
-        self._buckets = buckets_for(1 << 12)
+        self._buckets = empty_buckets(1 << 12)
         self.count = 0
 
     def note(self, batch: pa.RecordBatch) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
@@ -258,7 +258,7 @@ class Seen:
             Which are new, and which have the id of an earlier one but other content, bool [n] each.
         """
         n = len(batch)
-        if self.count + n > LOAD * len(self._buckets) or self.count + n > len(self._digests):
+        if self.count + n > MAX_LOAD_FACTOR * len(self._buckets) or self.count + n > len(self._digests):
             self._grow(self.count + n)
         content, place = content_digests(self._key, batch), np.empty(n, np.int64)
         wanted = digest(self._key, batch.column(self._id))
@@ -278,8 +278,8 @@ class Seen:
         if rows > len(self._digests):
             more = np.zeros((max(rows, 2 * len(self._digests)) - len(self._digests), 2), np.uint64)
             self._digests, self._content = (np.concatenate([a, more]) for a in (self._digests, self._content))
-        self._buckets = buckets_for(len(self._digests))
-        rebuilt(self._digests, self.count, self._buckets)
+        self._buckets = empty_buckets(len(self._digests))
+        rebuild_buckets(self._digests, self.count, self._buckets)
 
 
 @jit()
@@ -292,8 +292,8 @@ def _note(
     place: NDArray[np.int64],
 ) -> int:
     for n in range(wanted.shape[0]):
-        if n % BLOCK == 0:
-            ask_ahead(t, wanted, n)
+        if n % LOOKUPS_PER_BLOCK == 0:
+            prefetch_lookups(t, wanted, n)
         at = bucket_of(t, wanted[n, 0], wanted[n, 1])
         place[n] = signed(t.buckets[at]) - 1
         if place[n] < 0:

@@ -18,9 +18,9 @@ from numba.extending import intrinsic
 
 F = TypeVar("F", bound=Callable[..., Any])
 R = TypeVar("R")
-CHUNK = 512  # rows a thread takes at a time, at least
-PARTS = 4  # for each thread, where there are many rows: who is held up takes fewer of them
-BESIDE = 4096  # rows above which a second thread pays
+MIN_ROWS_PER_CHUNK = 512  # rows a thread takes at a time, at least
+CHUNKS_PER_THREAD = 4  # for each thread, where there are many rows: who is held up takes fewer of them
+MIN_ROWS_FOR_SECOND_THREAD = 4096  # rows above which a second thread pays
 
 
 def sources_digest(root: Path) -> str:
@@ -100,7 +100,7 @@ def word_at(typing_context: Any, octets: Any, at: Any) -> Any:
 
 
 @intrinsic
-def widened(typing_context: Any, value: Any) -> Any:
+def to_float32(typing_context: Any, value: Any) -> Any:
     """A number as float32, exactly; an unsigned 16-bit number as the half-precision number whose bits it holds.
 
     Numba has no half precision on the CPU. Exponent and fraction are moved to a float32's places and its bias is made
@@ -129,15 +129,17 @@ def signed(n: Any) -> int:
 
 
 @cache
-def _helpers() -> ThreadPoolExecutor:
+def _thread_pool() -> ThreadPoolExecutor:
     """Threads that stay, one for each core beside the caller's: to start one takes as long as hundreds of walks."""
     return ThreadPoolExecutor(max(1, len(os.sched_getaffinity(0)) - 1), "ringwatch")
 
 
-os.register_at_fork(after_in_child=_helpers.cache_clear)  # a child has none of its parent's threads
+os.register_at_fork(after_in_child=_thread_pool.cache_clear)  # a child has none of its parent's threads
 
 
-def chunked(run: Callable[[int, int], object], n: int, threads: int | None = None, chunk: int = CHUNK) -> None:
+def chunked(
+    run: Callable[[int, int], object], n: int, threads: int | None = None, min_rows: int = MIN_ROWS_PER_CHUNK
+) -> None:
     """Call `run(start, stop)` over [0, n) in chunks, on several threads where that pays.
 
     The kernels hold no GIL, so plain threads are enough, the calling one among them; a micro-batch runs on that one
@@ -148,16 +150,16 @@ def chunked(run: Callable[[int, int], object], n: int, threads: int | None = Non
         run: Writes its own part of the result; parts must not depend on each other.
         n: Rows.
         threads: Threads to use; by default one for each core, and never more.
-        chunk: Rows below which another thread costs more than it saves.
+        min_rows: Rows below which another thread costs more than it saves.
     """
-    if n <= chunk:  # a micro-batch does not even ask how many cores there are
+    if n <= min_rows:  # a micro-batch does not even ask how many cores there are
         run(0, n)
         return
     threads = threads or len(os.sched_getaffinity(0))
     if threads == 1:
         run(0, n)
         return
-    size = max(chunk, -(-n // (PARTS * threads)))
+    size = max(min_rows, -(-n // (CHUNKS_PER_THREAD * threads)))
     starts = deque(range(0, n, size))
 
     def work(take: Callable[[], int]) -> None:
@@ -168,7 +170,7 @@ def chunked(run: Callable[[int, int], object], n: int, threads: int | None = Non
                 return
             run(start, min(n, start + size))
 
-    others = [_helpers().submit(work, starts.pop) for _ in range(threads - 1)]
+    others = [_thread_pool().submit(work, starts.pop) for _ in range(threads - 1)]
     try:
         work(starts.popleft)
     finally:
@@ -179,7 +181,7 @@ def chunked(run: Callable[[int, int], object], n: int, threads: int | None = Non
         raise error
 
 
-def beside(run: Callable[[], R], other: Callable[[], object], n: int) -> R:
+def run_concurrently(run: Callable[[], R], other: Callable[[], object], n: int) -> R:
     """Call two functions that do not depend on each other, side by side where there are many rows and a second core.
 
     Args:
@@ -187,11 +189,11 @@ def beside(run: Callable[[], R], other: Callable[[], object], n: int) -> R:
         other: On another thread; what it raises is raised here.
         n: Rows: for few, a thread costs more than it saves.
     """
-    if n <= BESIDE or len(os.sched_getaffinity(0)) == 1:
+    if n <= MIN_ROWS_FOR_SECOND_THREAD or len(os.sched_getaffinity(0)) == 1:
         found = run()
         other()
         return found
-    begun = _helpers().submit(other)
+    begun = _thread_pool().submit(other)
     try:
         found = run()
     finally:

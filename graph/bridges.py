@@ -110,20 +110,22 @@ def to_hetero_data(
     return data
 
 
-def to_networkx(state: GraphState, entities: Sequence[tuple[str, str]], hops: int = 1, most: int = 2_000) -> nx.Graph:
+def to_networkx(
+    state: GraphState, entities: Sequence[tuple[str, str]], hops: int = 1, max_payments: int = 2_000
+) -> nx.Graph:
     """Who is tied to whom, through what and since when, around some entities: for investigators.
 
     Args:
         state: The graph.
         entities: (entity type, name) of those to begin with, such as ("account", "a17").
         hops: Payments away from them.
-        most: Payments taken in, newest first: nearer ones before farther ones.
+        max_payments: Payments taken in, newest first: nearer ones before farther ones.
 
     Returns:
         A bipartite graph of entities, "<type>:<name>" with `kind`, `name` and `frauds` (known among the payments taken
         in), and payments, the row number with `kind` "payment", `transaction_id`, `time` (us), `amount` (minor units)
         and `fraud` (True, False, or None where nothing is known). An edge has the `role`, both roles joined by "+"
-        where an entity pays itself. `graph.graph["cut"]` tells whether `most` left payments out.
+        where an entity pays itself. `graph.graph["cut"]` tells whether `max_payments` left payments out.
 
     Raises:
         GraphError: An entity is not known, or its type.
@@ -140,9 +142,9 @@ def to_networkx(state: GraphState, entities: Sequence[tuple[str, str]], hops: in
     rows: dict[int, None] = {}
     ring, cut = list(nodes), False
     for _ in range(hops):
-        fresh = {row for node in ring for row in store.history(node, most + 1).tolist()} - rows.keys()
-        cut |= len(fresh) > most - len(rows)
-        rows.update(dict.fromkeys(sorted(fresh, reverse=True)[: most - len(rows)]))
+        fresh = {row for node in ring for row in store.history(node, max_payments + 1).tolist()} - rows.keys()
+        cut |= len(fresh) > max_payments - len(rows)
+        rows.update(dict.fromkeys(sorted(fresh, reverse=True)[: max_payments - len(rows)]))
         touched = store.column("entity", np.array(list(rows), np.int64)) if rows else np.empty((0, 1), np.int32)
         ring = [int(node) for node in np.unique(touched) if node >= 0 and int(node) not in nodes]
         nodes.update(dict.fromkeys(ring))

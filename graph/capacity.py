@@ -3,18 +3,18 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from data.digests import ROOM
+from data.digests import LOAD_FACTOR_AFTER_GROWTH
 from data.schema import role
-from graph.dag.ids import HEAD_SPAN
+from graph.dag.ids import HEAD_MODULUS
 from graph.dag.jumps import velocity_dtype
 from graph.dag.rows import LABEL, row_dtype
 from graph.errors import GraphError
 from graph.rings.forest import NODE, TIE, USE
 
-DIGEST = 16  # bytes
-HEAD = 4
-BUCKET = 4
-MOST_ROWS = HEAD_SPAN // 2  # a store refuses more
+DIGEST_BYTES = 16  # bytes
+HEAD_BYTES = 4
+BUCKET_BYTES = 4
+MAX_ROWS = HEAD_MODULUS // 2  # a store refuses more
 
 
 @dataclass(frozen=True)
@@ -61,8 +61,8 @@ def estimate(d: Deployment) -> list[Line]:
     """
     if not d.roles or d.roles[0] != "account" or len(set(d.roles)) != len(d.roles):
         raise GraphError(f"roles {list(d.roles)} must be distinct and begin with 'account'")
-    if d.transactions >= MOST_ROWS:
-        raise GraphError(f"one graph holds fewer than {MOST_ROWS:,} transactions")
+    if d.transactions >= MAX_ROWS:
+        raise GraphError(f"one graph holds fewer than {MAX_ROWS:,} transactions")
     types = tuple(dict.fromkeys(role(name).entity_type for name in d.roles))
     if missing := [name for name in types if name not in d.entities]:
         raise GraphError(f"say how many entities there are of: {', '.join(missing)}")
@@ -79,11 +79,11 @@ def estimate(d: Deployment) -> list[Line]:
         lines.append(Line("jumps and their sums, for exact windows", velocity.itemsize, n, "transaction"))
     return [
         *lines,
-        Line("duplicate table: digests of transaction ids", DIGEST, n, "transaction"),
-        Line("duplicate table: buckets", BUCKET / ROOM, n, "transaction"),
-        Line("id index: digests", DIGEST, entities, "entity"),
-        Line("id index: heads", HEAD, entities, "entity"),
-        Line("id index: buckets", BUCKET / ROOM, entities, "entity"),
+        Line("duplicate table: digests of transaction ids", DIGEST_BYTES, n, "transaction"),
+        Line("duplicate table: buckets", BUCKET_BYTES / LOAD_FACTOR_AFTER_GROWTH, n, "transaction"),
+        Line("id index: digests", DIGEST_BYTES, entities, "entity"),
+        Line("id index: heads", HEAD_BYTES, entities, "entity"),
+        Line("id index: buckets", BUCKET_BYTES / LOAD_FACTOR_AFTER_GROWTH, entities, "entity"),
         Line("label events", LABEL.itemsize, d.labels, "label"),
         Line("rings: users of each entity", USE.itemsize, entities, "entity"),
         Line("rings: two forests", 2 * NODE.itemsize, entities, "entity"),

@@ -17,7 +17,7 @@ _NORESERVE = getattr(mmap, "MAP_NORESERVE", 0x4000)  # Linux's value; the name c
 
 
 @dataclass(frozen=True)
-class Part:
+class ArrayPart:
     """An array of the graph, as a snapshot keeps it.
 
     Attributes:

@@ -26,12 +26,12 @@ from data.digests import digest
 from graph.dag.protocol import StoreMaker, Window
 from graph.dag.store import GraphStore
 from graph.errors import GraphError
-from graph.memory import Part
-from graph.state import GraphState, Payments
+from graph.memory import ArrayPart
+from graph.state import GraphState, PaymentSource
 
 FORMAT = 1
-KEPT = 2  # snapshots that stay when a newer one is written
-BLOCK = 1 << 26  # bytes of one checksum
+SNAPSHOTS_KEPT = 2  # snapshots that stay when a newer one is written
+BYTES_PER_CHECKSUM = 1 << 26  # bytes of one checksum
 MANIFEST = "manifest.json"
 _NAME = re.compile(r"\d{20}")
 
@@ -54,9 +54,12 @@ class Restored:
 
 
 def save(
-    state: GraphState, folder: Path, extra: Mapping[str, Part] | None = None, facts: Mapping[str, Any] | None = None
+    state: GraphState,
+    folder: Path,
+    extra: Mapping[str, ArrayPart] | None = None,
+    facts: Mapping[str, Any] | None = None,
 ) -> Path:
-    """Write a snapshot into a folder of snapshots, and remove all but the newest `KEPT`.
+    """Write a snapshot into a folder of snapshots, and remove all but the newest `SNAPSHOTS_KEPT`.
 
     Nothing may be applied to the state meanwhile.
 
@@ -100,12 +103,12 @@ def save(
     except OSError as error:
         shutil.rmtree(staging, ignore_errors=True)
         raise GraphError(f"cannot write the snapshot {target}: {error}") from error
-    for old in found(folder)[KEPT:]:
+    for old in list_snapshots(folder)[SNAPSHOTS_KEPT:]:
         shutil.rmtree(old, ignore_errors=True)
     return target
 
 
-def found(folder: Path) -> list[Path]:
+def list_snapshots(folder: Path) -> list[Path]:
     """The snapshots in a folder, newest first; what a crash left half-written is not among them."""
     if not folder.is_dir():
         return []
@@ -113,7 +116,7 @@ def found(folder: Path) -> list[Path]:
 
 
 def restore(
-    path: Path, source: Payments | None = None, *, verify: bool = True, make: StoreMaker = GraphStore
+    path: Path, source: PaymentSource | None = None, *, verify: bool = True, make: StoreMaker = GraphStore
 ) -> Restored:
     """Map a snapshot into memory.
 
@@ -144,7 +147,7 @@ def restore(
 
 
 @contextmanager
-def alone(folder: Path) -> Iterator[bool]:
+def sole_writer(folder: Path) -> Iterator[bool]:
     """Whether no other process is writing a snapshot into a folder; none will while this is held."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / ".lock").open("w") as held:
@@ -158,15 +161,15 @@ def alone(folder: Path) -> Iterator[bool]:
         yield True
 
 
-def _write(path: Path, part: Part) -> dict[str, Any]:
+def _write(path: Path, part: ArrayPart) -> dict[str, Any]:
     array, blocks = part.array, []
     layers = [array[i] for i in range(len(array))] if part.axis else [array]
     with path.open("wb") as out:
         for i, layer in enumerate(layers):
             used = np.ascontiguousarray(layer[: part.used]).reshape(-1).view(np.uint8)
             start = i * layer.nbytes
-            for at in range(0, len(used), BLOCK):
-                block = used[at : at + BLOCK].data
+            for at in range(0, len(used), BYTES_PER_CHECKSUM):
+                block = used[at : at + BYTES_PER_CHECKSUM].data
                 out.seek(start + at)
                 out.write(block)
                 blocks.append((start + at, len(block), zlib.crc32(block)))

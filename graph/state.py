@@ -9,20 +9,20 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from data.jit import beside
+from data.jit import run_concurrently
 from data.journal.protocol import Events, Kind
 from data.schema import CATEGORIES, role
 from graph.dag.ids import PaymentIds
-from graph.dag.protocol import STEP, Batch, Store, StoreMaker, Window
+from graph.dag.protocol import ROWS_PER_APPEND, Batch, Store, StoreMaker, Window
 from graph.dag.store import GraphStore
 from graph.errors import GraphError
-from graph.memory import Part
+from graph.memory import ArrayPart
 from graph.rings.index import RingIndex
 
 CATEGORY_BUCKETS = 128  # codes 1..127; 0 is missing. Feature hashing (Weinberger et al., ICML 2009)
 
 
-class Payments(Protocol):
+class PaymentSource(Protocol):
     """Where the payments of the graph can be read again: a journal, or events that are kept."""
 
     def take(self, offsets: NDArray[np.int64]) -> pa.Table:
@@ -46,7 +46,7 @@ class GraphState:
         roles: Sequence[str],
         capacity: int = 1 << 22,
         window: Window | None = None,
-        source: Payments | None = None,
+        source: PaymentSource | None = None,
         entities: int = 0,
         make: StoreMaker = GraphStore,
     ) -> None:
@@ -73,7 +73,7 @@ class GraphState:
         first = self.store.rows
         if events.kind is Kind.TRANSACTION:
             # No further than the window of the first: the rings read back as far.
-            step = min(STEP, self.store.capacity - self.store.window.rows)
+            step = min(ROWS_PER_APPEND, self.store.capacity - self.store.window.rows)
             for start in range(0, len(events.batch), step):
                 self._append(events.batch.slice(start, step), events.offset + start)
         elif events.kind is Kind.LABEL:
@@ -117,13 +117,13 @@ class GraphState:
         """What a snapshot says of the graph beside its arrays."""
         return {**self.store.facts(), "payments": self.payments.live}
 
-    def parts(self) -> dict[str, Part]:
+    def parts(self) -> dict[str, ArrayPart]:
         """Every array of the graph, by name."""
         slots = min(self.store.rows, self.store.capacity)
         return {
             **self.store.parts(),
-            "payments.digests": Part(self.payments.digests, slots),
-            "payments.buckets": Part(self.payments.buckets, len(self.payments.buckets)),
+            "payments.digests": ArrayPart(self.payments.digests, slots),
+            "payments.buckets": ArrayPart(self.payments.buckets, len(self.payments.buckets)),
             **{f"rings.{name}": part for name, part in self.rings.parts().items()},
         }
 
@@ -150,7 +150,7 @@ class GraphState:
             category=category,
         )
         ids, first = batch.column("transaction_id"), store.rows
-        rows = beside(lambda: store.append(ready, offset), lambda: self.payments.put(ids, first), len(batch))
+        rows = run_concurrently(lambda: store.append(ready, offset), lambda: self.payments.put(ids, first), len(batch))
         self.rings.extend(rows.start, rows.stop)
         self.rings.forget(store.expire(len(rows), self.rings.safe))
 

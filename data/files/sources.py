@@ -11,7 +11,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from data import columns
-from data.digests import Seen
+from data.digests import DuplicateDetector
 from data.errors import DataError, RefusedRow
 from data.files.readers import STDIN, Numbered, OnRefusal, read_ahead, read_raw, shown
 from data.journal.protocol import Kind
@@ -197,7 +197,7 @@ def _interleaved(transactions: Path | str, labels: _KnownLabels | None, refuse: 
     if not live and not _in_order(transactions):
         whole, numbers = _sorted(parts, TRANSACTION_SCHEMA, "timestamp")
         parts = iter([(whole, numbers)])
-    seen = Seen("transaction_id")
+    seen = DuplicateDetector("transaction_id")
     latest = np.int64(np.iinfo(np.int64).min)
     for part, rows in parts:
         before = seen.count
@@ -226,7 +226,9 @@ def _interleaved(transactions: Path | str, labels: _KnownLabels | None, refuse: 
             yield Kind.LABEL, labels.batch.slice(first, stop - first), labels.times[first:stop]
 
 
-def _fresh(batch: pa.RecordBatch, rows: NDArray[np.int64], seen: Seen, file: str, refuse: OnRefusal) -> pa.RecordBatch:
+def _fresh(
+    batch: pa.RecordBatch, rows: NDArray[np.int64], seen: DuplicateDetector, file: str, refuse: OnRefusal
+) -> pa.RecordBatch:
     """Drop repeats, refuse changed content, and note the rest in `seen`."""
     new, changed = seen.note(batch)
     if new.all():
@@ -238,7 +240,7 @@ def _fresh(batch: pa.RecordBatch, rows: NDArray[np.int64], seen: Seen, file: str
 
 
 def _known(
-    labels: _KnownLabels, due: slice, places: NDArray[np.int64], before: int, seen: Seen
+    labels: _KnownLabels, due: slice, places: NDArray[np.int64], before: int, seen: DuplicateDetector
 ) -> Iterator[tuple[int, int, int]]:
     """Refuse the labels of unknown payments; group the others.
 

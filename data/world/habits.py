@@ -11,27 +11,27 @@ import numpy as np
 
 from data.world.town import (
     ATM,
-    BANKS,
+    BANK_COUNT,
     COUNTRIES,
     DAY,
     ECOM,
     HOUR,
-    LEASES,
-    PAYEES,
+    LEASES_PER_PLACE,
+    PAYEES_PER_ACCOUNT,
     POS,
-    SITES,
-    STORES,
+    SITES_PER_ACCOUNT,
+    STORES_PER_ACCOUNT,
     TRANSFER,
     Ints,
     Town,
 )
 
-PRICE = np.array([country.price for country in COUNTRIES])
+PRICE_LEVEL = np.array([country.price for country in COUNTRIES])
 
 
 @dataclass(frozen=True)
-class Payments:
-    """Payments as columns of equal length [n]; an absent device, ip, card or payee is -1."""
+class PaymentColumns:
+    """PaymentColumns as columns of equal length [n]; an absent device, ip, card or payee is -1."""
 
     time: Ints  # us since the epoch
     account: Ints
@@ -48,13 +48,15 @@ class Payments:
         return len(self.time)
 
     @staticmethod
-    def join(parts: "Sequence[Payments]") -> "Payments":
+    def join(parts: "Sequence[PaymentColumns]") -> "PaymentColumns":
         """The payments of all parts, one after another."""
-        return Payments(*(np.concatenate([getattr(part, f.name) for part in parts]) for f in fields(Payments)))
+        return PaymentColumns(
+            *(np.concatenate([getattr(part, f.name) for part in parts]) for f in fields(PaymentColumns))
+        )
 
-    def take(self, index: Ints) -> "Payments":
+    def take(self, index: Ints) -> "PaymentColumns":
         """The payments at some positions, in that order."""
-        return Payments(*(getattr(self, f.name)[index] for f in fields(Payments)))
+        return PaymentColumns(*(getattr(self, f.name)[index] for f in fields(PaymentColumns)))
 
 
 def habitual(
@@ -64,8 +66,8 @@ def habitual(
     time: Ints,
     channel: Ints | None = None,
     merchant: Ints | None = None,
-) -> Payments:
-    """Payments as these accounts would make them at these times.
+) -> PaymentColumns:
+    """PaymentColumns as these accounts would make them at these times.
 
     Args:
         rng: Source of every draw.
@@ -84,7 +86,7 @@ def habitual(
     ecom, transfer = channel == ECOM, channel == TRANSFER
     away = (time >= people.trip[account, 0]) & (time < people.trip[account, 1])
     here = np.where(away, people.abroad[account], people.home[account])
-    payee = people.payees[account, _favourite(rng, n, PAYEES)]
+    payee = people.payees[account, _favourite(rng, n, PAYEES_PER_ACCOUNT)]
     # Nobody is paid before the account exists: the first favourite, who was always there, is paid instead.
     payee = np.where(town.start + people.join[payee] * DAY > time, people.payees[account, 0], payee)
     payee = np.where(transfer, payee, -1)
@@ -92,7 +94,7 @@ def habitual(
         merchant = _merchant(rng, town, account, channel, here, time, away, payee)
     country = np.where(channel == POS, here, shops.country[merchant])
     country = np.where(transfer, people.home[account], country)
-    return Payments(
+    return PaymentColumns(
         time=time,
         account=account,
         merchant=merchant,
@@ -123,20 +125,24 @@ def _merchant(
 ) -> Ints:
     people, shops, n = town.people, town.merchants, len(account)
     usual = rng.random(n) < 0.72
-    store = np.where(usual & ~away, people.stores[account, _favourite(rng, n, STORES)], shops.stores.draw(rng, here))
+    store = np.where(
+        usual & ~away, people.stores[account, _favourite(rng, n, STORES_PER_ACCOUNT)], shops.stores.draw(rng, here)
+    )
     site = np.where(
-        usual, people.sites[account, _favourite(rng, n, SITES)], shops.sites.draw(rng, np.zeros(n, np.int64))
+        usual,
+        people.sites[account, _favourite(rng, n, SITES_PER_ACCOUNT)],
+        shops.sites.draw(rng, np.zeros(n, np.int64)),
     )
     sale = shops.events[np.clip((time - town.start) // DAY, 0, town.days - 1)]
     site = np.where((rng.random(n) < 0.06) & (sale >= 0), sale, site)
-    bank = shops.first_bank + np.maximum(payee, 0) % BANKS
+    bank = shops.first_bank + np.maximum(payee, 0) % BANK_COUNT
     return np.choose(channel, [site, store, shops.machines.draw(rng, here), bank])
 
 
 def _amount(rng: np.random.Generator, town: Town, account: Ints, merchant: Ints, channel: Ints, country: Ints) -> Ints:
     shops, n = town.merchants, len(account)
     log = shops.ticket[merchant] + town.people.level[account] + shops.spread[merchant] * rng.standard_normal(n)
-    amount = np.exp(log) * PRICE[country]
+    amount = np.exp(log) * PRICE_LEVEL[country]
     # Prices end in .00, .50 or .99 often; machines give notes.
     ending = rng.random(n)
     amount = np.where(
@@ -164,7 +170,7 @@ def _device(rng: np.random.Generator, town: Town, account: Ints, time: Ints, cha
 def _address(rng: np.random.Generator, town: Town, account: Ints, time: Ints, away: np.ndarray, here: Ints) -> Ints:
     people, n = town.people, len(account)
     place = people.place[account]
-    lease = np.minimum((time - town.start + place * 7 * HOUR) // (30 * DAY) % LEASES, LEASES - 1)
+    lease = np.minimum((time - town.start + place * 7 * HOUR) // (30 * DAY) % LEASES_PER_PLACE, LEASES_PER_PLACE - 1)
     home = town.address(place, lease)
     office = town.address(people.shared_place[account])
     pooled = here * town.pool + (town.pool * rng.random(n) ** 1.5).astype(np.int64)
@@ -174,7 +180,7 @@ def _address(rng: np.random.Generator, town: Town, account: Ints, time: Ints, aw
     return np.where(away, pooled, ip)
 
 
-def honest(rng: np.random.Generator, town: Town, count: int) -> Payments:
+def honest(rng: np.random.Generator, town: Town, count: int) -> PaymentColumns:
     """Exactly `count` payments of everybody's daily life, salaries and rents among them.
 
     Raises:
@@ -203,7 +209,7 @@ def honest(rng: np.random.Generator, town: Town, count: int) -> Payments:
     passed = replace(
         passed, amount=np.maximum((paid.amount[received] * rng.uniform(0.3, 1.0, forwards)).astype(np.int64), 1)
     )
-    return Payments.join([paid, monthly, passed])
+    return PaymentColumns.join([paid, monthly, passed])
 
 
 def _times(rng: np.random.Generator, town: Town, account: Ints) -> Ints:
@@ -221,7 +227,7 @@ def _times(rng: np.random.Generator, town: Town, account: Ints) -> Ints:
     return town.start + day * DAY + (hour * HOUR).astype(np.int64)
 
 
-def _monthly(rng: np.random.Generator, town: Town) -> Payments:
+def _monthly(rng: np.random.Generator, town: Town) -> PaymentColumns:
     """Salaries near the 25th and rents near the 1st, in transfers of nearly the same amount each month."""
     people, n = town.people, len(town.people)
     employers = rng.choice(np.flatnonzero(people.join == 0), max(2, n // 80))
@@ -242,8 +248,8 @@ def _monthly(rng: np.random.Generator, town: Town) -> Payments:
             payer = employers[who % len(employers)] if salary else who
             paid = habitual(rng, town, payer, time, np.full(len(who), TRANSFER))
             payee = who if salary else people.payees[who, 0]
-            usual = np.exp(people.level[who]) * (230_000 if salary else 80_000) * PRICE[people.home[who]]
+            usual = np.exp(people.level[who]) * (230_000 if salary else 80_000) * PRICE_LEVEL[people.home[who]]
             amount = np.round(usual / 100 * rng.choice([1.0, 1.0, 1.0, 1.05], len(who))).astype(np.int64) * 100
-            bank = town.merchants.first_bank + payee % BANKS
+            bank = town.merchants.first_bank + payee % BANK_COUNT
             parts.append(replace(paid, payee=payee, amount=amount, merchant=bank))
-    return Payments.join(parts)
+    return PaymentColumns.join(parts)

@@ -12,7 +12,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from data.world.habits import Payments
+from data.world.habits import PaymentColumns
 from data.world.stage import Stage
 from data.world.town import ATM, DAY, ECOM, HOUR, POS, TRANSFER, Ints, Town
 
@@ -25,7 +25,7 @@ FARMED, ATTACKER, VICTIM, COLLUDER, TESTER, MULE, SOURCE, SYNTHETIC = range(len(
 class Planted:
     """What the rings and lone fraudsters did; `ring` and `role` are -1 outside rings."""
 
-    payments: Payments
+    payments: PaymentColumns
     fraud: NDArray[np.bool_]
     ring: Ints
     role: Ints
@@ -268,7 +268,7 @@ def plant(rng: np.random.Generator, town: Town, rings: int, lone: int, camouflag
     stage.ring = -1
     _alone(stage, lone)
     return Planted(
-        payments=Payments.join([scene[0] for scene in stage.scenes]),
+        payments=PaymentColumns.join([scene[0] for scene in stage.scenes]),
         fraud=np.concatenate([scene[1] for scene in stage.scenes]),
         ring=np.concatenate([scene[2] for scene in stage.scenes]),
         role=np.concatenate([scene[3] for scene in stage.scenes]),

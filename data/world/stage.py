@@ -6,8 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data.errors import DataError
-from data.world.habits import Payments, habitual
-from data.world.town import ATM, BANKS, DAY, ECOM, HOUR, TRANSFER, Floats, Ints, Town
+from data.world.habits import PaymentColumns, habitual
+from data.world.town import ATM, BANK_COUNT, DAY, ECOM, HOUR, TRANSFER, Floats, Ints, Town
 
 
 class Stage:
@@ -24,7 +24,7 @@ class Stage:
         self.devices, self.places = town.devices, town.places
         self.owner = np.full(len(town.people), -1)
         self.owner_role = np.full(len(town.people), -1)
-        self.scenes: list[tuple[Payments, NDArray[np.bool_], Ints, Ints]] = []
+        self.scenes: list[tuple[PaymentColumns, NDArray[np.bool_], Ints, Ints]] = []
         self.ring = -1
         self.last = town.start + town.days * DAY - 1
         self.hit = np.zeros(len(town.people), np.bool_)
@@ -130,7 +130,7 @@ class Stage:
             address = self.town.address(place, self.rng.integers(0, 3, n))
             paid = replace(paid, ip=np.where((paid.channel == ECOM) & ~self.hidden(n, 0.5), address, paid.ip))
         if payee is not None:
-            bank = self.town.merchants.first_bank + payee % BANKS
+            bank = self.town.merchants.first_bank + payee % BANK_COUNT
             sent = paid.channel == TRANSFER
             paid = replace(paid, payee=np.where(sent, payee, -1), merchant=np.where(sent, bank, paid.merchant))
         if amount is None and factor is not None:

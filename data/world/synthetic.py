@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 
 from data.errors import DataError
 from data.schema import LABEL_SCHEMA, TRANSACTION_SCHEMA
-from data.world.habits import Payments, honest
+from data.world.habits import PaymentColumns, honest
 from data.world.planted import KINDS, ROLES, Planted, plant
-from data.world.town import CHANNELS, COUNTRIES, DAY, MCCS, Ints, Town, settle
+from data.world.town import CHANNELS, COUNTRIES, DAY, MCCS, Ints, Town, draw_town
 
 PHASES = ("build_up", "camouflage", "attack", "burn_out")
 BUILD_UP, CAMOUFLAGE, ATTACK, BURN_OUT = range(4)
@@ -51,7 +51,7 @@ class WorldConfig:
     """What world to simulate; `hard` is the frozen difficulty that quality is measured on.
 
     Attributes:
-        transactions: Payments in all, at least 2000.
+        transactions: PaymentColumns in all, at least 2000.
         seed: Seed of every draw.
         start: First midnight, UTC.
         days: Length, at least 30.
@@ -122,7 +122,7 @@ class World:
     """A simulated world.
 
     Attributes:
-        transactions: Payments in time order, `TRANSACTION_SCHEMA`.
+        transactions: PaymentColumns in time order, `TRANSACTION_SCHEMA`.
         labels: Reports as the bank gets them, in order of `reported_at`, `LABEL_SCHEMA`; the last ones arrive after the
             last payment. Honest payments that nobody disputed have no label.
         truth: One row for each payment, in the same order: `is_fraud`, and for ring payments `ring_id`, `ring_kind`,
@@ -152,13 +152,13 @@ def simulate(config: WorldConfig) -> World:
     """
     settling, planting, living, reporting, naming = (np.random.default_rng([config.seed, part]) for part in range(5))
     start = int(config.start.timestamp()) * 1_000_000
-    town = settle(settling, config.transactions, start, config.days)
+    town = draw_town(settling, config.transactions, start, config.days)
     rings = max(len(KINDS), config.transactions // 2800) if config.rings is None else config.rings
     planted = plant(planting, town, rings, round(config.transactions * LONE_RATE), config.camouflage)
     rest = config.transactions - len(planted.payments)
     if rest < config.transactions // 2:
         raise DataError(f"world: {rings} rings leave no room for honest payments among {config.transactions}")
-    payments = Payments.join([planted.payments, honest(living, town, rest)])
+    payments = PaymentColumns.join([planted.payments, honest(living, town, rest)])
 
     # What a habit or a script carried past the end is mirrored back inside.
     end = start + config.days * DAY
@@ -211,7 +211,7 @@ def _named(names: pa.Array, index: NDArray[np.integer]) -> pa.Array:
     return pc.take(names, pa.array(index, mask=index < 0))
 
 
-def _transactions(payments: Payments, time: Ints, ids: pa.Array, town: Town, names: _Names) -> pa.Table:
+def _transactions(payments: PaymentColumns, time: Ints, ids: pa.Array, town: Town, names: _Names) -> pa.Table:
     n = len(payments)
     trade = town.merchants.trade[payments.merchant]
     columns = {
@@ -267,7 +267,7 @@ class _Truth:
         order: Where each of them was before sorting.
     """
 
-    def __init__(self, planted: Planted, payments: Payments, time: Ints, order: Ints) -> None:
+    def __init__(self, planted: Planted, payments: PaymentColumns, time: Ints, order: Ints) -> None:
         n, extra, rings = len(order), len(planted.fraud), len(planted.kind)
         rest = n - extra
         self.fraud = np.concatenate([planted.fraud, np.zeros(rest, np.bool_)])[order]

@@ -63,12 +63,13 @@ TRADES = (
     Trade("5947", 4500, 0.70, 0.60, 0.03),
     Trade("5399", 3800, 0.95, 0.80, 0.05),
 )
-CASHABLE = ("5732", "5947", "5399", "5816", "5651")  # goods that fraud turns into money
+RESALE_MCCS = ("5732", "5947", "5399", "5816", "5651")  # goods that fraud turns into money
 ATM_MCC, TRANSFER_MCC = "6011", "4829"
 MCCS = (*(trade.mcc for trade in TRADES), ATM_MCC, TRANSFER_MCC)
-BANKS = 12  # a transfer's merchant is the bank that receives it
-STORES, SITES, PAYEES, OWN = 8, 6, 5, 3  # favourite merchants and payees, and own devices, kept for each account
-LEASES = 3  # addresses that a household has one after another
+BANK_COUNT = 12  # a transfer's merchant is the bank that receives it
+STORES_PER_ACCOUNT, SITES_PER_ACCOUNT, PAYEES_PER_ACCOUNT = 8, 6, 5  # favourites
+DEVICES_PER_ACCOUNT = 3  # the main one, its successor, a second one
+LEASES_PER_PLACE = 3  # addresses that a household has one after another
 
 
 class Market:
@@ -126,10 +127,10 @@ class People:
     week: Ints  # profile of weekdays
     hour: Floats
     hour_spread: Floats
-    stores: Ints  # [a, STORES] favourites
-    sites: Ints  # [a, SITES]
-    payees: Ints  # [a, PAYEES]
-    devices: Ints  # [a, OWN] main, successor, second
+    stores: Ints  # [a, STORES_PER_ACCOUNT] favourites
+    sites: Ints  # [a, SITES_PER_ACCOUNT]
+    payees: Ints  # [a, PAYEES_PER_ACCOUNT]
+    devices: Ints  # [a, DEVICES_PER_ACCOUNT] main, successor, second
     switch: Ints  # us at which the successor takes over
     second: Floats  # share of payments by the second device or card
     wallet: Floats  # share of in-store payments by phone
@@ -160,21 +161,21 @@ class Town:
 
     def address(self, place: Ints, lease: Ints | int = 0) -> Ints:
         """The number of the address that a place (an office, a household, a ring's hide-out) has in a lease."""
-        return len(COUNTRIES) * self.pool + place * LEASES + lease
+        return len(COUNTRIES) * self.pool + place * LEASES_PER_PLACE + lease
 
 
 # Monday to Sunday: office worker, weekend shopper, even, shift worker.
-WEEKS = np.array(
+WEEKDAY_PROFILES = np.array(
     [[1, 1, 1, 1, 1.3, 1.2, 0.7], [0.6, 0.6, 0.6, 0.8, 1.3, 2.0, 1.4], [1] * 7, [1.4, 0.8, 1.5, 0.7, 1.2, 0.8, 1]]
 )
 
 
-def settle(rng: np.random.Generator, payments: int, start: int, days: int) -> Town:
+def draw_town(rng: np.random.Generator, payments: int, start: int, days: int) -> Town:
     """Draw the people, merchants, devices and addresses for a number of payments.
 
     Args:
         rng: Source of every draw.
-        payments: Payments the world will hold; sets how many people and merchants live in it.
+        payments: PaymentColumns the world will hold; sets how many people and merchants live in it.
         start: First instant, us since the epoch, midnight.
         days: Length.
 
@@ -201,11 +202,11 @@ def settle(rng: np.random.Generator, payments: int, start: int, days: int) -> To
     join = np.where(together, np.minimum(opened + rng.integers(0, 4, accounts), days - 1), join)
     leave = np.minimum(np.maximum(leave, join + 1), days)
 
-    own = np.arange(accounts * OWN).reshape(accounts, OWN)
+    own = np.arange(accounts * DEVICES_PER_ACCOUNT).reshape(accounts, DEVICES_PER_ACCOUNT)
     second_hand = rng.random(accounts) < 0.04
     own[second_hand, 1] = own[rng.integers(0, accounts, accounts), 0][second_hand]
-    tablet, computer = accounts * OWN + household, accounts * OWN + houses + office
-    library = accounts * OWN + houses + offices + rng.integers(0, max(1, accounts // 400), accounts)
+    tablet, computer = accounts * DEVICES_PER_ACCOUNT + household, accounts * DEVICES_PER_ACCOUNT + houses + office
+    library = accounts * DEVICES_PER_ACCOUNT + houses + offices + rng.integers(0, max(1, accounts // 400), accounts)
     family_shares = (size_of_house > 1) & (rng.random(houses)[household] < 0.7)
     office_shares = (size_of_office >= 5) & (rng.random(offices)[office] < 0.6) & ~family_shares
     reader = rng.random(accounts) < 0.05
@@ -218,7 +219,7 @@ def settle(rng: np.random.Generator, payments: int, start: int, days: int) -> To
     trip_start = start + (rng.random(accounts) * days * DAY).astype(np.int64)
     trip_days = np.where(rng.random(accounts) < 0.4, rng.uniform(2, 15, accounts), 0.0)
     landlords = rng.choice(np.flatnonzero(join == 0), max(2, accounts // 30))
-    payees = rng.integers(0, accounts, (accounts, PAYEES))
+    payees = rng.integers(0, accounts, (accounts, PAYEES_PER_ACCOUNT))
     payees[:, 0] = landlords[rng.integers(0, len(landlords), accounts)]
     mix = rng.gamma(np.array([0.40, 0.44, 0.05, 0.11]) * 6, size=(accounts, 4))
     people = People(
@@ -228,12 +229,14 @@ def settle(rng: np.random.Generator, payments: int, start: int, days: int) -> To
         home=home,
         level=rng.normal(0.0, 0.45, accounts),
         mix=np.cumsum(mix / mix.sum(1, keepdims=True), axis=1),
-        week=rng.integers(0, len(WEEKS), accounts),
+        week=rng.integers(0, len(WEEKDAY_PROFILES), accounts),
         hour=np.where(rng.random(accounts) < 0.08, 1.0, rng.choice([9.5, 13.0, 18.5], accounts))
         + rng.normal(0, 1.5, accounts),
         hour_spread=rng.uniform(1.5, 5.0, accounts),
-        stores=merchants.stores.draw(rng, np.repeat(home, STORES)).reshape(accounts, STORES),
-        sites=merchants.sites.draw(rng, np.zeros(accounts * SITES, np.int64)).reshape(accounts, SITES),
+        stores=merchants.stores.draw(rng, np.repeat(home, STORES_PER_ACCOUNT)).reshape(accounts, STORES_PER_ACCOUNT),
+        sites=merchants.sites.draw(rng, np.zeros(accounts * SITES_PER_ACCOUNT, np.int64)).reshape(
+            accounts, SITES_PER_ACCOUNT
+        ),
         payees=payees,
         devices=own,
         switch=start + (rng.uniform(0, 2.5, accounts) * days * DAY).astype(np.int64),
@@ -253,7 +256,7 @@ def settle(rng: np.random.Generator, payments: int, start: int, days: int) -> To
         start=start,
         days=days,
         calendar=_calendar(rng, start, days),
-        devices=accounts * OWN + houses + offices + max(1, accounts // 400),
+        devices=accounts * DEVICES_PER_ACCOUNT + houses + offices + max(1, accounts // 400),
         pool=max(3, accounts // 60),
         places=offices + houses,
     )
@@ -284,21 +287,23 @@ def _merchants(rng: np.random.Generator, shops: int, machines: int, days: int) -
     online[countries] = True
     size: Floats = np.power(1.0 + rng.permutation(shops), -0.9)
     number = np.arange(shops)
-    cashable = online & np.isin(np.array([t.mcc for t in TRADES])[trade], CASHABLE)
+    cashable = online & np.isin(np.array([t.mcc for t in TRADES])[trade], RESALE_MCCS)
     if not cashable.any():
         cashable = online
     sites = number[online]
-    total = shops + machines + BANKS
+    total = shops + machines + BANK_COUNT
     machine = np.arange(shops, shops + machines)
-    trades = np.concatenate([trade, np.full(machines, MCCS.index(ATM_MCC)), np.full(BANKS, MCCS.index(TRANSFER_MCC))])
-    place = np.concatenate([country, np.arange(machines) % countries, rng.integers(0, countries, BANKS)])
+    trades = np.concatenate(
+        [trade, np.full(machines, MCCS.index(ATM_MCC)), np.full(BANK_COUNT, MCCS.index(TRANSFER_MCC))]
+    )
+    place = np.concatenate([country, np.arange(machines) % countries, rng.integers(0, countries, BANK_COUNT)])
     ticket = np.log(np.array([t.ticket for t in TRADES]))[trade] + rng.normal(0.0, 0.35, shops)
     spread = np.array([t.spread for t in TRADES])[trade]
     rest = total - shops
     return Merchants(
         trade=trades,
         country=place,
-        ticket=np.concatenate([ticket, np.full(machines, np.log(8000.0)), np.full(BANKS, np.log(4500.0))]),
+        ticket=np.concatenate([ticket, np.full(machines, np.log(8000.0)), np.full(BANK_COUNT, np.log(4500.0))]),
         spread=np.concatenate([spread, np.full(rest, 0.7)]),
         stores=Market(number[~online], country[~online], size[~online], countries),
         sites=Market(sites, np.zeros(len(sites), np.int64), size[online]),
@@ -318,4 +323,6 @@ def _calendar(rng: np.random.Generator, start: int, days: int) -> Floats:
     holidays = rng.integers(0, days, max(1, days // 40))
     weight[np.clip(holidays[:, None] + np.arange(3), 0, days - 1)] *= 1.6
     weekday = (start // DAY + 3 + np.arange(days)) % 7  # 1970-01-01 was a Thursday
-    return np.concatenate([np.zeros((len(WEEKS), 1)), np.cumsum(WEEKS[:, weekday] * weight, axis=1)], axis=1)
+    return np.concatenate(
+        [np.zeros((len(WEEKDAY_PROFILES), 1)), np.cumsum(WEEKDAY_PROFILES[:, weekday] * weight, axis=1)], axis=1
+    )

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from data.jit import CHUNK, chunked
+from data.jit import MIN_ROWS_PER_CHUNK, chunked
 from gnn.model import kernels
 from gnn.model.cache import KeysValues, KeyValueCache, bits
 from gnn.model.groups import CONTEXT, LABELS, OWN_GROUPS, feature_groups
@@ -113,7 +113,7 @@ class CpuEngine:
 
     def forward(self, rows: NDArray[np.int64], cache: KeyValueCache, write: bool, work: Work) -> bool:
         """See `Engine`."""
-        if len(rows) > CHUNK or cache.data.dtype != np.float32:
+        if len(rows) > MIN_ROWS_PER_CHUNK or cache.data.dtype != np.float32:
             return False
         kernels.forward(self._store.view, self._weights, self._plan, rows, cache.data, cache.depth, write, work)
         return True

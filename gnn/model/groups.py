@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from graph.dag.features import SETTLED, feature_names
+from graph.dag.features import SETTLED_FEATURES, feature_names
 
 OWN_GROUPS = ("amount", "time", "context", "labels", "ring")
 CONTEXT, LABELS = 2, 3  # categories; known labels, on edges and in counts
@@ -25,7 +25,7 @@ def feature_groups(roles: Sequence[str]) -> NDArray[np.int32]:
             groups.append(0 if feature == "amount" else 1)
         elif feature == "amount_ratio":
             groups.append(0)
-        elif feature in ("fraud", "labelled", "frauds", *SETTLED):
+        elif feature in ("fraud", "labelled", "frauds", *SETTLED_FEATURES):
             groups.append(LABELS)
         elif scope == "ring":
             groups.append(4)

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from data.jit import jit, prefetch, widened
+from data.jit import jit, prefetch, to_float32
 from gnn.model.groups import CONTEXT, LABELS, OWN_GROUPS
 from gnn.model.network import EDGE_SCALE, Weights
 from gnn.model.trees import SIDE, Packed, boosted
@@ -138,7 +138,7 @@ def _attend(
             for head in range(heads):
                 dot = np.float32(0)
                 for j in range(size):
-                    dot += q[head * size + j] * widened(kv[slot, head * size + j])
+                    dot += q[head * size + j] * to_float32(kv[slot, head * size + j])
                 score[head, i] += dot
         for head in range(heads):
             top = score[head, 0]
@@ -161,7 +161,7 @@ def _attend(
             for head in range(heads):
                 weight = score[head, i]
                 for j in range(size):
-                    z[at + head * size + j] += weight * widened(kv[slot, d + head * size + j])
+                    z[at + head * size + j] += weight * to_float32(kv[slot, d + head * size + j])
         for j in range(e):
             part = np.float32(0)
             for i in range(k):
@@ -215,7 +215,7 @@ def keys_values(w: Weights, layer: int, work: Work, out: NDArray[np.float32]) ->
 
 
 @jit()
-def ask_ahead(kv: NDArray[Any], near: NDArray[np.int64]) -> None:
+def prefetch_keys_values(kv: NDArray[Any], near: NDArray[np.int64]) -> None:
     """Ask for the keys and values `kv` [C, 2D] of all neighbours [R, K] of a payment."""
     line = 64 // kv.itemsize
     for r in range(near.shape[0]):
@@ -232,7 +232,7 @@ def attend(w: Weights, plan: Plan, layer: int, kv: NDArray[Any], work: Work) -> 
     """One layer for rows whose neighbours' keys and values are all in the layer's cache `kv` [C, 2D]."""
     for b in range(work.logit.shape[0]):
         if b + 1 < work.logit.shape[0]:
-            ask_ahead(kv, work.near[b + 1])
+            prefetch_keys_values(kv, work.near[b + 1])
         work.logit[b] += _attend(w, plan, layer, kv, work.near[b], work.edge[b], 0, work.h[b])
 
 
@@ -265,7 +265,7 @@ def forward(
     gather(view, rows, work)
     for layer in range(cache.shape[0]):
         if rows.shape[0]:
-            ask_ahead(cache[layer], work.near[0])
+            prefetch_keys_values(cache[layer], work.near[0])
     encode(view, w, plan, rows, work)
     for layer in range(cache.shape[0]):
         if write:

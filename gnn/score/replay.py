@@ -12,9 +12,9 @@ from data.schema import ROLES
 from gnn.model.artifact import Artifact
 from gnn.score.cuda_scorer import CudaScorer
 from gnn.score.scorer import BATCH, Scorer
-from graph.dag.protocol import STEP, Window
+from graph.dag.protocol import ROWS_PER_APPEND, Window
 from graph.device.cuda_device import CudaDevice
-from graph.state import GraphState, Payments
+from graph.state import GraphState, PaymentSource
 
 
 def numbered(runs: Iterable[Run], start: int = 0) -> Iterator[Events]:
@@ -38,7 +38,7 @@ def present_roles(runs: Iterable[Run]) -> tuple[str, ...]:
 
 def capacity_for(rows: int, window: Window) -> int:
     """A buffer that holds `rows`, and the window of every row of a batch that waits for its scores."""
-    return max(rows, window.rows) + 2 * STEP
+    return max(rows, window.rows) + 2 * ROWS_PER_APPEND
 
 
 def late_capacity(window_rows: int, layers: int) -> int:
@@ -50,7 +50,7 @@ def late_capacity(window_rows: int, layers: int) -> int:
         window_rows: Rows back that a payment sees.
         layers: Of the model.
     """
-    return (layers + 1) * window_rows + 2 * STEP
+    return (layers + 1) * window_rows + 2 * ROWS_PER_APPEND
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ def score_events(state: GraphState, scorer: Scorer | CudaScorer, events: Iterabl
 
 
 def open_model(
-    artifact: Artifact, device: str = "cpu", rows: int = 0, source: Payments | None = None
+    artifact: Artifact, device: str = "cpu", rows: int = 0, source: PaymentSource | None = None
 ) -> tuple[GraphState, Scorer | CudaScorer]:
     """An empty graph for a model, and its scorer.
 

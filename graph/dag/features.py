@@ -15,23 +15,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data.jit import chunked, jit, signed
-from graph.dag.jumps import added, role_in
+from graph.dag.jumps import role_in, saturating_sum
 from graph.dag.rows import RING_COLUMNS, View, believed
 from graph.dag.sampler import walk_within
-from graph.dag.search import oldest, reach
+from graph.dag.search import find_oldest, sum_back_to
 
 WINDOWS_US = np.array([3_600_000_000, 86_400_000_000, 7 * 86_400_000_000, 30 * 86_400_000_000], np.int64)
 WINDOW_NAMES = ("1h", "24h", "7d", "30d")
 DEPTH = 256  # rows of an entity that distinct counterparts and known labels are taken from
-TOGETHER = 16  # rows: what their chains touch stays in the second level of the cache
+ROWS_PER_BLOCK = 16  # rows: what their chains touch stays in the second level of the cache
 NEVER_S = 3.2e8  # ten years: the gap of an entity that was never seen before, seconds
 
-OWN = ("amount", "hour_sin", "hour_cos", "week_sin", "week_cos", "lateness")
-ENTITY = ("present", "gap", "age", "amount_ratio")
-STATS = ("count", "amount", "fraud", "labelled")
+PAYMENT_FEATURES = ("amount", "hour_sin", "hour_cos", "week_sin", "week_cos", "lateness")
+ENTITY_FEATURES = ("present", "gap", "age", "amount_ratio")
+WINDOW_STATISTICS = ("count", "amount", "fraud", "labelled")
 BANDS = 3  # weeks of settled payments, from the newest on, whose share of fraud is told apart
 BAND_US = 7 * 86_400_000_000
-SETTLED = (
+SETTLED_FEATURES = (
     "fraud_newest",  # age of the newest payment known as fraud, s
     "fraud_oldest",  # age of the oldest
     "fraud_last",  # whether the newest settled payment was fraud
@@ -39,8 +39,8 @@ SETTLED = (
     *(f"fraud_share_{band}" for band in range(BANDS)),
     "settled",  # settled payments
 )
-SETTLED_WIDTH = len(SETTLED)
-RING = ("accounts", "shared", "frauds")
+SETTLED_COUNT = len(SETTLED_FEATURES)
+RING_FEATURES = ("accounts", "shared", "frauds")
 
 
 def counterparts(roles: Sequence[str]) -> NDArray[np.int32]:
@@ -62,17 +62,17 @@ def feature_names(roles: Sequence[str]) -> tuple[str, ...]:
 
     Shares of fraud are as they are, between 0 and 1.
     """
-    names = [f"payment.{name}" for name in OWN]
+    names = [f"payment.{name}" for name in PAYMENT_FEATURES]
     pairs = counterparts(roles)
     for r, name in enumerate(roles):
-        names += [f"{name}.{feature}" for feature in ENTITY]
-        names += [f"{name}.{stat}.{window}" for stat in STATS for window in WINDOW_NAMES]
-        names += [f"{name}.{feature}" for feature in SETTLED]
+        names += [f"{name}.{feature}" for feature in ENTITY_FEATURES]
+        names += [f"{name}.{stat}.{window}" for stat in WINDOW_STATISTICS for window in WINDOW_NAMES]
+        names += [f"{name}.{feature}" for feature in SETTLED_FEATURES]
         for c in pairs[r]:
             if c >= 0:
                 other = roles[c]
                 names += [f"{name}.distinct_{other}.{window}" for window in WINDOW_NAMES] + [f"{name}.met_{other}"]
-    return (*names, *(f"ring.{name}" for name in RING))
+    return (*names, *(f"ring.{name}" for name in RING_FEATURES))
 
 
 def features(view: View, roles: Sequence[str], rows: NDArray[np.int64]) -> NDArray[np.float32]:
@@ -143,17 +143,17 @@ def _entity(
         p = p if p >= 0 else p + capacity
         y = view.rows[p]
         if n < count:
-            amount = added(amount, y.amount)
+            amount = saturating_sum(amount, y.amount)
         for w in range(windows):
             if time - y.time <= WINDOWS_US[w]:
                 counts[w] += 1
-                totals[w] = added(totals[w], y.amount)
+                totals[w] = saturating_sum(totals[w], y.amount)
     if steps == DEPTH:  # a window that holds all of these may hold more: from the last of them on, jumps lead there
         at, q = near[DEPTH - 1], role_in(view.rows, view.role_type, near[DEPTH - 1] % capacity, role, node)
         for w in range(windows):
             if counts[w] == DEPTH:
-                at, q, count, amount = reach(view, row, time, node, WINDOWS_US[w], at, q, count, amount)
-                counts[w], totals[w] = count + 1, added(amount, view.rows[at % capacity].amount)
+                at, q, count, amount = sum_back_to(view, row, time, node, WINDOWS_US[w], at, q, count, amount)
+                counts[w], totals[w] = count + 1, saturating_sum(amount, view.rows[at % capacity].amount)
     for w in range(windows):
         if counts[w]:
             out[4 + w] = math.log1p(float(counts[w]))
@@ -164,7 +164,7 @@ def _entity(
     # One walk over the newest rows for what running totals cannot give.
     settled, clean, frauds = 0, 0, 0
     in_band, frauds_in = np.zeros(BANDS), np.zeros(BANDS)
-    at_pairs = at_settled + SETTLED_WIDTH
+    at_pairs = at_settled + SETTLED_COUNT
     width = pairs.shape[1]
     size = 4  # of a hash set for each counterpart, no larger than it must be: clearing it costs most
     while size < 2 * steps:
@@ -257,7 +257,7 @@ def _features_row(
     out[5] = math.log1p(late_ms * 1e-3)
     at = 6
     for r in range(view.role_type.shape[0]):
-        width = 4 + 4 * WINDOWS_US.shape[0] + SETTLED_WIDTH
+        width = 4 + 4 * WINDOWS_US.shape[0] + SETTLED_COUNT
         for c in range(pairs.shape[1]):
             if pairs[r, c] >= 0:
                 width += WINDOWS_US.shape[0] + 1
@@ -271,16 +271,16 @@ def _features_row(
 def describe(view: View, pairs: NDArray[np.int32], rows: NDArray[np.int64], out: NDArray[np.float32]) -> None:
     """Fill `out` [B, F] with the features of rows, a few at a time: their chains are walked together beforehand."""
     keys = np.empty((pairs.shape[1], 2 * DEPTH), np.int64)
-    near = np.empty((TOGETHER, view.role_type.shape[0], DEPTH), np.int64)
-    newest = np.empty((TOGETHER, view.role_type.shape[0], 1), np.int64)
-    first = np.empty((TOGETHER, view.role_type.shape[0]), np.int64)
+    near = np.empty((ROWS_PER_BLOCK, view.role_type.shape[0], DEPTH), np.int64)
+    newest = np.empty((ROWS_PER_BLOCK, view.role_type.shape[0], 1), np.int64)
+    first = np.empty((ROWS_PER_BLOCK, view.role_type.shape[0]), np.int64)
     span = min(view.window_us, _bands(view)[1])
-    for start in range(0, rows.shape[0], TOGETHER):
-        stop = min(rows.shape[0], start + TOGETHER)
+    for start in range(0, rows.shape[0], ROWS_PER_BLOCK):
+        stop = min(rows.shape[0], start + ROWS_PER_BLOCK)
         # Only the newest row of an entity counts whatever its age.
         walk_within(view, rows[start:stop], view.window_us, newest[: stop - start])
         walk_within(view, rows[start:stop], span, near[: stop - start])
         near[: stop - start, :, 0] = newest[: stop - start, :, 0]
-        oldest(view, rows[start:stop], near, first)
+        find_oldest(view, rows[start:stop], near, first)
         for b in range(start, stop):
             _features_row(view, pairs, rows[b], near[b - start], first[b - start], keys, out[b])

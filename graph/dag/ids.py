@@ -11,19 +11,19 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from data.digests import (
-    BLOCK,
-    LOAD,
+    LOOKUPS_PER_BLOCK,
+    MAX_LOAD_FACTOR,
     Digests,
     Key,
     Table,
-    ask_ahead,
     bucket_of,
-    buckets_for,
-    derived,
+    derive_key,
     digest,
+    empty_buckets,
     find,
     key_from_environment,
-    rebuilt,
+    prefetch_lookups,
+    rebuild_buckets,
     remove,
 )
 from data.jit import jit, signed
@@ -32,7 +32,7 @@ from graph.memory import reserve
 
 USED, FREE, LIVE, SWEPT = range(4)  # numbers given out ever, first free one + 1, in use, where the sweep stands
 TYPE_BITS = 3  # of a digest, given to the entity type
-HEAD_SPAN = (1 << 32) - 1  # rows are kept in heads modulo this, plus 1, so that 0 means none
+HEAD_MODULUS = (1 << 32) - 1  # rows are kept in heads modulo this, plus 1, so that 0 means none
 
 
 class Ids:
@@ -53,11 +53,11 @@ class Ids:
             raise GraphError(f"{len(types)} entity types are more than {1 << TYPE_BITS}")
         self.types = tuple(types)
         key = key or key_from_environment()
-        self.keys = [derived(key, f"entity:{name}") for name in types]
+        self.keys = [derive_key(key, f"entity:{name}") for name in types]
         self.most = most
         self.digests: Digests = reserve((most, 2), np.uint64)
-        self.head: NDArray[np.uint32] = reserve(most, np.uint32)  # newest row of each node, see HEAD_SPAN
-        self.buckets = buckets_for(expected)
+        self.head: NDArray[np.uint32] = reserve(most, np.uint32)  # newest row of each node, see HEAD_MODULUS
+        self.buckets = empty_buckets(expected)
         self.meta = np.zeros(4, np.int64)
 
     def __len__(self) -> int:
@@ -87,7 +87,7 @@ class Ids:
             nodes[:] = -1
             return nodes
         wanted = self._digests(kind, column)
-        if self.meta[LIVE] + len(column) > LOAD * len(self.buckets):
+        if self.meta[LIVE] + len(column) > MAX_LOAD_FACTOR * len(self.buckets):
             self._grow(int(self.meta[LIVE]) + len(column))
         if not _intern(self._table, self.meta, wanted, nodes):
             raise GraphError(f"more than {self.most:,} entities are in use: give the graph a larger buffer")
@@ -135,8 +135,8 @@ class Ids:
         return found
 
     def _grow(self, names: int) -> None:
-        self.buckets = buckets_for(names)
-        rebuilt(self.digests, self.numbered, self.buckets)
+        self.buckets = empty_buckets(names)
+        rebuild_buckets(self.digests, self.numbered, self.buckets)
 
 
 class PaymentIds:
@@ -148,9 +148,9 @@ class PaymentIds:
     """
 
     def __init__(self, capacity: int, key: Key | None = None) -> None:
-        self.key = derived(key or key_from_environment(), "transaction")
+        self.key = derive_key(key or key_from_environment(), "transaction")
         self.digests: Digests = reserve((capacity, 2), np.uint64)  # by slot
-        self.buckets = buckets_for(0)
+        self.buckets = empty_buckets(0)
         self.live = 0
 
     def put(self, ids: pa.Array, first: int) -> None:
@@ -160,10 +160,10 @@ class PaymentIds:
             ids: Strings, shape [n], n at most the capacity.
             first: Row of the first.
         """
-        if self.live + len(ids) > LOAD * len(self.buckets):
+        if self.live + len(ids) > MAX_LOAD_FACTOR * len(self.buckets):
             # Twice as many, as the capacity bounds them: each time costs a pass over all slots used so far.
-            self.buckets = buckets_for(min(len(self.digests), 2 * self.live) + len(ids))
-            rebuilt(self.digests, min(first, len(self.digests)), self.buckets)
+            self.buckets = empty_buckets(min(len(self.digests), 2 * self.live) + len(ids))
+            rebuild_buckets(self.digests, min(first, len(self.digests)), self.buckets)
         self.live += _put(Table(self.digests, self.buckets), digest(self.key, ids), first)
 
     def find(self, ids: pa.Array) -> NDArray[np.int64]:
@@ -176,8 +176,8 @@ class PaymentIds:
 @jit()
 def _intern(t: Table, meta: NDArray[np.int64], wanted: NDArray[np.uint64], nodes: NDArray[np.int32]) -> bool:
     for n in range(nodes.shape[0]):
-        if n % BLOCK == 0 and nodes.shape[0] > 1:
-            ask_ahead(t, wanted, n)
+        if n % LOOKUPS_PER_BLOCK == 0 and nodes.shape[0] > 1:
+            prefetch_lookups(t, wanted, n)
         high, low = wanted[n, 0], wanted[n, 1]
         if high == 0 and low == 0:
             nodes[n] = -1
@@ -216,8 +216,8 @@ def _sweep(
     for _ in range(nodes):
         if at >= meta[USED]:
             at = 0
-        # Heads are kept modulo HEAD_SPAN: the sweep passes every node long before its head could come round.
-        if head[at] and (rows % HEAD_SPAN + 1 - signed(head[at])) % HEAD_SPAN > span:
+        # Heads are kept modulo HEAD_MODULUS: the sweep passes every node long before its head could come round.
+        if head[at] and (rows % HEAD_MODULUS + 1 - signed(head[at])) % HEAD_MODULUS > span:
             remove(t, bucket_of(t, t.digests[at, 0], t.digests[at, 1]))
             t.digests[at, 0] = np.uint64(meta[FREE])
             t.digests[at, 1] = np.uint64(0)
@@ -236,8 +236,8 @@ def _put(t: Table, wanted: NDArray[np.uint64], first: int) -> int:
     more = 0
     capacity = t.digests.shape[0]
     for n in range(wanted.shape[0]):
-        if n % BLOCK == 0 and wanted.shape[0] > 1:
-            ask_ahead(t, wanted, n)
+        if n % LOOKUPS_PER_BLOCK == 0 and wanted.shape[0] > 1:
+            prefetch_lookups(t, wanted, n)
         slot = (first + n) % capacity
         if t.digests[slot, 0] or t.digests[slot, 1]:
             remove(t, bucket_of(t, t.digests[slot, 0], t.digests[slot, 1]))

@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 
 from data.jit import jit, signed
 
-LARGE = 0x80  # bit of `k`: the sum is in the side table
-MOST = np.iinfo(np.int64).max  # sums stay there: more than 9.2e18 minor units are not told apart
-_SUM_MOST = _MOST_BACK = (1 << 32) - 1
+SUM_IN_TABLE = 0x80  # bit of `k`: the sum is in the side table
+LENGTH_BITS = SUM_IN_TABLE - 1  # the other bits of `k`: the jump leads 2^k - 1 payments back
+MAX_SUM = np.iinfo(np.int64).max  # sums stay there: more than 9.2e18 minor units are not told apart
+_MAX_INLINE_SUM = _MAX_JUMP = (1 << 32) - 1
 
 Records = NDArray[np.void]
 
@@ -44,7 +45,7 @@ def empty_sums() -> Sums:
     return Sums(np.zeros(64, np.int64), np.zeros(2, np.int64))
 
 
-def sums_with_room(sums: Sums, more: int) -> Sums:
+def with_room_for(sums: Sums, more: int) -> Sums:
     """The table, a larger copy where `more` might not fit. Numbers keep their meaning."""
     first, last = (int(n) for n in sums.span)
     if last - first + more <= len(sums.values):
@@ -73,7 +74,7 @@ def role_in(rows: Records, role_type: NDArray[np.int32], slot: int, role: int, n
 def jump_sum(velocity: Records, sums: Sums, slot: int, role: int) -> int:
     """Amount that the jump of a row in a role covers, minor units."""
     x = velocity[slot]
-    if x.k[role] & LARGE:
+    if x.k[role] & SUM_IN_TABLE:
         # The full number from its low 32 bits: it is at most 2^32 after the oldest in use.
         number = sums.span[0] + ((signed(x.sum[role]) - sums.span[0]) & 0xFFFFFFFF)
         return sums.values[number & (sums.values.shape[0] - 1)]
@@ -81,24 +82,24 @@ def jump_sum(velocity: Records, sums: Sums, slot: int, role: int) -> int:
 
 
 @jit(inline=True)
-def added(a: int, b: int) -> int:
-    """Sum of two amounts, or `MOST`."""
-    return a + b if a <= MOST - b else MOST
+def saturating_sum(a: int, b: int) -> int:
+    """Sum of two amounts, or `MAX_SUM`."""
+    return a + b if a <= MAX_SUM - b else MAX_SUM
 
 
 @jit(inline=True)
-def forget(velocity: Records, sums: Sums, slot: int) -> None:
+def release_sums(velocity: Records, sums: Sums, slot: int) -> None:
     """Give back the large sums of a row that is about to be overwritten: the oldest in use, all up to its newest."""
     x = velocity[slot]
     used = 0
     for r in range(x.k.shape[0]):
-        if x.k[r] & LARGE:
+        if x.k[r] & SUM_IN_TABLE:
             used = max(used, ((signed(x.sum[r]) - sums.span[0]) & 0xFFFFFFFF) + 1)
     sums.span[0] += used
 
 
 @jit(inline=True)
-def alias(velocity: Records, slot: int, role: int, same: int) -> None:
+def copy_jump(velocity: Records, slot: int, role: int, same: int) -> None:
     """Give a role the jump of another role of the row, which holds the same entity."""
     x = velocity[slot]
     x.jump[role] = x.jump[same]
@@ -107,7 +108,7 @@ def alias(velocity: Records, slot: int, role: int, same: int) -> None:
 
 
 @jit(inline=True)
-def jump_from(
+def write_jump(
     rows: Records,
     velocity: Records,
     sums: Sums,
@@ -134,7 +135,7 @@ def jump_from(
         p = slot - back if slot >= back else slot - back + capacity
         q = role_in(rows, role_type, p, role, node) if shared else role
         y = velocity[p]
-        kp = signed(y.k[q]) & (LARGE - 1)
+        kp = signed(y.k[q]) & LENGTH_BITS
         ahead = signed(y.jump[q])
         inside = kp > 0 and back + ahead < capacity
         m = p - (ahead if inside else 0)
@@ -145,18 +146,18 @@ def jump_from(
         # A jump may lead out of the buffer, by many of its lengths (ever faster payments), not out of 32 bits.
         # Which it is cannot be foretold, so both are computed: a processor that guesses wrong has waited in vain.
         beyond = back + ahead + signed(z.jump[qm])
-        both = signed(inside & (signed(z.k[qm]) & (LARGE - 1) == kp) & (beyond <= _MOST_BACK))
-        over = added(jump_sum(velocity, sums, p, q), jump_sum(velocity, sums, m, qm))
+        both = signed(inside & (signed(z.k[qm]) & LENGTH_BITS == kp) & (beyond <= _MAX_JUMP))
+        over = saturating_sum(jump_sum(velocity, sums, p, q), jump_sum(velocity, sums, m, qm))
         jump = back + both * (beyond - back)
         k = 1 + both * kp
-        amount = added(amount, both * over)
+        amount = saturating_sum(amount, both * over)
     x.jump[role] = jump
-    if amount > _SUM_MOST:
+    if amount > _MAX_INLINE_SUM:
         number = sums.span[1]
         sums.values[number & (sums.values.shape[0] - 1)] = amount
         sums.span[1] += 1
         x.sum[role] = number & 0xFFFFFFFF
-        k |= LARGE
+        k |= SUM_IN_TABLE
     else:
         x.sum[role] = amount
     x.k[role] = k

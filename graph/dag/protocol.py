@@ -14,13 +14,13 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from graph.dag.offsets import Offsets
-from graph.memory import Part
+from graph.memory import ArrayPart
 
 DAY_US = 86_400_000_000
 NEVER_US = 1 << 62
-RING_MOST = (1 << 16) - 1  # counts of a ring are kept up to this
-RING_FARTHEST = (1 << 32) - 1  # a ring's founder is not told apart further back than this
-STEP = 1 << 16  # rows written at once: bounds the room that must be ready for them
+MAX_RING_COUNT = (1 << 16) - 1  # counts of a ring are kept up to this
+MAX_RING_DISTANCE = (1 << 32) - 1  # a ring's founder is not told apart further back than this
+ROWS_PER_APPEND = 1 << 16  # rows written at once: bounds the room that must be ready for them
 
 
 @dataclass(frozen=True)
@@ -189,7 +189,7 @@ class Store(Protocol):
     def label_events(self) -> LabelEvents:
         """The label events so far, those of rows that have left the buffer left out."""
 
-    def since(self, times: NDArray[np.int64]) -> NDArray[np.int64]:
+    def first_rows_at(self, times: NDArray[np.int64]) -> NDArray[np.int64]:
         """The first row in the buffer at or after each journal time (us, ascending), else `rows`; int64 [n]."""
 
     def newest(self, nodes: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -214,7 +214,7 @@ class Store(Protocol):
 
     # Kept, and given to other processes.
 
-    def parts(self) -> dict[str, Part]:
+    def parts(self) -> dict[str, ArrayPart]:
         """Every array, by name, as NumPy."""
 
     def facts(self) -> dict[str, Any]:

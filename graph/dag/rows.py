@@ -11,15 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data.jit import jit, prefetch, signed
-from graph.dag.ids import HEAD_SPAN
-from graph.dag.jumps import Sums, alias, forget, jump_from, role_in
+from graph.dag.ids import HEAD_MODULUS
+from graph.dag.jumps import Sums, copy_jump, release_sums, role_in, write_jump
 from graph.dag.protocol import Batch
 
 Records = NDArray[np.void]
 
 RING_COLUMNS = 3  # accounts, tying entities, known frauds
-LATE_MS = (1 << 32) - 1  # lateness is kept to the millisecond and up to this
-AHEAD = 16  # rows of a block
+MAX_LATENESS_MS = (1 << 32) - 1  # lateness is kept to the millisecond and up to this
+ROWS_PER_BLOCK = 16  # rows of a block
 
 
 def row_dtype(roles: int) -> np.dtype[np.void]:
@@ -64,7 +64,7 @@ class View(NamedTuple):
 
 
 @jit(inline=True)
-def _ask_for_heads(head: NDArray[np.uint32], entity: NDArray[np.int32]) -> None:
+def _prefetch_heads(head: NDArray[np.uint32], entity: NDArray[np.int32]) -> None:
     """Ask for the heads of the entities [n, R] of rows to come."""
     for b in range(entity.shape[0]):
         for r in range(entity.shape[1]):
@@ -73,7 +73,7 @@ def _ask_for_heads(head: NDArray[np.uint32], entity: NDArray[np.int32]) -> None:
 
 
 @jit(inline=True)
-def _ask_for_jumps(
+def _prefetch_jumps(
     velocity: Records,
     head: NDArray[np.uint32],
     entity: NDArray[np.int32],
@@ -81,13 +81,13 @@ def _ask_for_jumps(
     jumped: bool,
 ) -> None:
     """Ask for the jumps of the rows that heads point to, or, once those are there, for where they lead."""
-    capacity, now, start = velocity.shape[0], first % HEAD_SPAN + 1, first % velocity.shape[0]
+    capacity, now, start = velocity.shape[0], first % HEAD_MODULUS + 1, first % velocity.shape[0]
     for b in range(entity.shape[0]):
         for r in range(entity.shape[1]):
             if entity[b, r] < 0 or head[entity[b, r]] == 0:
                 continue
             back = now - signed(head[entity[b, r]])
-            back += HEAD_SPAN if back < 0 else 0
+            back += HEAD_MODULUS if back < 0 else 0
             if 0 < back < capacity:
                 slot = start - back if start >= back else start - back + capacity
                 if jumped:
@@ -120,21 +120,21 @@ def append(
     for r in range(roles):
         for other in range(roles):
             shares[r] |= other != r and role_type[other] == role_type[r]
-    for block in range(-3 * AHEAD, n, AHEAD):
-        _ask_for_heads(head, entity[block + 3 * AHEAD : block + 4 * AHEAD])
-        if exact and block >= -2 * AHEAD:
-            at = block + 2 * AHEAD
-            _ask_for_jumps(velocity, head, entity[at : at + AHEAD], first + at, False)
-        if exact and block >= -AHEAD:
-            at = block + AHEAD
-            _ask_for_jumps(velocity, head, entity[at : at + AHEAD], first + at, True)
-        for b in range(max(0, block), min(block + AHEAD, n)):
+    for block in range(-3 * ROWS_PER_BLOCK, n, ROWS_PER_BLOCK):
+        _prefetch_heads(head, entity[block + 3 * ROWS_PER_BLOCK : block + 4 * ROWS_PER_BLOCK])
+        if exact and block >= -2 * ROWS_PER_BLOCK:
+            at = block + 2 * ROWS_PER_BLOCK
+            _prefetch_jumps(velocity, head, entity[at : at + ROWS_PER_BLOCK], first + at, False)
+        if exact and block >= -ROWS_PER_BLOCK:
+            at = block + ROWS_PER_BLOCK
+            _prefetch_jumps(velocity, head, entity[at : at + ROWS_PER_BLOCK], first + at, True)
+        for b in range(max(0, block), min(block + ROWS_PER_BLOCK, n)):
             row = first + b
             s = row % capacity
             x = rows[s]
             clock = max(clock, batch.time[b])
             x.time = clock
-            x.late = min((clock - batch.time[b] + 500) // 1000, LATE_MS)
+            x.late = min((clock - batch.time[b] + 500) // 1000, MAX_LATENESS_MS)
             x.amount = batch.amount[b]
             x.label = -1
             x.ring_back = 0
@@ -142,8 +142,8 @@ def append(
                 x.ring[i] = 0
                 x.category[i] = batch.category[b, i]
             if exact and row >= capacity:
-                forget(velocity, sums, s)
-            now = row % HEAD_SPAN + 1
+                release_sums(velocity, sums, s)
+            now = row % HEAD_MODULUS + 1
             for r in range(roles):
                 node = signed(entity[b, r])
                 x.entity[r] = node
@@ -153,19 +153,19 @@ def append(
                     newest = signed(head[node])
                     if newest:
                         back = now - newest
-                        back += HEAD_SPAN if back < 0 else 0
+                        back += HEAD_MODULUS if back < 0 else 0
                         if back == 0:  # a self-transfer moves its head once
                             same = role_in(rows, role_type, s, r, node)
                             x.prev[r] = x.prev[same]
                             if exact:
-                                alias(velocity, s, r, same)
+                                copy_jump(velocity, s, r, same)
                             continue
                     head[node] = now
                     if back >= capacity:  # already overwritten
                         back = 0
                     x.prev[r] = back
                 if exact:
-                    jump_from(rows, velocity, sums, role_type, row, s, r, node, back, shares[r])
+                    write_jump(rows, velocity, sums, role_type, row, s, r, node, back, shares[r])
     return clock
 
 
@@ -236,7 +236,7 @@ def all_believed(view: View, rows: NDArray[np.int64], reader: int, out: NDArray[
 
 
 @jit()
-def since(rows: Records, oldest: int, end: int, times: NDArray[np.int64], out: NDArray[np.int64]) -> None:
+def first_rows_at(rows: Records, oldest: int, end: int, times: NDArray[np.int64], out: NDArray[np.int64]) -> None:
     """Fill `out` [n] with the first row of [oldest, end) at or after each of `times`, ascending, else `end`."""
     capacity = rows.shape[0]
     low, high = oldest, end

@@ -14,7 +14,7 @@ from graph.dag.rows import Records, View, believed
 
 EDGE_FEATURES = ("age", "labelled", "fraud", "settled", "amount_gap", "recent_day", "recent_week", "shared_roles")
 DAY_S = 86_400.0
-WALKED = 64  # rows whose chains are walked side by side: enough that each row has arrived when its turn comes
+ROWS_PER_BLOCK = 64  # rows whose chains are walked side by side: enough that each row has arrived when its turn comes
 CHAIN = np.dtype(
     [
         ("at", "i8"),  # row of the next step, asked for
@@ -51,7 +51,7 @@ def neighbours(view: View, rows: NDArray[np.int64], k: int) -> NDArray[np.int64]
         _walk(data, role_type, window_rows, window_us, held, rows, out)
     else:
         part = lambda i, j: _walk(data, role_type, window_rows, window_us, held, rows[i:j], out[i:j])  # noqa: E731
-        chunked(part, len(rows), chunk=1024)
+        chunked(part, len(rows), min_rows=1024)
     return out
 
 
@@ -113,19 +113,19 @@ def _walk(
     for r in range(roles):
         for other in range(roles):
             shares[r] |= other != r and role_type[other] == role_type[r]
-    chains, going = np.empty(WALKED * roles, CHAIN), np.empty(WALKED * roles, np.uint32)
+    chains, going = np.empty(ROWS_PER_BLOCK * roles, CHAIN), np.empty(ROWS_PER_BLOCK * roles, np.uint32)
     count = np.empty(roles, np.int64)
     every = near.reshape(-1)
-    for b in range(min(WALKED, rows.shape[0])):
+    for b in range(min(ROWS_PER_BLOCK, rows.shape[0])):
         prefetch(data, rows[b] % capacity)
-    for start in range(0, rows.shape[0], WALKED):
-        stop = min(rows.shape[0], start + WALKED)
+    for start in range(0, rows.shape[0], ROWS_PER_BLOCK):
+        stop = min(rows.shape[0], start + ROWS_PER_BLOCK)
         out = every[start * roles * k : stop * roles * k]
         out[:] = -1
         count[:] = 0
         for b in range(start, stop):
-            if b + WALKED < rows.shape[0]:  # the next block's
-                prefetch(data, rows[b + WALKED] % capacity)
+            if b + ROWS_PER_BLOCK < rows.shape[0]:  # the next block's
+                prefetch(data, rows[b + ROWS_PER_BLOCK] % capacity)
             row = rows[b]
             s = signed(np.uint32(row % capacity))
             x = data[s]
@@ -136,7 +136,7 @@ def _walk(
                     continue
                 slot = back_from(s, step, capacity)
                 prefetch(data, slot)
-                n = signed(np.uint32(r * WALKED + count[r]))
+                n = signed(np.uint32(r * ROWS_PER_BLOCK + count[r]))
                 count[r] += int(step != 0)
                 going[n] = n
                 c = chains[n]
@@ -144,7 +144,7 @@ def _walk(
                 c.out, c.node = ((b - start) * roles + r) * k, x.entity[r]
         for i in range(k):
             for r in range(roles):
-                of_role = going[r * WALKED : r * WALKED + count[r]]
+                of_role = going[r * ROWS_PER_BLOCK : r * ROWS_PER_BLOCK + count[r]]
                 count[r] = _step(data, role_type, chains, of_role, out, i, r, shares[r], i + 1 < k)
 
 

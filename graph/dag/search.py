@@ -1,7 +1,7 @@
 """Searches along an entity's payments by their jump pointers: how far back a reader sees, and what lies on the way.
 
-O(log n) steps each (Myers, "An applicative random-access stack", IPL 1983). `reach` goes alone and adds up what it
-passes, `oldest` for many readers at once.
+O(log n) steps each (Myers, "An applicative random-access stack", IPL 1983). `sum_back_to` follows one chain and adds up
+what it passes; `find_oldest` follows the chains of many readers at once.
 """
 
 from typing import Any
@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data.jit import jit, prefetch, signed
-from graph.dag.jumps import LARGE, added, jump_sum, role_in
+from graph.dag.jumps import LENGTH_BITS, jump_sum, role_in, saturating_sum
 from graph.dag.rows import View
 from graph.dag.sampler import visible
 
@@ -29,7 +29,7 @@ SEARCH = np.dtype(
 
 
 @jit(inline=True)
-def reach(
+def sum_back_to(
     view: View, row: int, time: int, node: int, span_us: int, at: int, role: int, count: int, amount: int
 ) -> tuple[int, int, int, int]:
     """Go back from `at` to the oldest row of `node` within `span_us` before the reader, adding up what is passed.
@@ -54,28 +54,28 @@ def reach(
     while True:
         slot = at % capacity
         v = view.velocity[slot]
-        jump, k = signed(v.jump[role]), v.k[role] & (LARGE - 1)
+        jump, k = signed(v.jump[role]), v.k[role] & LENGTH_BITS
         if k > 1 and visible(view, row, time, at - jump, span_us):
             count += (1 << k) - 1
-            amount = added(amount, jump_sum(view.velocity, view.sums, slot, role))
+            amount = saturating_sum(amount, jump_sum(view.velocity, view.sums, slot, role))
             at = at - jump
         else:
             step = signed(view.rows[slot].prev[role])
             if step == 0 or not visible(view, row, time, at - step, span_us):
                 return at, role, count, amount
             count += 1
-            amount = added(amount, view.rows[slot].amount)
+            amount = saturating_sum(amount, view.rows[slot].amount)
             at = at - step
         role = role_in(view.rows, view.role_type, at % capacity, role, node)
 
 
 @jit(inline=True)
-def _ask(view: View, search: Any) -> None:
+def _prefetch_candidates(view: View, search: Any) -> None:
     """Note the two rows that a search may go on to, by its jump or by one step, and ask for what it will read there."""
     capacity = view.rows.shape[0]
     slot = search.at % capacity
     v, step = view.velocity[slot], signed(view.rows[slot].prev[search.role])
-    search.jumped = search.at - signed(v.jump[search.role]) if v.k[search.role] & (LARGE - 1) > 1 else -1
+    search.jumped = search.at - signed(v.jump[search.role]) if v.k[search.role] & LENGTH_BITS > 1 else -1
     search.stepped = search.at - step if step else -1
     for back in (search.jumped, search.stepped):
         if back >= search.least:
@@ -84,7 +84,7 @@ def _ask(view: View, search: Any) -> None:
 
 
 @jit()
-def oldest(view: View, rows: NDArray[np.int64], near: NDArray[np.int64], first: NDArray[np.int64]) -> None:
+def find_oldest(view: View, rows: NDArray[np.int64], near: NDArray[np.int64], first: NDArray[np.int64]) -> None:
     """Fill `first` [B, R] with the oldest row that each reader sees of each entity, -1 for none.
 
     From the last of its rows in `near` [B, R, DEPTH] on. All searches take a step before any takes the next: one alone
@@ -119,7 +119,7 @@ def oldest(view: View, rows: NDArray[np.int64], near: NDArray[np.int64], first: 
                 found[s.reader] = s.at
                 continue
             s.role = role_in(view.rows, view.role_type, s.at % capacity, s.role, s.node)
-            _ask(view, s)
+            _prefetch_candidates(view, s)
             searches[on] = s
             on += 1
         going = on

@@ -16,16 +16,16 @@ from data.digests import Key
 from data.schema import role
 from graph.dag import rows as kernels
 from graph.dag.features import features
-from graph.dag.ids import HEAD_SPAN, Ids
-from graph.dag.jumps import Sums, empty_sums, sums_with_room, velocity_dtype
+from graph.dag.ids import HEAD_MODULUS, Ids
+from graph.dag.jumps import Sums, empty_sums, velocity_dtype, with_room_for
 from graph.dag.offsets import Offsets
-from graph.dag.protocol import STEP, Batch, LabelEvents, Window
+from graph.dag.protocol import ROWS_PER_APPEND, Batch, LabelEvents, Window
 from graph.dag.rows import LABEL, RING_COLUMNS, Records, View, row_dtype
 from graph.dag.sampler import edges, neighbours
 from graph.errors import GraphError
-from graph.memory import Part, grown, reserve
+from graph.memory import ArrayPart, grown, reserve
 
-SWEEP = 2  # nodes looked at for each entity of a row appended, so that the sweep outruns the newcomers
+NODES_SWEPT_PER_ENTITY = 2  # nodes looked at for each entity of a row appended, so that the sweep outruns the newcomers
 
 
 class GraphStore:
@@ -54,7 +54,7 @@ class GraphStore:
         key: Key | None = None,
     ) -> None:
         window = window or Window(rows=min(Window.rows, capacity // 2))
-        if not window.rows < capacity < HEAD_SPAN // 2:
+        if not window.rows < capacity < HEAD_MODULUS // 2:
             raise GraphError(f"a capacity of {capacity} rows must be above the window's {window.rows}, below 2^31")
         if not roles or roles[0] != "account" or len(set(roles)) != len(roles):
             raise GraphError(f"roles {list(roles)} must be distinct and begin with 'account'")
@@ -65,7 +65,7 @@ class GraphStore:
         self.role_type = np.array([types.index(role(name).entity_type) for name in roles], np.int32)
         # Every row can bring an entity of its own in each role; the rings may need it for three windows, and it waits
         # for the sweep (measured, where every entity is new: 3.2 buffers). Room that is not used costs addresses only.
-        self.ids = Ids(types, len(roles) * (4 * capacity + STEP), entities, key)
+        self.ids = Ids(types, len(roles) * (4 * capacity + ROWS_PER_APPEND), entities, key)
         self.rows = 0
         self.clock = 0  # journal time of the newest event, us
         self.offsets = Offsets()
@@ -132,16 +132,16 @@ class GraphStore:
         """See `Store`."""
         return LabelEvents(*(self.labels[name] for name in LabelEvents._fields))
 
-    def since(self, times: NDArray[np.int64]) -> NDArray[np.int64]:
+    def first_rows_at(self, times: NDArray[np.int64]) -> NDArray[np.int64]:
         """See `Store`."""
         out = np.empty(len(times), np.int64)
-        kernels.since(self.row_data, self.oldest, self.rows, times, out)
+        kernels.first_rows_at(self.row_data, self.oldest, self.rows, times, out)
         return out
 
     def newest(self, nodes: NDArray[np.int64]) -> NDArray[np.int64]:
         """See `Store`."""
         head = self.ids.head[nodes].astype(np.int64)
-        back = (self.rows % HEAD_SPAN + 1 - head) % HEAD_SPAN
+        back = (self.rows % HEAD_MODULUS + 1 - head) % HEAD_MODULUS
         return np.where((head > 0) & (back <= self.rows - self.oldest), self.rows - back, -1)
 
     def history(self, node: int, most: int, oldest: int = 0) -> NDArray[np.int64]:
@@ -166,20 +166,20 @@ class GraphStore:
         """See `Store`."""
         return features(self.view, self.roles, rows)
 
-    def parts(self) -> dict[str, Part]:
+    def parts(self) -> dict[str, ArrayPart]:
         """See `Store`."""
         ids, slots = self.ids, min(self.rows, self.capacity)
         return {
-            "rows": Part(self.row_data, slots),
-            "velocity": Part(self.velocity, slots),
-            "sums.values": Part(self.sums.values, len(self.sums.values)),
-            "sums.span": Part(self.sums.span, 2),
-            "labels": Part(self.label_data, self.label_count),
-            "offsets": Part(self.offsets.runs, self.offsets.count),
-            "ids.digests": Part(ids.digests, ids.numbered),
-            "ids.head": Part(ids.head, ids.numbered),
-            "ids.buckets": Part(ids.buckets, len(ids.buckets)),
-            "ids.meta": Part(ids.meta, len(ids.meta)),
+            "rows": ArrayPart(self.row_data, slots),
+            "velocity": ArrayPart(self.velocity, slots),
+            "sums.values": ArrayPart(self.sums.values, len(self.sums.values)),
+            "sums.span": ArrayPart(self.sums.span, 2),
+            "labels": ArrayPart(self.label_data, self.label_count),
+            "offsets": ArrayPart(self.offsets.runs, self.offsets.count),
+            "ids.digests": ArrayPart(ids.digests, ids.numbered),
+            "ids.head": ArrayPart(ids.head, ids.numbered),
+            "ids.buckets": ArrayPart(ids.buckets, len(ids.buckets)),
+            "ids.meta": ArrayPart(ids.meta, len(ids.meta)),
         }
 
     def facts(self) -> dict[str, Any]:
@@ -209,10 +209,10 @@ class GraphStore:
         """See `Store`."""
         first, n = self.rows, len(batch.time)
         self.offsets.note(first, offset, self.oldest)
-        for start in range(0, n, min(STEP, self.capacity)):
-            part = Batch._make(column[start : start + min(STEP, self.capacity)] for column in batch)
+        for start in range(0, n, min(ROWS_PER_APPEND, self.capacity)):
+            part = Batch._make(column[start : start + min(ROWS_PER_APPEND, self.capacity)] for column in batch)
             if len(self.velocity):
-                self.sums = sums_with_room(self.sums, part.entity.size)
+                self.sums = with_room_for(self.sums, part.entity.size)
             self.clock = kernels.append(
                 self.row_data, self.velocity, self.sums, self.ids.head, self.role_type, part, self.rows, self.clock
             )
@@ -221,7 +221,7 @@ class GraphStore:
 
     def expire(self, appended: int, before: int) -> NDArray[np.int32]:
         """See `Store`."""
-        return self.ids.sweep(SWEEP * appended * len(self.roles), self.rows, min(before, self.oldest))
+        return self.ids.sweep(NODES_SWEPT_PER_ENTITY * appended * len(self.roles), self.rows, min(before, self.oldest))
 
     def label(self, rows: NDArray[np.int64], fraud: NDArray[np.int8], time: NDArray[np.int64]) -> NDArray[np.int8]:
         """See `Store`."""

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from graph.dag.features import counterparts, feature_names
 from graph.dag.jumps import Sums, velocity_dtype
 from graph.dag.protocol import Batch, Window
-from graph.dag.rows import LABEL, LATE_MS, row_dtype
+from graph.dag.rows import LABEL, MAX_LATENESS_MS, row_dtype
 from graph.dag.sampler import EDGE_FEATURES
 from graph.dag.store import GraphStore
 from graph.device.labels import DeviceLabels
@@ -381,7 +381,7 @@ def raised(time: NDArray[np.int64], clock: int) -> tuple[NDArray[np.int64], NDAr
         Journal times, us, int64 [n], and by how much each was raised, ms, uint32 [n].
     """
     journal = np.maximum(np.maximum.accumulate(time), clock) if len(time) else time
-    return journal, np.minimum((journal - time + 500) // 1000, LATE_MS).astype(np.uint32)
+    return journal, np.minimum((journal - time + 500) // 1000, MAX_LATENESS_MS).astype(np.uint32)
 
 
 def columns_of(store: GraphStore, rows: NDArray[np.int64]) -> dict[str, NDArray[Any]]:

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data.jit import jit, prefetch, signed
-from graph.dag.protocol import RING_FARTHEST, RING_MOST
+from graph.dag.protocol import MAX_RING_COUNT, MAX_RING_DISTANCE
 from graph.rings.forest import FRAUD, Forest, Rules, Ties, add_tie, drop_tie, find, home, slot_of_key
 
 WITHDRAWN = np.iinfo(np.int64).min  # `last` of a fraud that was overturned: outside every window
@@ -212,10 +212,10 @@ def extend(payments: Payments, live: Forest, builder: Forest, t: Ties, rules: Ru
         if root.ring == 0 and root.accounts >= rules.min_accounts:
             root.ring = row + 1
             _found(live, row, payments.time[b], account)
-        rings.size[b, 0] = min(root.accounts, RING_MOST)
-        rings.size[b, 1] = min(root.shared, RING_MOST)
-        rings.size[b, 2] = min(root.frauds, RING_MOST)
-        rings.back[b] = min(row - root.ring + 2, RING_FARTHEST) if root.ring > 0 else 0
+        rings.size[b, 0] = min(root.accounts, MAX_RING_COUNT)
+        rings.size[b, 1] = min(root.shared, MAX_RING_COUNT)
+        rings.size[b, 2] = min(root.frauds, MAX_RING_COUNT)
+        rings.back[b] = min(row - root.ring + 2, MAX_RING_DISTANCE) if root.ring > 0 else 0
         now.age += 1
         if now.phase == REST and now.age > rules.rest:
             now.phase = SCAN

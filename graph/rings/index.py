@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from data.jit import jit, signed
 from graph.dag.protocol import DAY_US, Store
 from graph.errors import GraphError
-from graph.memory import Part
+from graph.memory import ArrayPart
 from graph.rings.components import READY, REST, Payments, Rings, extend, relabel
 from graph.rings.forest import (
     Forest,
@@ -139,7 +139,7 @@ class RingIndex:
             rows = np.arange(first, min(last, first + CHUNK))
             self._make_room(len(rows))
             time = store.column("time", rows)
-            cut = np.maximum(rows - rules.window_rows, store.since(time - rules.window_us))
+            cut = np.maximum(rows - rules.window_rows, store.first_rows_at(time - rules.window_us))
             found = Rings(np.empty((len(rows), 3), np.uint16), np.empty(len(rows), np.uint32))
             taken = Payments(store.column("entity", rows), time, cut)
             n = extend(taken, self._live, self._builder, self._ties, rules, first, found)
@@ -242,14 +242,14 @@ class RingIndex:
         at = int(np.searchsorted(self._ids, _number(ring.id)))
         return int(standing(self._live)[at, 0]) if at < len(self._ids) and self._ids[at] == _number(ring.id) else -1
 
-    def parts(self) -> dict[str, Part]:
+    def parts(self) -> dict[str, ArrayPart]:
         """Everything that the index keeps, by name: for snapshots."""
         held: dict[str, Any] = {"live": self._live, "builder": self._builder, "ties": self._ties}
         now = self._ties.progress[0]
         used = {"ties.list": int(now["ties"]), "ties.heirs": int(now["retired"])}
         used |= {f"{name}.rings": int(held[name].counts[0]) for name in ("live", "builder")}
         arrays = {f"{name}.{field}": getattr(t, field) for name, t in held.items() for field in t._fields}
-        return {name: Part(array, used.get(name, len(array))) for name, array in arrays.items()}
+        return {name: ArrayPart(array, used.get(name, len(array))) for name, array in arrays.items()}
 
     def adopt(self, arrays: Mapping[str, NDArray[Any]]) -> None:
         """Go on from the `arrays` of another index over the same history."""

@@ -21,8 +21,8 @@ from data.errors import JournalError
 from data.journal.sqlite import SqliteJournal
 from gnn.model.artifact import Artifact
 from graph.errors import GraphError
-from graph.memory import Part
-from graph.snapshot import Restored, alone, found, restore, save
+from graph.memory import ArrayPart
+from graph.snapshot import Restored, list_snapshots, restore, save, sole_writer
 from graph.state import GraphState
 from serve.settings import Settings
 
@@ -42,7 +42,7 @@ def newest(settings: Settings, artifact: Artifact, capacity: int, journal: Sqlit
         capacity: Rows of the buffer.
         journal: That the snapshot must be of.
     """
-    for path in found(settings.snapshot_folder):
+    for path in list_snapshots(settings.snapshot_folder):
         try:
             restored = restore(path, journal)
             reason = _misfit(restored.state, artifact, capacity, journal)
@@ -78,9 +78,9 @@ def write(house: "House") -> Path:
     slots = min(state.store.rows, state.store.capacity)
     name = f"model.{house.artifact.version}"
     parts = {
-        "probability": Part(house.probability, slots),
-        f"{name}.data": Part(cache.data, slots, axis=1),
-        f"{name}.depth": Part(cache.depth, slots),
+        "probability": ArrayPart(house.probability, slots),
+        f"{name}.data": ArrayPart(cache.data, slots, axis=1),
+        f"{name}.depth": ArrayPart(cache.depth, slots),
     }
     facts = {"scored": house.scored, name: {"upto": cache.upto, "complete_from": cache.complete_from}}
     return save(state, house.settings.snapshot_folder, parts, facts)
@@ -108,7 +108,7 @@ def follow(artifact: Artifact, settings: Settings, report: Callable[[str, float]
     """
     from serve.replica.house import House
 
-    with alone(settings.snapshot_folder) as may:
+    with sole_writer(settings.snapshot_folder) as may:
         if not may:
             return None
         house = House(artifact, settings.model_copy(update={"device": "cpu"}))

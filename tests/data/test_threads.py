@@ -19,7 +19,7 @@ N = 10_000
 def four_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     """More threads than cores: orders in which they come are then many."""
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(4)))
-    jit._helpers.cache_clear()  # the threads of so many
+    jit._thread_pool.cache_clear()  # the threads of so many
 
 
 def counting() -> tuple[np.ndarray, Callable[[int, int], None]]:
@@ -47,7 +47,7 @@ def test_chunks_inside_of_chunks_wait_for_nobody() -> None:
 
 @pytest.mark.parametrize("threads", [2, 4])
 def test_an_error_comes_out_after_all_threads_have_stopped(threads: int) -> None:
-    for bad in range(2 * jit.PARTS):
+    for bad in range(2 * jit.CHUNKS_PER_THREAD):
         calls, done = itertools.count(), []
 
         def run(start: int, stop: int, bad: int = bad, calls: Any = calls, done: list[int] = done) -> None:
@@ -67,7 +67,7 @@ def test_beside_does_both_wherever_it_is_called_from() -> None:
     other, count = counting()
 
     def both(start: int, stop: int) -> None:
-        found = jit.beside(lambda: run(start, stop) or stop, lambda: count(start, stop), N)
+        found = jit.run_concurrently(lambda: run(start, stop) or stop, lambda: count(start, stop), N)
         assert found == stop
 
     jit.chunked(both, N, 4, 100)  # the other threads are taken: whoever calls does both
@@ -82,7 +82,7 @@ def test_beside_raises_what_either_raises(first: bool) -> None:
 
     done: list[int] = []
     with pytest.raises(ValueError, match="failed"):
-        jit.beside(fail if first else lambda: done.append(1), (lambda: done.append(1)) if first else fail, N)
+        jit.run_concurrently(fail if first else lambda: done.append(1), (lambda: done.append(1)) if first else fail, N)
     assert len(done) <= 1
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from graph.dag.features import BAND_US, BANDS, DEPTH, NEVER_S, SETTLED, WINDOWS_US, counterparts
+from graph.dag.features import BAND_US, BANDS, DEPTH, NEVER_S, SETTLED_FEATURES, WINDOWS_US, counterparts
 from graph.dag.protocol import Window
 
 
@@ -92,13 +92,13 @@ class PlainGraph:
 
     def _entity(self, row: int, role: int, others: list[int]) -> list[float]:
         here = self.rows[row]
-        nothing = [0.0] * (4 + 16 + len(SETTLED) + 5 * len(others))
-        never = [math.log1p(NEVER_S)] * 2 + [0.0] * (len(SETTLED) - 2)
+        nothing = [0.0] * (4 + 16 + len(SETTLED_FEATURES) + 5 * len(others))
+        never = [math.log1p(NEVER_S)] * 2 + [0.0] * (len(SETTLED_FEATURES) - 2)
         if here.entity[role] < 0:
             return nothing
         seen = self.chain(row, role, self.window.span_us)
         if not seen:
-            return [1.0, math.log1p(NEVER_S), *nothing[2:20], *never, *nothing[20 + len(SETTLED) :]]
+            return [1.0, math.log1p(NEVER_S), *nothing[2:20], *never, *nothing[20 + len(SETTLED_FEATURES) :]]
         node = here.entity[role]
 
         def age(back: int) -> float:
@@ -132,7 +132,7 @@ class PlainGraph:
         return out
 
     def _settled(self, row: int, seen: list[int]) -> list[float]:
-        """By the names of `SETTLED`, from earlier rows of an entity, newest first."""
+        """By the names of `SETTLED_FEATURES`, from earlier rows of an entity, newest first."""
         here, settle = self.rows[row], self.window.settle_us
         begin = settle if settle < self.window.span_us else 0
         horizon = max(int(WINDOWS_US[-1]), begin + BANDS * BAND_US)

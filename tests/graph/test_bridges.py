@@ -135,7 +135,7 @@ def test_an_investigator_sees_names_payments_and_frauds(state):
     assert graph.edges["device:d3", row]["role"] == "device"
     frauds = sum(d.get("fraud") is True for _, d in graph.nodes(data=True) if d["kind"] == "payment")
     assert graph.nodes["device:d3"]["frauds"] == frauds
-    wider = to_networkx(state, [("device", "d3")], hops=2, most=100)
+    wider = to_networkx(state, [("device", "d3")], hops=2, max_payments=100)
     assert len(wider) > len(graph)
     assert sum(d["kind"] == "payment" for _, d in wider.nodes(data=True)) <= 100
     for bad in ([("device", "nobody")], [("planet", "d3")]):
@@ -157,12 +157,12 @@ def test_a_fraud_that_someone_pays_themselves_counts_once():
 
 def test_an_export_says_whether_it_was_cut(state):
     asked = [("device", "d3")]
-    whole = to_networkx(state, asked, hops=2, most=N)
+    whole = to_networkx(state, asked, hops=2, max_payments=N)
     held = sum(d["kind"] == "payment" for _, d in whole.nodes(data=True))
     assert not whole.graph["cut"]
-    assert not to_networkx(state, asked, hops=2, most=held).graph["cut"]
+    assert not to_networkx(state, asked, hops=2, max_payments=held).graph["cut"]
     for most in (held - 1, 5, 1):
-        cut = to_networkx(state, asked, hops=2, most=most)
+        cut = to_networkx(state, asked, hops=2, max_payments=most)
         assert cut.graph["cut"]
         assert sum(d["kind"] == "payment" for _, d in cut.nodes(data=True)) == most
 

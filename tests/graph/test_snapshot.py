@@ -16,8 +16,8 @@ import graph.snapshot
 from data.journal.protocol import Events, Kind
 from graph.dag.protocol import DAY_US, Window
 from graph.errors import GraphError
-from graph.memory import Part
-from graph.snapshot import KEPT, alone, found, restore, save
+from graph.memory import ArrayPart
+from graph.snapshot import SNAPSHOTS_KEPT, list_snapshots, restore, save, sole_writer
 from graph.state import GraphState
 from tests.world import label_batch, payment_batch
 
@@ -60,7 +60,7 @@ def test_a_restored_graph_goes_on_as_the_saved_one(tmp_path, at):
 def test_arrays_beside_the_graph_come_back_with_their_holes(tmp_path):
     layers = np.zeros((3, 50, 4), np.int8)
     layers[:, :20] = np.random.default_rng(0).integers(-100, 100, (3, 20, 4))
-    path = save(new(), tmp_path, {"cache": Part(layers, 20, axis=1)}, {"upto": 20})
+    path = save(new(), tmp_path, {"cache": ArrayPart(layers, 20, axis=1)}, {"upto": 20})
     back = restore(path)
     np.testing.assert_array_equal(back.extra["cache"], layers)
     assert back.facts == {"upto": 20}
@@ -70,11 +70,11 @@ def test_arrays_beside_the_graph_come_back_with_their_holes(tmp_path):
 
 def test_only_the_newest_stay(tmp_path):
     state = new()
-    for i in range(KEPT + 2):
+    for i in range(SNAPSHOTS_KEPT + 2):
         play(state, 100 * i, 100 * i + 100)
         save(state, tmp_path)
-    assert len(found(tmp_path)) == KEPT
-    assert restore(found(tmp_path)[0]).state.applied == state.applied
+    assert len(list_snapshots(tmp_path)) == SNAPSHOTS_KEPT
+    assert restore(list_snapshots(tmp_path)[0]).state.applied == state.applied
 
 
 class _Crash(Exception):
@@ -113,11 +113,11 @@ def test_a_crash_at_any_step_leaves_the_last_good_one(tmp_path, monkeypatch):
             else:
                 break
         step += 1
-        if found(tmp_path) != [first]:  # it died in the last flush, after the rename: the new one is whole
-            assert_same(restore(found(tmp_path)[0]).state, state)
-            shutil.rmtree(found(tmp_path)[0])
+        if list_snapshots(tmp_path) != [first]:  # it died in the last flush, after the rename: the new one is whole
+            assert_same(restore(list_snapshots(tmp_path)[0]).state, state)
+            shutil.rmtree(list_snapshots(tmp_path)[0])
         assert_same(restore(first).state, whole)
-        with alone(tmp_path) as may:  # the next writer tidies up
+        with sole_writer(tmp_path) as may:  # the next writer tidies up
             assert may
         assert sorted(p.name for p in tmp_path.iterdir()) == [".lock", first.name]
     assert crashed > 20  # one for each file, the manifest, the folders and the rename
@@ -139,13 +139,13 @@ def test_a_writer_that_is_killed_leaves_the_last_good_one(tmp_path):
     process = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, cwd=Path.cwd())
     assert process.stdout is not None
     process.stdout.readline()
-    while not found(tmp_path):
+    while not list_snapshots(tmp_path):
         time.sleep(0.01)
     time.sleep(0.05)
     process.send_signal(signal.SIGKILL)
     process.wait()
     process.stdout.close()
-    assert restore(found(tmp_path)[0]).state.applied > 500
+    assert restore(list_snapshots(tmp_path)[0]).state.applied > 500
 
 
 @pytest.mark.parametrize("name", ["rows", "velocity", "ids.digests", "rings.ties.list", "labels"])

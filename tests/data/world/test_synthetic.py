@@ -17,7 +17,7 @@ from data.errors import DataError
 from data.schema import check_labels, check_transactions
 from data.world.planted import KINDS, plant
 from data.world.synthetic import World, WorldConfig, simulate
-from data.world.town import settle
+from data.world.town import draw_town
 
 CONFIG = WorldConfig(transactions=60_000)
 DAY = 86_400_000_000
@@ -156,7 +156,7 @@ def test_all_that_a_member_pays_belongs_to_the_ring() -> None:
 
 def test_scripts_build_up_quietly_before_they_attack() -> None:
     rng = np.random.default_rng(1)
-    town = settle(rng, 60_000, int(CONFIG.start.timestamp()) * 1_000_000, 90)
+    town = draw_town(rng, 60_000, int(CONFIG.start.timestamp()) * 1_000_000, 90)
     planted = plant(rng, town, 24, 50, 0.5)
     for ring in range(24):
         mine = planted.ring == ring

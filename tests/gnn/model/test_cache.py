@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from data.jit import jit, widened
+from data.jit import jit, to_float32
 from data.journal.protocol import Events, Kind
 from gnn.model.artifact import Artifact, untrained
 from gnn.model.network import LARGEST, _recurse, uncached
@@ -129,7 +129,7 @@ def test_a_model_that_joins_late_scores_as_if_it_had_always_been_there(artifact,
 
 @pytest.mark.parametrize("layers", [1, 3])
 def test_a_late_model_is_exact_at_the_capacity_the_service_takes(monkeypatch, layers):
-    monkeypatch.setattr("gnn.score.replay.STEP", 32)  # so that the buffer wraps in a test
+    monkeypatch.setattr("gnn.score.replay.ROWS_PER_APPEND", 32)  # so that the buffer wraps in a test
     capacity, joined = late_capacity(WINDOW.rows, layers), 1000
     artifact = untrained(ROLES, neighbours=6, layers=layers)
     (expected,) = scored([Scorer(artifact, new_state())], parts(7))
@@ -231,7 +231,7 @@ def test_halves_are_widened_exactly():
     @jit()
     def each(values, out):
         for i in range(len(values)):
-            out[i] = widened(values[i])
+            out[i] = to_float32(values[i])
 
     every = np.arange(1 << 16, dtype=np.uint16)
     halves, found = every.view(np.float16), np.empty(1 << 16, np.float32)

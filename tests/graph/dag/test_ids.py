@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data.digests import KEY, digest, key_from_environment
+from data.digests import KEY_VARIABLE, digest, key_from_environment
 from data.errors import DataError
 from data.journal.protocol import Events, Kind
 from graph.dag.features import features
@@ -210,15 +210,15 @@ def test_the_duplicate_table_equals_a_dictionary_through_many_laps(seed, capacit
     ],
 )
 def test_a_malformed_key_is_refused(monkeypatch, text):
-    monkeypatch.setenv(KEY, text)
-    with pytest.raises(DataError, match=KEY):
+    monkeypatch.setenv(KEY_VARIABLE, text)
+    with pytest.raises(DataError, match=KEY_VARIABLE):
         key_from_environment()
 
 
 def test_the_key_is_read_from_the_environment(monkeypatch):
-    monkeypatch.setenv(KEY, "0123456789abcdefFEDCBA9876543210")
+    monkeypatch.setenv(KEY_VARIABLE, "0123456789abcdefFEDCBA9876543210")
     assert key_from_environment() == (np.uint64(0x0123456789ABCDEF), np.uint64(0xFEDCBA9876543210))
-    monkeypatch.delenv(KEY)
+    monkeypatch.delenv(KEY_VARIABLE)
     assert key_from_environment() == (np.uint64(0), np.uint64(0))
 
 
@@ -229,7 +229,7 @@ def test_another_key_gives_other_digests_and_the_same_graph(monkeypatch):
     """Rows, walks, features and rings do not depend on digests, nor on where they fall in the tables."""
     states = []
     for key in ("00" * 16, "5eed" * 8):
-        monkeypatch.setenv(KEY, key)
+        monkeypatch.setenv(KEY_VARIABLE, key)
         states.append(GraphState(ROLES, 331, Window(300, 90 * DAY_US)))
         for events in sharing(3, 3000):
             states[-1].apply(events)

@@ -6,10 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from graph.dag.ids import USED
-from graph.dag.jumps import LARGE, MOST, jump_sum, role_in
+from graph.dag.jumps import LENGTH_BITS, MAX_SUM, SUM_IN_TABLE, jump_sum, role_in
 from graph.dag.protocol import Batch, Window
 from graph.dag.sampler import neighbours
-from graph.dag.search import reach
+from graph.dag.search import sum_back_to
 from graph.dag.store import GraphStore
 from tests.graph.plain import PlainGraph
 
@@ -53,7 +53,7 @@ class Chains:
         ][::-1]
 
     def total(self, rows: list[int]) -> int:
-        return min(MOST, sum(self.plain.rows[row].amount for row in rows))
+        return min(MAX_SUM, sum(self.plain.rows[row].amount for row in rows))
 
     def check_pointers(self) -> None:
         """What each pointer in the buffer says of itself, and the side table of exactly those that need it."""
@@ -64,13 +64,13 @@ class Chains:
             for role in range(len(ROLES)):
                 if self.plain.rows[row].entity[role] < 0:
                     continue
-                k, passed = int(x["k"][role]) & (LARGE - 1), [row, *self.passed(row, role)]
+                k, passed = int(x["k"][role]) & LENGTH_BITS, [row, *self.passed(row, role)]
                 lost = len(passed) == 1 or row - passed[1] >= store.capacity
                 assert (k == 0) == lost
                 assert row - int(x["jump"][role]) == passed[2**k - 1 if k else 0]
                 total = jump_sum(store.velocity, store.sums, slot, role)
                 assert total == self.total(passed[: max(1, 2**k - 1)])
-                assert bool(x["k"][role] & LARGE) == (total >= 1 << 32)
+                assert bool(x["k"][role] & SUM_IN_TABLE) == (total >= 1 << 32)
                 if total >= 1 << 32:
                     kept.add(int(x["sum"][role]))
         first, last = store.sums.span.tolist()
@@ -94,10 +94,10 @@ class Chains:
                 if not inside:
                     continue
                 q = role_in(view.rows, view.role_type, newest % store.capacity, role, node)
-                oldest, q, count, amount = reach(view, row, time, node, span, newest, q, 0, 0)
+                oldest, q, count, amount = sum_back_to(view, row, time, node, span, newest, q, 0, 0)
                 assert (oldest, count + 1) == (inside[-1], len(inside))
                 assert self.plain.rows[oldest].entity[q] == node
-                assert min(MOST, amount + self.plain.rows[oldest].amount) == self.total(inside)
+                assert min(MAX_SUM, amount + self.plain.rows[oldest].amount) == self.total(inside)
 
 
 @settings(max_examples=50, deadline=None)
@@ -122,7 +122,7 @@ def test_counts_and_sums_are_exact_along_long_chains():
         chains.append(500, SIZES[size])
         for row in chains.rng.integers(chains.store.rows - 90, chains.store.rows, 4).tolist():
             chains.check_windows(row)
-    assert (chains.store.velocity["k"] & (LARGE - 1)).max() >= 9
+    assert (chains.store.velocity["k"] & LENGTH_BITS).max() >= 9
 
 
 def test_the_table_of_large_sums_fills_grows_wraps_and_gives_back():
@@ -151,12 +151,22 @@ def test_sums_stay_at_their_most():
     store.ids.meta[USED] = 20
     n = 33
     entity = np.tile(np.array([[0, 10, -1, 1]], np.int32), (n, 1))
-    store.append(Batch(entity, np.arange(n), np.full(n, MOST - 5), np.zeros((n, 4), np.uint8)), 0)
+    store.append(Batch(entity, np.arange(n), np.full(n, MAX_SUM - 5), np.zeros((n, 4), np.uint8)), 0)
     view, row = store.view, n - 1
     for role in (0, 1, 3):
-        assert reach(view, row, row, int(entity[0, role]), 20, row - 1, role, 0, 0) == (row - 20, role, 19, MOST)
-        assert reach(view, row, row, int(entity[0, role]), 1, row - 1, role, 0, 0) == (row - 1, role, 0, 0)
-        assert reach(view, row, row, int(entity[0, role]), 2, row - 1, role, 0, 0) == (row - 2, role, 1, MOST - 5)
+        assert sum_back_to(view, row, row, int(entity[0, role]), 20, row - 1, role, 0, 0) == (
+            row - 20,
+            role,
+            19,
+            MAX_SUM,
+        )
+        assert sum_back_to(view, row, row, int(entity[0, role]), 1, row - 1, role, 0, 0) == (row - 1, role, 0, 0)
+        assert sum_back_to(view, row, row, int(entity[0, role]), 2, row - 1, role, 0, 0) == (
+            row - 2,
+            role,
+            1,
+            MAX_SUM - 5,
+        )
 
 
 @pytest.mark.parametrize(("back", "k"), [((1 << 32) - 3, 2), ((1 << 32) - 2, 1)])

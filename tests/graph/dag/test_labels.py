@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from data.journal.protocol import Events, Kind
 from graph.dag.features import feature_names, features
 from graph.dag.protocol import DAY_US, Window
-from graph.dag.rows import LATE_MS, believed
+from graph.dag.rows import MAX_LATENESS_MS, believed
 from graph.dag.sampler import EDGE_FEATURES, edges, neighbours
 from graph.state import GraphState
 from tests.graph.history import HOUR_US, payments, sharing
@@ -90,8 +90,8 @@ def test_a_late_payment_counts_from_its_arrival_and_keeps_its_own_time():
 def test_lateness_is_kept_to_the_millisecond_and_up_to_its_most():
     replay = Replay()
     replay.pay(0, 60 * DAY_US, 60 * DAY_US - 1499, 60 * DAY_US - 1500, 1)
-    assert replay.state().store.column("late").tolist() == [0, 0, 1, 2, LATE_MS]
-    assert replay.described()[4]["payment.lateness"] == pytest.approx(math.log1p(LATE_MS / 1000))
+    assert replay.state().store.column("late").tolist() == [0, 0, 1, 2, MAX_LATENESS_MS]
+    assert replay.described()[4]["payment.lateness"] == pytest.approx(math.log1p(MAX_LATENESS_MS / 1000))
 
 
 def test_a_label_moves_the_clock_that_later_payments_are_late_by():

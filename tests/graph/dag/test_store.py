@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data.jit import beside
+from data.jit import run_concurrently
 from graph.dag.features import feature_names, features
 from graph.dag.ids import USED
 from graph.dag.protocol import DAY_US, Batch, Window
@@ -178,7 +178,9 @@ def test_payments_may_be_appended_beside_a_walk_from_those_before() -> None:
     found = []
     for first in range(0, total - batch, batch):
         view, rows = store.view, np.arange(first, first + batch)
-        found.append(beside(lambda v=view, r=rows: neighbours(v, r, 16), lambda f=first: append(f + batch), batch))
+        found.append(
+            run_concurrently(lambda v=view, r=rows: neighbours(v, r, 16), lambda f=first: append(f + batch), batch)
+        )
     whole, append = graph(total)
     for first in range(0, total, batch):
         append(first)

@@ -13,7 +13,7 @@ import pytest
 
 from data.journal.protocol import Events, Kind
 from graph.dag.features import features
-from graph.dag.ids import HEAD_SPAN
+from graph.dag.ids import HEAD_MODULUS
 from graph.dag.protocol import DAY_US, Window
 from graph.dag.sampler import EDGE_FEATURES, edges, neighbours
 from graph.snapshot import restore, save
@@ -135,7 +135,7 @@ class Pair:
         assert store.believed(held).tolist() == [plain.believed(row, plain.offset) for row in held.tolist()]
         times = np.sort(np.append(store.column("time", held), self.time)) + int(self.rng.integers(-1, 2))
         every = [plain.rows[row].time for row in range(store.oldest, store.rows)]
-        assert store.since(times).tolist() == (store.oldest + np.searchsorted(every, times)).tolist()
+        assert store.first_rows_at(times).tolist() == (store.oldest + np.searchsorted(every, times)).tolist()
         self.done["look up"] += 45
 
     @property
@@ -185,7 +185,7 @@ def test_a_hundred_thousand_operations_equal_the_plain_reference(seed, window, c
 def test_rows_beyond_two_to_the_32_are_like_any_others():
     """Heads are kept modulo 2^32 - 1: a graph that passes it sees what one sees that began at 0."""
     near, far = (GraphState(ROLES, 97, Window(83, 5 * DAY_US)) for _ in range(2))
-    shift = (HEAD_SPAN - 1500) // 97 * 97  # a whole number of laps, so that the slots are the same
+    shift = (HEAD_MODULUS - 1500) // 97 * 97  # a whole number of laps, so that the slots are the same
     far.store.rows = shift
     for events in sharing(1, 3000, most=14, reach=120):
         rows = near.apply(events)
@@ -207,5 +207,5 @@ def test_rows_beyond_two_to_the_32_are_like_any_others():
             labels[name] += shift
         np.testing.assert_array_equal(labels, far.store.labels)
         assert len(near.store.ids) == len(far.store.ids)
-    assert far.store.rows > HEAD_SPAN + 1000
+    assert far.store.rows > HEAD_MODULUS + 1000
     assert near.store.ids.numbered < 2000

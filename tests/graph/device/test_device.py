@@ -9,7 +9,7 @@ import pytest
 
 from data.journal.protocol import Events, Kind
 from graph.dag.features import features
-from graph.dag.jumps import LARGE, velocity_dtype
+from graph.dag.jumps import SUM_IN_TABLE, velocity_dtype
 from graph.dag.protocol import DAY_US, Batch, Window
 from graph.dag.rows import LABEL, row_dtype
 from graph.dag.sampler import edges, neighbours
@@ -175,10 +175,10 @@ def test_amounts_above_32_bits_and_self_transfers(host, monkeypatch):
         store.append(Batch(entity, times, amount, rng.integers(0, 128, (n, 4)).astype(np.uint8)), 10 * i)
         time = int(times[-1])
         assert_same(twin, store)
-    assert (store.velocity["k"] & LARGE).any()
+    assert (store.velocity["k"] & SUM_IN_TABLE).any()
     assert store.sums.span[0] > 0
     aliased = store.row_data["entity"][:, 0] == store.row_data["entity"][:, 2]
-    assert (aliased[:, None] & (store.velocity["k"][:, [2]] & LARGE > 0)).any()
+    assert (aliased[:, None] & (store.velocity["k"][:, [2]] & SUM_IN_TABLE > 0)).any()
 
 
 def shared() -> Iterator[Events]:

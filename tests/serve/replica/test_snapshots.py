@@ -9,7 +9,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from gnn.model.artifact import Artifact, load, untrained
-from graph.snapshot import found
+from graph.snapshot import list_snapshots
 from serve.http.app import build_app
 from serve.http.wire import ARROW, arrow_bytes
 from serve.replica.admission import LabelCall, ScoreCall
@@ -67,7 +67,7 @@ def test_a_restart_from_a_snapshot_goes_on_with_the_same_bits(model, artifact, t
     assert begun == 0
     got = [send(house, 0, 400)]
     made = follow(artifact, config, lambda what, share: None)  # while the house is open, as in a service
-    assert made == found(config.snapshot_folder)[0]
+    assert made == list_snapshots(config.snapshot_folder)[0]
     got.append(send(house, 400, 600))
     house.close()
     house, begun = opened(artifact, config)
@@ -137,7 +137,7 @@ def test_the_service_has_snapshots_made_while_it_scores(model, tmp_path):
             assert time.monotonic() < until
             time.sleep(0.05)
         sent = 0
-        while not found(config.snapshot_folder):  # it scores on all the time
+        while not list_snapshots(config.snapshot_folder):  # it scores on all the time
             assert time.monotonic() < until
             ids = pa.array([f"s{sent + i}" for i in range(20)])
             body = arrow_bytes(pa.Table.from_batches([PAYMENTS.slice(0, 20)]).set_column(0, "transaction_id", ids))
