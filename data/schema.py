@@ -5,7 +5,7 @@ limits below. Nothing behind this module looks at a value again.
 """
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Final
 
@@ -14,7 +14,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from data.columns import Column, amounts, codes, flags, names, times
+from data.columns.amounts import amounts
+from data.columns.column import Column
+from data.columns.flags import flags
+from data.columns.names import codes, names
+from data.columns.notation import CANONICAL, Notation
+from data.columns.times import times
+from data.currency import USUAL, exponent
 from data.errors import SchemaError
 
 TIMESTAMP: Final = pa.timestamp("us", tz="UTC")
@@ -112,33 +118,36 @@ class Refusal:
 
 
 def check_transactions(
-    data: pa.Table | pa.RecordBatch, file: str = "<memory>", first_row: int = 0
+    data: pa.Table | pa.RecordBatch, file: str = "<memory>", first_row: int = 0, notation: Notation = CANONICAL
 ) -> tuple[pa.RecordBatch, list[Refusal]]:
     """Turn rows into a canonical batch of `TRANSACTION_SCHEMA`, refusing the bad ones.
 
-    Cast are dictionary, large and view strings and integers to string; every timestamp unit and zone (none = UTC) and
-    ISO 8601 text to UTC microseconds, finer parts cut off; integers, integral floats, decimals and text to the amount.
-    Columns outside the schema are ignored, missing optional ones are null.
+    What each column takes is decided in `data.columns`, for every door alike: text, integers and UUIDs for identifiers,
+    timestamps, dates and ISO 8601 text for times (without a zone: UTC), integers and their text for amounts. What has
+    to be named, such as amounts in major units, `notation` names. Columns outside the schema are ignored, missing
+    optional ones are null.
 
     Args:
         data: The rows.
         file: Named in refusals.
         first_row: Number of the first row, for refusals.
+        notation: How values are written, where that has to be named.
 
     Returns:
         The good rows in their order, and one refusal for each bad row, in row order.
 
     Raises:
-        SchemaError: A required column is missing, a column is there twice or its type is of no use.
+        SchemaError: A required column is missing, a column is there twice, its type is of no use, or amounts are
+            decimals of which no unit is named.
     """
-    return _check(data, TRANSACTION_SCHEMA, file, first_row)
+    return _check(data, TRANSACTION_SCHEMA, file, first_row, notation)
 
 
 def check_labels(
-    data: pa.Table | pa.RecordBatch, file: str = "<memory>", first_row: int = 0
+    data: pa.Table | pa.RecordBatch, file: str = "<memory>", first_row: int = 0, notation: Notation = CANONICAL
 ) -> tuple[pa.RecordBatch, list[Refusal]]:
     """Turn rows into a canonical batch of `LABEL_SCHEMA`; as `check_transactions`. `is_fraud` may be 0 or 1 too."""
-    return _check(data, LABEL_SCHEMA, file, first_row)
+    return _check(data, LABEL_SCHEMA, file, first_row, notation)
 
 
 def content_hashes(batch: pa.RecordBatch) -> list[bytes]:
@@ -158,9 +167,14 @@ def _text(column: pa.Array) -> pa.Array:
 
 
 def _check(
-    data: pa.Table | pa.RecordBatch, schema: pa.Schema, file: str, first_row: int
+    data: pa.Table | pa.RecordBatch, schema: pa.Schema, file: str, first_row: int, notation: Notation
 ) -> tuple[pa.RecordBatch, list[Refusal]]:
-    columns = [_column(data, field, file) for field in schema]
+    checked: dict[str, Column] = {}
+    if notation.amount_unit == "major" and "currency" in schema.names:
+        # The currency says how many decimals an amount has. A missing or bad one is refused by its own column.
+        checked["currency"] = _column(data, schema.field("currency"), file, notation)
+        notation = replace(notation, exponents=_exponents(checked["currency"].values))
+    columns = [checked.get(field.name) or _column(data, field, file, notation) for field in schema]
     first_bad: NDArray[np.int16] | None = None  # the first bad column of each row; allocated once there is one
     for number, column in enumerate(columns):
         if column.reasons:
@@ -178,7 +192,14 @@ def _check(
     return batch.filter(pa.array(first_bad < 0)), refusals
 
 
-def _column(data: pa.Table | pa.RecordBatch, field: pa.Field, file: str) -> Column:
+def _exponents(currencies: pa.Array) -> NDArray[np.int64]:
+    """Decimals of the currency of each row."""
+    coded = currencies.dictionary_encode()
+    known = np.array([exponent(code) for code in coded.dictionary.to_pylist()] + [USUAL], np.int64)
+    return known[coded.indices.fill_null(len(known) - 1).to_numpy()]
+
+
+def _column(data: pa.Table | pa.RecordBatch, field: pa.Field, file: str, notation: Notation) -> Column:
     found = data.schema.get_all_field_indices(field.name)
     if len(found) > 1:
         raise SchemaError(f"{file}: column {field.name} is there {len(found)} times")
@@ -191,16 +212,7 @@ def _column(data: pa.Table | pa.RecordBatch, field: pa.Field, file: str) -> Colu
         raw = raw.combine_chunks()
     try:
         raw.validate()  # what came over the wire may claim more than its buffers hold
-        if field.name == "amount":
-            column = amounts(raw, MAX_AMOUNT)
-        elif field.name == "currency":
-            column = codes(raw)
-        elif field.type == TIMESTAMP:
-            column = times(raw, EARLIEST, LATEST)
-        elif field.type == pa.bool_():
-            column = flags(raw)
-        else:
-            column = names(raw, MAX_TRANSACTION_ID if field.name == "transaction_id" else MAX_ID)
+        column = check_column(raw, field, notation)
     except TypeError as error:
         raise SchemaError(f"{file}: column {field.name}: {error}") from None
     except pa.ArrowInvalid as error:
@@ -210,3 +222,26 @@ def _column(data: pa.Table | pa.RecordBatch, field: pa.Field, file: str) -> Colu
         for row in np.flatnonzero(column.values.is_null().to_numpy(zero_copy_only=False)).tolist():
             column.reasons.setdefault(row, "is missing")
     return column
+
+
+def check_column(raw: pa.Array, field: pa.Field, notation: Notation = CANONICAL) -> Column:
+    """Check the values of one column of a schema; nulls stay null.
+
+    Args:
+        raw: The values, of any type.
+        field: The column, of `TRANSACTION_SCHEMA` or `LABEL_SCHEMA`.
+        notation: How values are written.
+
+    Raises:
+        TypeError: Their type is of no use there.
+    """
+    if field.name == "amount":
+        return amounts(raw, MAX_AMOUNT, notation)
+    if field.name == "currency":
+        return codes(raw)
+    if field.type == TIMESTAMP:
+        return times(raw, EARLIEST, LATEST, notation.times.get(field.name))
+    if field.type == pa.bool_():
+        return flags(raw)
+    limit = MAX_TRANSACTION_ID if field.name == "transaction_id" else MAX_ID
+    return names(raw, limit, integer=field.name in notation.integers)

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from data import columns
+from data.columns.times import times as check_times
 from data.digests import DuplicateDetector
 from data.errors import DataError, RefusedRow
 from data.files.readers import STDIN, Numbered, OnRefusal, read_ahead, read_raw, shown
@@ -136,7 +136,7 @@ def _in_order(path: Path | str) -> bool:
         if raw.num_columns != 1:
             return True  # the check of the schema will have its say
         try:
-            checked = columns.times(raw.column(0), EARLIEST, LATEST).values
+            checked = check_times(raw.column(0), EARLIEST, LATEST).values
         except (TypeError, pa.ArrowInvalid):
             return True
         ticks = checked.drop_null().cast(pa.int64()).to_numpy()

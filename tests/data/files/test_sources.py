@@ -2,7 +2,9 @@
 
 import io
 import sys
+import unicodedata
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +56,9 @@ def write(data: pa.Table, path: Path) -> Path:
 
 
 SUFFIXES = (".parquet", ".csv", ".arrow", ".stream")
-identifier = st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_size=6)
+# Blanks, zero-width characters and uncomposed text are refused: that is tested with the schema.
+characters = st.characters(exclude_categories=["Cs", "C", "Z", "M"], exclude_characters="\u115f\u1160\u3164\uffa0")
+identifier = st.text(characters, min_size=1, max_size=6).map(partial(unicodedata.normalize, "NFC"))
 good_payment = st.fixed_dictionaries(
     {
         "transaction_id": identifier,
@@ -126,7 +130,7 @@ def test_csv_takes_what_people_write(tmp_path: Path) -> None:
     path = tmp_path / "t.csv"
     text = "\ufeffnote,amount,currency,transaction_id,timestamp,account_id,merchant_id,device_id\n"
     text += '1,5,EUR,007,2020-01-01T02:00:00+02:00,"a ""b"", c",m,""\n'
-    text += "x,6.0,EUR,NaN,2020-01-01,null,m,d\n"
+    text += "x, 6e0,EUR,NaN,2020-01-01,null,m,d\n"
     path.write_text(text)
     [batch] = read_transactions(path, strict=True)
     assert batch.column("transaction_id").to_pylist() == ["007", "NaN"]
