@@ -11,7 +11,7 @@ import networkx as nx
 import numpy as np
 from numpy.typing import NDArray
 
-from graph.dag.protocol import Store
+from graph.dag.protocol import NEVER_US, Store
 from graph.errors import GraphError
 from graph.state import GraphState
 
@@ -20,7 +20,12 @@ if TYPE_CHECKING:
 
 
 def to_hetero_data(
-    store: Store, seeds: NDArray[np.int64], k: int = 16, hops: int = 2, x: NDArray[np.float32] | None = None
+    store: Store,
+    seeds: NDArray[np.int64],
+    k: int = 16,
+    hops: int = 2,
+    x: NDArray[np.float32] | None = None,
+    settle_us: int = NEVER_US,
 ) -> "HeteroData":
     """The causal neighbourhoods of payments, a tree for each seed.
 
@@ -36,6 +41,7 @@ def to_hetero_data(
         k: Past payments read for each role.
         hops: How often.
         x: Features of all rows from the oldest on, float32 [N, F], where they are at hand: a payment is read by many.
+        settle_us: Age, in microseconds, at which a payment without a label counts as legitimate.
 
     Returns:
         Nodes `payment`, seeds first: `x` float32 [N, F] features, `row` int64, `time` int64 (us), `amount` int64 (minor
@@ -64,7 +70,7 @@ def to_hetero_data(
     first, readers = 0, seeds
     for h in range(1, hops + 1):
         near = store.neighbours(readers, k)
-        tie = store.edges(readers, near)
+        tie = store.edges(readers, near, settle_us)
         after = first + len(readers)
         number = np.where(near >= 0, after + np.cumsum(near.reshape(-1) >= 0).reshape(near.shape) - 1, -1)
         for r in range(len(roles)):
@@ -79,7 +85,7 @@ def to_hetero_data(
     all_rows = np.concatenate(rows)
     data = HeteroData()
     payment = data["payment"]
-    payment.x = torch.from_numpy(store.features(all_rows) if x is None else x[all_rows - store.oldest])
+    payment.x = torch.from_numpy(store.features(all_rows, settle_us) if x is None else x[all_rows - store.oldest])
     payment.row, payment.hop = torch.from_numpy(all_rows), torch.from_numpy(np.concatenate(hop))
     payment.seed = torch.from_numpy(np.concatenate(seed))
     time = store.column("time", all_rows)

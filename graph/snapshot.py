@@ -132,7 +132,7 @@ def restore(
     content = _manifest(path)
     try:
         graph = content["graph"]
-        state = GraphState(tuple(graph["roles"]), graph["capacity"], Window(*graph["window"]), source, make=make)
+        state = GraphState(tuple(graph["roles"]), graph["capacity"], Window(*graph["window"][:2]), source, make=make)
         if content["key"] != _key_check(state):
             raise GraphError(f"{path} was made with another RINGWATCH_ID_KEY")
         arrays = {name: _map(path / f"{name}.bin", entry, verify) for name, entry in content["files"].items()}

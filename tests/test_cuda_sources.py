@@ -27,8 +27,8 @@ def test_the_sources_are_there_and_packaged():
     assert len(SOURCES) >= 5
     content = tomllib.loads((ROOT / "pyproject.toml").read_text())
     assert content["tool"]["setuptools"]["package-data"] == {
-        "graph": ["cuda/*.cu", "cuda/*.cuh"],
-        "gnn": ["cuda/*.cu", "cuda/*.cuh"],
+        "graph": ["device/cuda/*"],
+        "gnn": ["device/cuda/*"],
     }
 
 

@@ -255,15 +255,15 @@ def test_a_worker_reads_its_own_neighbours_each_once() -> None:
 
 
 def test_each_week_knows_only_labels_reported_before_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    runs, _ = history()
+    events, _ = history()
     files = tmp_path / "transactions.parquet", tmp_path / "labels.parquet"
     for kind, path in zip((Kind.TRANSACTION, Kind.LABEL), files, strict=True):
-        pq.write_table(pa.Table.from_batches([batch for k, batch in runs if k is kind]), path)
+        pq.write_table(pa.Table.from_batches([batch for k, batch in events if k is kind]), path)
     monkeypatch.setattr(runs, "ROOT", tmp_path)
     monkeypatch.setattr(prequential, "handbook_files", lambda: files)
     monkeypatch.setattr(prequential, "FIRST", datetime(2026, 2, 10, tzinfo=UTC))
     labels = pq.read_table(files[1])
-    past = prequential.Past(runs)
+    past = prequential.Past(events)
     for moment in (prequential.FIRST, prequential.FIRST + histories.WEEK):
         targets = past.targets(moment)
         plain = make_targets(contest.built(list(merged(*files, stop=moment)), prequential.ROLES), prequential.CONFIG)

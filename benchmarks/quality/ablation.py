@@ -117,7 +117,6 @@ def _scored(contest: Contest, variant: Variant, seed: int) -> tuple[Scores, dict
 
     artifact = train(taught, config, variant.shape, choose=choose)
     state = built(contest.test if variant.labels else _payments(contest.test), contest.roles)
-    state.store.window = artifact.config.window
     if not variant.rings:
         _without_rings(state)
 
@@ -135,13 +134,12 @@ def _scored(contest: Contest, variant: Variant, seed: int) -> tuple[Scores, dict
 
 
 def _trees(contest: Contest, more: bool, seed: int) -> tuple[Scores, dict[str, Any]]:
-    contest.settle()
     targets, config = contest.targets, replace(PLAIN, seed=seed)
     rows = drawn(targets, config)
 
     def inputs(state: GraphState, *parts: NDArray[np.int64]) -> list[NDArray[np.float32]]:
         later = became(state) if more else np.empty((state.store.rows, 0), np.float32)
-        return [np.concatenate([state.store.features(part), later[part]], 1) for part in parts]
+        return [np.concatenate([state.store.features(part, targets.settle_us), later[part]], 1) for part in parts]
 
     x, judged = inputs(contest.past, rows, targets.validation)
     (test,) = inputs(contest.graph, contest.rows)

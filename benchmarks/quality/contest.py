@@ -19,7 +19,6 @@ from data.files.sources import Run
 from data.journal.protocol import Kind
 from gnn.evaluate.jobs import score_runs
 from gnn.evaluate.metrics import card_precision
-from gnn.model.network import ModelConfig
 from gnn.rivals.boosting import fit_rivals
 from gnn.rivals.snapml import fit_snapml, installed
 from gnn.score.replay import capacity_for, numbered, present_roles
@@ -93,11 +92,6 @@ class Contest:
         found = make_targets(state, config)
         return self.taught(state, found) if self.taught else found
 
-    def settle(self) -> None:
-        """Let rivals take a missing label for what the model takes it for."""
-        window = ModelConfig(self.roles, settle_days=self.targets.settle_days).window
-        self.past.store.window = self.graph.store.window = window
-
     def new(self, role: str) -> NDArray[np.bool_]:
         """Which test payments are the first that their graph sees of an entity, bool [n]."""
         if role not in self.roles:
@@ -133,7 +127,6 @@ def ours(contest: Contest, seed: int) -> tuple[Scores, dict[str, Any]]:
 
 def trees(contest: Contest, seed: int) -> tuple[Scores, dict[str, Any]]:
     """Rules, and trees and a regression on the model's own rows, labels and validation."""
-    contest.settle()
     with threadpool_limits(1, "openmp"):
         rivals = fit_rivals(contest.past, contest.targets, _boosting(contest, seed))
         scores = {rival.name: rival.probability(contest.graph, contest.rows) for rival in rivals}
@@ -144,7 +137,6 @@ def trees(contest: Contest, seed: int) -> tuple[Scores, dict[str, Any]]:
 def research(contest: Contest, seed: int) -> tuple[Scores, dict[str, Any]]:
     """A two-layer HeteroConv on the same sampled histories."""
     begin = time.perf_counter()
-    contest.settle()
     scores, facts = score_research(
         contest.past, contest.targets, contest.graph, contest.rows, contest.config, epochs=contest.epochs, seed=seed
     )
@@ -158,7 +150,6 @@ def _boosting(contest: Contest, seed: int) -> BoostingConfig:
 def snapml(contest: Contest, seed: int) -> tuple[Scores, dict[str, Any]]:
     """Trees on Snap ML's features."""
     begin = time.perf_counter()
-    contest.settle()
     with threadpool_limits(1, "openmp"):
         rival = fit_snapml(contest.past, contest.targets, _boosting(contest, seed), _progress())
         scores = rival.probability(contest.graph, contest.rows)

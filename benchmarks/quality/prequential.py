@@ -26,7 +26,6 @@ from data.files.sources import Run, merged
 from data.journal.protocol import Events, Kind
 from data.schema import TIMESTAMP
 from gnn.evaluate.jobs import Judged, score_runs, selection, with_labels
-from gnn.model.network import ModelConfig
 from gnn.quality.audit import TREES
 from gnn.rivals.boosting import categories, rival_inputs
 from gnn.score.replay import capacity_for, numbered
@@ -39,6 +38,7 @@ from graph.state import GraphState
 FIRST, WEEKS = datetime(2018, 6, 6, tzinfo=UTC), 12
 ROLES = ("account", "merchant")
 CONFIG = TrainConfig(test=0, label_delay_days=7)
+SETTLE_US = 7 * 86_400_000_000  # as the model has it: without a label by then, a payment counts as legitimate
 PICTURE = ROOT / "docs" / "prequential.png"
 JUDGED = 20_000  # validation payments that choose the number of trees
 
@@ -68,8 +68,6 @@ def read(weeks: int = WEEKS) -> Weeks:
     judged = with_labels(runs, paths[1])
     rows = tuple(np.flatnonzero(selection(judged, start, start + WEEK, "handbook")) for start in starts)
     state = built(runs, ROLES)
-    # As the model has it: a payment older than labels take, without one, counts as legitimate.
-    state.store.window = ModelConfig(ROLES, settle_days=CONFIG.label_delay_days).window
     return Weeks(state, judged, starts, rows)
 
 
@@ -108,13 +106,16 @@ def trees(weeks: Weeks, targets: Targets | None, judged: Sequence[int]) -> tuple
     if len(validation) > JUDGED:
         validation = np.sort(np.random.default_rng(0).choice(validation, JUDGED, replace=False))
     final, categorical = drawn(targets.all_teach, TREES), categories(ROLES, "features", 0)
-    x, judge, z = (rival_inputs(weeks.state, r, "features", 0) for r in (rows, validation, final))
+    x, judge, z = (rival_inputs(weeks.state, r, "features", 0, SETTLE_US) for r in (rows, validation, final))
     y, known, last = (targets.fraud[r] > 0 for r in (rows, validation, final))
     with threadpool_limits(1, "openmp"):
         _, facts = fit_trees(x, y, judge, known, TREES, categorical)
         setting = TREES.settings[facts["setting"]]
         model = grow(z, last, setting, replace(TREES, trees=facts["trees"]), categorical)
-    scores = {str(w): model.decision_function(rival_inputs(weeks.state, weeks.rows[w], "features", 0)) for w in judged}
+    scores = {
+        str(w): model.decision_function(rival_inputs(weeks.state, weeks.rows[w], "features", 0, SETTLE_US))
+        for w in judged
+    }
     return scores, {**facts, "payments": len(targets.train)}
 
 

@@ -75,7 +75,7 @@ def score_research(
     seed: int = 0,
 ) -> tuple[NDArray[np.float64], dict[str, Any]]:
     """Train on what the model was trained on, and score rows of a graph; log-odds, float64 [n]."""
-    reader, later = _Reader(past, config.without), _Reader(graph, config.without)
+    reader, later = (_Reader(of, config.without, targets.settle_us) for of in (past, graph))
     net, history = _trained(reader, targets, epochs, seed)
     if config.refit:
         net, _ = _trained(reader, targets.all_teach, int(np.argmax(history)) + 1, seed, choose=False)
@@ -130,14 +130,16 @@ def _trained(
 class _Reader:
     """Sampled histories of a graph whose features are worked out once."""
 
-    def __init__(self, state: GraphState, without: tuple[str, ...]) -> None:
+    def __init__(self, state: GraphState, without: tuple[str, ...], settle_us: int) -> None:
         self.store, n = state.store, state.store.rows
+        self.settle_us = settle_us
         self.near = max(2, READ // len(self.store.roles))
-        self.x = np.concatenate([self.store.features(np.arange(i, min(n, i + BLOCK))) for i in range(0, n, BLOCK)])
+        blocks = (np.arange(i, min(n, i + BLOCK)) for i in range(0, n, BLOCK))
+        self.x = np.concatenate([self.store.features(rows, settle_us) for rows in blocks])
         self.x[:, [name.startswith(without) for name in feature_names(self.store.roles)]] = 0
 
     def read(self, seeds: NDArray[np.int64]) -> HeteroData:
-        return to_hetero_data(self.store, seeds, self.near, 2, self.x)
+        return to_hetero_data(self.store, seeds, self.near, 2, self.x, self.settle_us)
 
 
 @torch.no_grad()

@@ -113,7 +113,10 @@ class Shard:
                 f"a slice of {last - first:,} payments needs {needed / 2**30:.2f} GiB of a GPU, and {free / 2**30:.2f} "
                 "GiB are free: spread it over more GPUs, or use --device cpu"
             )
-        held = DeviceStore(device, store.roles, store.role_type, last - begin, store.window, nodes=1)
+        settle_us = net.config.settle_us
+        held = DeviceStore(
+            device, store.roles, store.role_type, last - begin, store.window, nodes=1, settle_us=settle_us
+        )
         held.adopt_slice(store, begin, last)
         self._run = Bulk(DeviceNet(held, net), first, last)
 

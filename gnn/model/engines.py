@@ -74,24 +74,24 @@ class CpuEngine:
     name = "cpu"
 
     def __init__(self, net: RingwatchNet, store: GraphStore, threads: int | None = None) -> None:
-        self._store = store
+        self._store, self._settle_us = store, net.config.settle_us
         self._weights = net.weights()
         self._plan = make_plan(net)
         self._threads = threads
 
     def describe(self, rows: NDArray[np.int64], work: Work) -> None:
         """See `Engine`."""
-        view, pairs = self._store.view, self._plan.pairs
+        view, pairs = self._store.view_for(self._settle_us), self._plan.pairs
         self._each(len(rows), lambda i, j: describe(view, pairs, rows[i:j], work.x[i:j]))
 
     def gather(self, rows: NDArray[np.int64], work: Work) -> None:
         """See `Engine`."""
-        view = self._store.view
+        view = self._store.view_for(self._settle_us)
         self._each(len(rows), lambda i, j: kernels.gather(view, rows[i:j], part(work, i, j)))
 
     def encode(self, rows: NDArray[np.int64], work: Work) -> None:
         """See `Engine`."""
-        view, w, plan = self._store.view, self._weights, self._plan
+        view, w, plan = self._store.view_for(self._settle_us), self._weights, self._plan
         self._each(len(rows), lambda i, j: kernels.encode(view, w, plan, rows[i:j], part(work, i, j)))
 
     def keys_values(self, layer: int, work: Work) -> NDArray[np.float32]:
@@ -115,14 +115,17 @@ class CpuEngine:
         """See `Engine`."""
         if len(rows) > MIN_ROWS_PER_CHUNK or cache.data.dtype != np.float32:
             return False
-        kernels.forward(self._store.view, self._weights, self._plan, rows, cache.data, cache.depth, write, work)
+        kernels.forward(
+            self._store.view_for(self._settle_us), self._weights, self._plan, rows, cache.data, cache.depth, write, work
+        )
         return True
 
     def without(
         self, cache: KeysValues, rows: NDArray[np.int64], work: Work, masks: NDArray[np.int64]
     ) -> NDArray[np.float32]:
         """See `Engine`."""
-        view, w, plan, out = self._store.view, self._weights, self._plan, np.empty((len(rows), len(masks)), np.float32)
+        view, w, plan = self._store.view_for(self._settle_us), self._weights, self._plan
+        out = np.empty((len(rows), len(masks)), np.float32)
 
         def run(i: int, j: int) -> None:
             kernels.without(view, w, plan, bits(cache), rows[i:j], part(work, i, j), masks, out[i:j])
@@ -138,7 +141,7 @@ class TorchEngine:
     """The network in PyTorch on a device, fed from a store anywhere."""
 
     def __init__(self, net: RingwatchNet, store: Store, device: str = "cuda") -> None:
-        self._store = store
+        self._store, self._settle_us = store, net.config.settle_us
         self.name = torch.device(device).type
         self._device = torch.device(device)
         self._net = RingwatchNet(net.config)
@@ -149,12 +152,12 @@ class TorchEngine:
 
     def describe(self, rows: NDArray[np.int64], work: Work) -> None:
         """See `Engine`."""
-        work.x[:] = self._store.features(rows)
+        work.x[:] = self._store.features(rows, self._settle_us)
 
     def gather(self, rows: NDArray[np.int64], work: Work) -> None:
         """See `Engine`."""
         work.near[:] = self._store.neighbours(rows, work.near.shape[2])
-        work.edge[:] = self._store.edges(rows, work.near)
+        work.edge[:] = self._store.edges(rows, work.near, self._settle_us)
 
     @torch.inference_mode()
     def encode(self, rows: NDArray[np.int64], work: Work) -> None:

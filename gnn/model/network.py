@@ -73,8 +73,12 @@ class ModelConfig:
     @property
     def window(self) -> Window:
         """How far back a payment sees: part of the model, or a replay would score otherwise."""
-        settle = NEVER_US if self.settle_days is None else round(self.settle_days * DAY_US)
-        return Window(self.window_rows, self.window_days * DAY_US, settle)
+        return Window(self.window_rows, self.window_days * DAY_US)
+
+    @property
+    def settle_us(self) -> int:
+        """Age, in microseconds, at which a payment without a label counts as legitimate; see `settle_days`."""
+        return NEVER_US if self.settle_days is None else round(self.settle_days * DAY_US)
 
     @cached_property
     def inputs(self) -> int:
@@ -293,25 +297,26 @@ def uncached(net: RingwatchNet, store: Store, rows: NDArray[np.int64]) -> tuple[
         float32 [B, D] and [B].
     """
     h, logit = _recurse(net, store, rows, net.config.layers)
-    return h, torch.from_numpy(apply(net.trees, store.features(rows), logit.numpy()))
+    return h, torch.from_numpy(apply(net.trees, store.features(rows, net.config.settle_us), logit.numpy()))
 
 
 def _recurse(net: RingwatchNet, store: Store, rows: NDArray[np.int64], depth: int) -> tuple[Tensor, Tensor]:
     if depth == 0:
-        return net.encode(*raw_inputs(store, rows)), torch.zeros(len(rows))
+        return net.encode(*raw_inputs(store, rows, net.config.settle_us)), torch.zeros(len(rows))
     h, logit = _recurse(net, store, rows, depth - 1)
     near = store.neighbours(rows, net.config.neighbours)
+    tie = torch.from_numpy(store.edges(rows, near, net.config.settle_us))
     unique, inverse = np.unique(np.maximum(near, 0), return_inverse=True)
     below, _ = _recurse(net, store, unique, depth - 1)
     layer = net.layer(depth - 1)
     kv = layer.rounded(layer.keys_values(below))[torch.from_numpy(inverse.reshape(near.shape))]
-    h, part = layer.attend(h, kv, torch.from_numpy(near >= 0), torch.from_numpy(store.edges(rows, near)))
+    h, part = layer.attend(h, kv, torch.from_numpy(near >= 0), tie)
     return h, logit + part
 
 
-def raw_inputs(store: Store, rows: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
-    """A payment's features [B, F] and hashed categories, int64 [B, 4]."""
+def raw_inputs(store: Store, rows: NDArray[np.int64], settle_us: int) -> tuple[Tensor, Tensor]:
+    """A payment's features, float32 [B, F], and hashed categories, int64 [B, 4]."""
     return (
-        torch.from_numpy(store.features(rows)),
+        torch.from_numpy(store.features(rows, settle_us)),
         torch.from_numpy(store.column("category", rows).astype(np.int64)),
     )

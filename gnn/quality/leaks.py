@@ -66,7 +66,11 @@ def _own_label(state: GraphState, rows: NDArray[np.int64]) -> NDArray[np.float32
     return state.store.believed(rows).astype(np.float32)[:, None]
 
 
-CAUSAL = Inputs(lambda roles: input_names(roles, "features", 0), lambda s, rows: rival_inputs(s, rows, "features", 0))
+SETTLED_AFTER_US = 7 * DAY_US  # so that what rests on missing labels is probed too
+CAUSAL = Inputs(
+    lambda roles: input_names(roles, "features", 0),
+    lambda state, rows: rival_inputs(state, rows, "features", 0, SETTLED_AFTER_US),
+)
 WHOLE_HISTORY = Inputs(
     lambda roles: tuple(f"{role}.whole_history.{what}" for role in roles for what in ("count", "mean_amount")),
     _whole_history,
@@ -97,7 +101,7 @@ def build(
     """
     probes = np.empty(0, np.int64) if probes is None else probes
     inputs = inputs or {}
-    window = Window(settle_us=7 * DAY_US)  # so that what rests on missing labels is probed too
+    window = Window()
     state = GraphState(roles, capacity_for(total, window), window)
     noted: dict[str, list[NDArray[np.float32]]] = {name: [] for name in inputs}
     due = 0

@@ -22,7 +22,7 @@ from gnn.model.calibration import PlattScaling
 from gnn.train.boosted_trees import BoostingConfig, drawn, fit_trees, grow
 from gnn.train.targets import Targets
 from graph.dag.features import feature_names
-from graph.dag.protocol import Store
+from graph.dag.protocol import NEVER_US, Store
 from graph.dag.sampler import EDGE_FEATURES
 from graph.state import GraphState
 
@@ -57,6 +57,7 @@ class Rival:
         model: Log-odds from inputs.
         calibration: From log-odds to probability.
         facts: How it was chosen: setting, trees, validation AP.
+        settle_us: Age, in microseconds, at which it takes a payment without a label for legitimate.
     """
 
     name: str
@@ -65,12 +66,13 @@ class Rival:
     model: Classifier
     calibration: PlattScaling
     facts: dict[str, Any]
+    settle_us: int = NEVER_US
 
     def probability(self, state: GraphState, rows: NDArray[np.int64]) -> NDArray[np.float64]:
         """Fraud probabilities of rows, float64 [n]."""
         parts = [np.empty(0)]
         for i in range(0, len(rows), BLOCK):
-            x = rival_inputs(state, rows[i : i + BLOCK], self.inputs, self.neighbours)
+            x = rival_inputs(state, rows[i : i + BLOCK], self.inputs, self.neighbours, self.settle_us)
             parts.append(self.calibration.probability(self.model.decision_function(x)))
         return np.concatenate(parts)
 
@@ -85,7 +87,9 @@ def input_names(roles: Sequence[str], inputs: str, k: int) -> tuple[str, ...]:
     return (*names, *(f"{role}.{n}.{of}" for role in roles for n in range(k) for of in each))
 
 
-def rival_inputs(state: GraphState, rows: NDArray[np.int64], inputs: str, k: int) -> NDArray[np.float32]:
+def rival_inputs(
+    state: GraphState, rows: NDArray[np.int64], inputs: str, k: int, settle_us: int = NEVER_US
+) -> NDArray[np.float32]:
     """What a rival reads of rows, each as of itself.
 
     Args:
@@ -93,12 +97,13 @@ def rival_inputs(state: GraphState, rows: NDArray[np.int64], inputs: str, k: int
         rows: Rows still in the buffer, int64 [n].
         inputs: One of `INPUTS`.
         k: Past payments of each entity, for both kinds of history.
+        settle_us: Age, in microseconds, at which a payment without a label counts as legitimate.
 
     Returns:
         float32 [n, C] in the order of `input_names`; NaN for a past payment that is not there.
     """
     store = state.store
-    x = store.features(rows)
+    x = store.features(rows, settle_us)
     if inputs in ("columns", "raw history"):
         x = x[:, [i for i, name in enumerate(feature_names(store.roles)) if name.startswith("payment.")]]
     parts = [x, store.column("category", rows).astype(np.float32)]
@@ -106,7 +111,7 @@ def rival_inputs(state: GraphState, rows: NDArray[np.int64], inputs: str, k: int
         parts.append(raw_history(store, rows, k).reshape(len(rows), -1))
     if inputs == "history":
         near = store.neighbours(rows, k)
-        ties = store.edges(rows, near)[..., [EDGE_FEATURES.index(tie) for tie in TIES]]
+        ties = store.edges(rows, near, settle_us)[..., [EDGE_FEATURES.index(tie) for tie in TIES]]
         ties[near < 0] = np.nan
         parts.append(ties.reshape(len(rows), -1))
     return np.concatenate(parts, 1)
@@ -155,16 +160,19 @@ def fit_rivals(
     rows, validation, final = drawn(targets, config), targets.validation, drawn(everything, config)
     y, known, last = (targets.fraud[r] > 0 for r in (rows, validation, final))
     found: list[Rival] = []
+    settle_us = targets.settle_us
 
     def add(name: str, inputs: str, chosen: Classifier, again: Classifier, facts: dict[str, Any]) -> None:
         calibration = PlattScaling.fit(np.asarray(chosen.decision_function(v), np.float64), known)
-        found.append(Rival(name, inputs, config.neighbours, again, calibration, facts))
+        found.append(Rival(name, inputs, config.neighbours, again, calibration, facts, settle_us))
 
     for number, inputs in enumerate(INPUTS):
         report("training rivals", number / len(INPUTS))
         names = input_names(state.store.roles, inputs, config.neighbours)
         read = np.array([not name.startswith(config.without) for name in names], np.float32)
-        x, v, z = (rival_inputs(state, r, inputs, config.neighbours) * read for r in (rows, validation, final))
+        x, v, z = (
+            rival_inputs(state, r, inputs, config.neighbours, settle_us) * read for r in (rows, validation, final)
+        )
         if inputs == "features":
             add("logistic", inputs, _linear(x, y), _linear(z, last), {})
         categorical = categories(state.store.roles, inputs, config.neighbours)

@@ -107,7 +107,7 @@ class HeteroRingwatch(nn.Module):
 
 def hetero_inputs(store: Store, net: RingwatchNet, rows: NDArray[np.int64]) -> dict[str, Any]:
     """The arguments of `HeteroRingwatch` for payments, whose scores are the first of its answer."""
-    data = to_hetero_data(store, rows, net.config.neighbours, net.config.layers)
+    data = to_hetero_data(store, rows, net.config.neighbours, net.config.layers, settle_us=net.config.settle_us)
     relations = [relation(role) for role in net.config.roles]
     category = store.column("category", data["payment"].row.numpy()).astype(np.int64)
     return {

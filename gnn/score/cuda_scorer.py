@@ -80,7 +80,15 @@ class CudaScorer:
         """Take the graph and the cache over, compile every kernel and record the micro-batches."""
         store = self._host
         nodes = max(1 << 16, store.ids.numbered)
-        self.store = DeviceStore(self._device, store.roles, store.role_type, store.capacity, store.window, nodes=nodes)
+        self.store = DeviceStore(
+            self._device,
+            store.roles,
+            store.role_type,
+            store.capacity,
+            store.window,
+            nodes=nodes,
+            settle_us=self.artifact.config.settle_us,
+        )
         self.net = DeviceNet(self.store, self.artifact.net)
         self._adopt()
         self._turns = Turns(self.net, self._sizes[-1])

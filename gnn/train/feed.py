@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.dlpack import from_dlpack
 
-from graph.dag.protocol import Store
+from graph.dag.protocol import NEVER_US, Store
 from graph.device.cuda_device import CudaDevice
 from graph.device.launch import Device
 from graph.device.twin import TwinStore, twins
@@ -36,11 +36,12 @@ class Feed:
     Args:
         store: The graph; nothing is written to it meanwhile.
         device: The network's.
+        settle_us: Age, in microseconds, at which a payment without a label counts as legitimate.
     """
 
-    def __init__(self, store: Store, device: torch.device) -> None:
-        self._store, self._to = store, device
-        self._twin = store.current if isinstance(store, TwinStore) else None
+    def __init__(self, store: Store, device: torch.device, settle_us: int = NEVER_US) -> None:
+        self._store, self._to, self._settle_us = store, device, settle_us
+        self._twin = store.read_as(settle_us) if isinstance(store, TwinStore) else None
         self._device: Device | None = self._twin.device if self._twin is not None else None
 
     def rows(self, rows: NDArray[np.int64]) -> Tensor:
@@ -50,7 +51,7 @@ class Feed:
     def features(self, rows: NDArray[np.int64]) -> Tensor:
         """float32 [B, F]."""
         if self._twin is None or self._device is None:
-            return torch.from_numpy(self._store.features(rows)).to(self._to)
+            return torch.from_numpy(self._store.features(rows, self._settle_us)).to(self._to)
         with self._device.on():
             return from_dlpack(self._twin.features(rows)).to(self._to)
 
@@ -63,7 +64,7 @@ class Feed:
         """
         if self._twin is None or self._device is None:
             near = self._store.neighbours(rows, k)
-            edge = torch.from_numpy(self._store.edges(rows, near)).to(self._to)
+            edge = torch.from_numpy(self._store.edges(rows, near, self._settle_us)).to(self._to)
             there = torch.from_numpy(near).to(self._to)
         else:
             with self._device.on():

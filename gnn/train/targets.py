@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gnn.errors import ModelError
-from graph.dag.protocol import DAY_US
+from graph.dag.protocol import DAY_US, NEVER_US
 from graph.state import GraphState
 
 
@@ -85,6 +85,11 @@ class Targets:
     def settle_days(self) -> float | None:
         """As `ModelConfig` has it."""
         return self.label_delay_us / DAY_US if self.settled else None
+
+    @property
+    def settle_us(self) -> int:
+        """Age, in microseconds, at which a payment without a label counts as legitimate, as the model will read it."""
+        return NEVER_US if self.settle_days is None else round(self.settle_days * DAY_US)
 
 
 def make_targets(state: GraphState, config: TrainConfig) -> Targets:

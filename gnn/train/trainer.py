@@ -83,7 +83,6 @@ def train(
             report("building the graph", i / len(runs))
     targets = choose(state, config)
     net_config = replace(net_config, settle_days=targets.settle_days)
-    state.store.window = net_config.window
     torch.manual_seed(config.seed)
     net = RingwatchNet(net_config, config.seed).to(config.device)
     learner = _Learner(net, state, targets, config, report)
@@ -149,7 +148,7 @@ class _Learner:
         self._refit = before is not None
         self._rng = np.random.default_rng(config.seed)
         self._device = torch.device(config.device)
-        self._feed, n = Feed(state.store, self._device), state.store.rows
+        self._feed, n = Feed(state.store, self._device, net.config.settle_us), state.store.rows
         self.x: Tensor = before.x if before else self._features()
         self._category = torch.from_numpy(state.store.column("category").astype(np.int64)).to(self._device)
         x = self.x[self._feed.rows(targets.train)].cpu().numpy()

@@ -30,13 +30,10 @@ class Window:
     Attributes:
         rows: Rows back, at most. The buffer must hold more than this.
         span_us: Journal time back, in microseconds, at most.
-        settle_us: Age, in microseconds, at which a payment without a label counts as legitimate; `NEVER_US` where
-            only labels tell. The model learns it from the delays of the labels that trained it.
     """
 
     rows: int = 1 << 21
     span_us: int = 90 * DAY_US
-    settle_us: int = NEVER_US
 
 
 class Batch(NamedTuple):
@@ -103,7 +100,7 @@ class Store(Protocol):
         """Slots of the buffer."""
 
     window: Window
-    """How far back a reader sees, and what it takes a missing label for: the model's, set before anything is read."""
+    """How far back a reader sees."""
 
     @property
     def rows(self) -> int:
@@ -206,10 +203,13 @@ class Store(Protocol):
     def neighbours(self, rows: NDArray[np.int64], k: int) -> NDArray[np.int64]:
         """Walk back k steps from each row along each role, int64 [n, R, k]; see `graph.dag.sampler.neighbours`."""
 
-    def edges(self, rows: NDArray[np.int64], near: NDArray[np.int64]) -> NDArray[np.float32]:
+    # `settle_us` is the reader's: the age, in microseconds, at which a payment without a label counts as legitimate. A
+    # model learns it from the delays of the labels that trained it; `NEVER_US` where only labels tell.
+
+    def edges(self, rows: NDArray[np.int64], near: NDArray[np.int64], settle_us: int = NEVER_US) -> NDArray[np.float32]:
         """What ties neighbours [n, R, k] to their readers, float32 [n, R, k, E]; see `graph.dag.sampler.edges`."""
 
-    def features(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+    def features(self, rows: NDArray[np.int64], settle_us: int = NEVER_US) -> NDArray[np.float32]:
         """Features of rows, float32 [n, F]; see `graph.dag.features.features`."""
 
     # Kept, and given to other processes.

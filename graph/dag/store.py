@@ -19,7 +19,7 @@ from graph.dag.features import features
 from graph.dag.ids import HEAD_MODULUS, Ids
 from graph.dag.jumps import Sums, empty_sums, velocity_dtype, with_room_for
 from graph.dag.offsets import Offsets
-from graph.dag.protocol import ROWS_PER_APPEND, Batch, LabelEvents, Window
+from graph.dag.protocol import NEVER_US, ROWS_PER_APPEND, Batch, LabelEvents, Window
 from graph.dag.rows import LABEL, RING_COLUMNS, Records, View, row_dtype
 from graph.dag.sampler import edges, neighbours
 from graph.errors import GraphError
@@ -88,7 +88,15 @@ class GraphStore:
 
     @property
     def view(self) -> View:
-        """What kernels read; good until the next append or label."""
+        """What kernels read; good until the next append or label. No missing label counts as legitimate."""
+        return self.view_for(NEVER_US)
+
+    def view_for(self, settle_us: int) -> View:
+        """What the kernels of one reader read; good until the next append or label.
+
+        Args:
+            settle_us: Age, in microseconds, at which a payment without a label counts as legitimate.
+        """
         return View(
             self.row_data,
             self.velocity,
@@ -97,7 +105,7 @@ class GraphStore:
             self.role_type,
             self.window.rows,
             self.window.span_us,
-            self.window.settle_us,
+            settle_us,
             self.oldest,
         )
 
@@ -158,13 +166,13 @@ class GraphStore:
         """See `Store`."""
         return neighbours(self.view, rows, k)
 
-    def edges(self, rows: NDArray[np.int64], near: NDArray[np.int64]) -> NDArray[np.float32]:
+    def edges(self, rows: NDArray[np.int64], near: NDArray[np.int64], settle_us: int = NEVER_US) -> NDArray[np.float32]:
         """See `Store`."""
-        return edges(self.view, rows, near)
+        return edges(self.view_for(settle_us), rows, near)
 
-    def features(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+    def features(self, rows: NDArray[np.int64], settle_us: int = NEVER_US) -> NDArray[np.float32]:
         """See `Store`."""
-        return features(self.view, self.roles, rows)
+        return features(self.view_for(settle_us), self.roles, rows)
 
     def parts(self) -> dict[str, ArrayPart]:
         """See `Store`."""
@@ -187,7 +195,7 @@ class GraphStore:
         return {
             "roles": self.roles,
             "capacity": self.capacity,
-            "window": (self.window.rows, self.window.span_us, self.window.settle_us),
+            "window": (self.window.rows, self.window.span_us),
             "rows": self.rows,
             "clock": self.clock,
             "labels": self.label_count,

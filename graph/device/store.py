@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from graph.dag.features import counterparts, feature_names
 from graph.dag.jumps import Sums, velocity_dtype
-from graph.dag.protocol import Batch, Window
+from graph.dag.protocol import NEVER_US, Batch, Window
 from graph.dag.rows import LABEL, MAX_LATENESS_MS, row_dtype
 from graph.dag.sampler import EDGE_FEATURES
 from graph.dag.store import GraphStore
@@ -42,6 +42,7 @@ class DeviceStore:
         window: How far back a reader sees.
         velocity: Whether to keep what exact counts and sums over time windows need.
         nodes: Entities to make room for; it grows.
+        settle_us: Age, in microseconds, at which its reader takes a payment without a label for legitimate.
     """
 
     def __init__(
@@ -54,9 +55,11 @@ class DeviceStore:
         *,
         velocity: bool = True,
         nodes: int = 1 << 16,
+        settle_us: int = NEVER_US,
     ) -> None:
         xp, r = device.xp, len(roles)
         self.device, self.roles, self.capacity, self.window = device, roles, capacity, window
+        self.settle_us = settle_us
         self.rows = self.clock = 0
         self._row, self._velocity = row_dtype(r), velocity_dtype(r)
         self._keeps_velocity = velocity
@@ -97,7 +100,7 @@ class DeviceStore:
             "sums_size": len(self.sums),
             "window_rows": self.window.rows,
             "window_us": self.window.span_us,
-            "settle_us": self.window.settle_us,
+            "settle_us": self.settle_us,
             "pairs": self._pairs,
             "pairs_width": self._pairs.shape[1],
             "features": len(feature_names(self.roles)),
@@ -346,6 +349,12 @@ class DeviceStore:
                 values[numbers % len(values)] = self.sums[numbers % len(self.sums)]
                 self.sums = values
                 self.moved()
+
+    def read_as(self, settle_us: int) -> None:
+        """Read from now on as one who takes a payment of that age (us) without a label for legitimate."""
+        if settle_us != self.settle_us:
+            self.settle_us = settle_us
+            self.moved()
 
     def moved(self) -> None:
         """An array lies elsewhere now: tell the frames."""

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from graph.dag.protocol import StoreMaker, Window
+from graph.dag.protocol import NEVER_US, StoreMaker, Window
 from graph.dag.store import GraphStore
 from graph.device.launch import Device
 from graph.device.staging import to_host
@@ -38,9 +38,6 @@ class TwinStore(GraphStore):
         """The store on the device, with all that this one holds."""
         if self._twin is None:
             self._twin = DeviceStore(self._device, self.roles, self.role_type, self.capacity, self.window)
-        if self._twin.window != self.window:
-            self._twin.window = self.window
-            self._twin.moved()
         if self._stale or self.rows - self._twin.rows >= self.capacity:
             self._twin.adopt(self)
             self._stale = False
@@ -62,16 +59,22 @@ class TwinStore(GraphStore):
         """See `Store`."""
         return to_host(self._device, self.current.neighbours(rows, k))
 
-    def edges(self, rows: NDArray[np.int64], near: NDArray[np.int64]) -> NDArray[np.float32]:
-        """See `Store`."""
+    def read_as(self, settle_us: int) -> DeviceStore:
+        """The store on the device, with all that this one holds, for one reader; see `Store.features`."""
         twin = self.current
+        twin.read_as(settle_us)
+        return twin
+
+    def edges(self, rows: NDArray[np.int64], near: NDArray[np.int64], settle_us: int = NEVER_US) -> NDArray[np.float32]:
+        """See `Store`."""
+        twin = self.read_as(settle_us)
         with self._device.on():
             there = self._device.xp.asarray(near)
         return to_host(self._device, twin.edges(rows, there))
 
-    def features(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+    def features(self, rows: NDArray[np.int64], settle_us: int = NEVER_US) -> NDArray[np.float32]:
         """See `Store`."""
-        return to_host(self._device, self.current.features(rows))
+        return to_host(self._device, self.read_as(settle_us).features(rows))
 
 
 def twins(device: Device) -> StoreMaker:

@@ -11,7 +11,6 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -58,8 +57,6 @@ def newest(settings: Settings, artifact: Artifact, capacity: int, journal: Sqlit
 def _misfit(state: GraphState, artifact: Artifact, capacity: int, journal: SqliteJournal) -> str | None:
     store = state.store
     window = artifact.config.window
-    # What a missing label is taken for is the model's alone: nothing that is kept rests on it.
-    store.window = replace(store.window, settle_us=window.settle_us)
     if (store.roles, store.window) != (artifact.roles, window) or store.capacity != capacity:
         return "it has other roles, another window or another capacity than the model and the settings ask for"
     if state.applied > journal.end:

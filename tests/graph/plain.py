@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from graph.dag.features import BAND_US, BANDS, DEPTH, NEVER_S, SETTLED_FEATURES, WINDOWS_US, counterparts
-from graph.dag.protocol import Window
+from graph.dag.protocol import NEVER_US, Window
 
 
 @dataclass
@@ -27,6 +27,7 @@ class PlainGraph:
     clock: int = 0
     offset: int = 0
     oldest: int = 0  # rows before this one have left the buffer
+    settle_us: int = NEVER_US  # the reader's: age at which a payment without a label counts as legitimate
 
     def append(self, entity: tuple[int, ...], time: int, amount: int) -> None:
         self.clock = max(self.clock, time)
@@ -66,7 +67,7 @@ class PlainGraph:
             "age": math.log1p(age) / 16,
             "labelled": float(belief >= 0),
             "fraud": float(belief == 1),
-            "settled": float(belief >= 0 or here.time - there.time >= self.window.settle_us),
+            "settled": float(belief >= 0 or here.time - there.time >= self.settle_us),
             "amount_gap": math.log1p(here.amount) - math.log1p(there.amount),
             "recent_day": math.exp(-age / 86_400),
             "recent_week": math.exp(-age / (7 * 86_400)),
@@ -133,7 +134,7 @@ class PlainGraph:
 
     def _settled(self, row: int, seen: list[int]) -> list[float]:
         """By the names of `SETTLED_FEATURES`, from earlier rows of an entity, newest first."""
-        here, settle = self.rows[row], self.window.settle_us
+        here, settle = self.rows[row], self.settle_us
         begin = settle if settle < self.window.span_us else 0
         horizon = max(int(WINDOWS_US[-1]), begin + BANDS * BAND_US)
 

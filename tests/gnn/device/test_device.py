@@ -46,10 +46,11 @@ def device(request) -> Device:
 @pytest.fixture(scope="module", params=["float32", "float16", "int8"])
 def scored(request, device) -> tuple[Artifact, Scorer, DeviceNet, np.ndarray, np.ndarray]:
     """A history scored on the host, and in buckets of several sizes on a device beside it."""
-    artifact = untrained(ROLES, neighbours=6, cache=request.param)
-    state = GraphState(ROLES, 1 << 12, Window(2000, 90 * DAY_US, 2 * DAY_US))
+    artifact = untrained(ROLES, neighbours=6, cache=request.param, settle_days=2)
+    state = GraphState(ROLES, 1 << 12, Window(2000, 90 * DAY_US))
     scorer = Scorer(artifact, state)
-    store = DeviceStore(device, state.store.roles, state.store.role_type, 1 << 12, state.store.window)
+    window, settle_us = state.store.window, artifact.config.settle_us
+    store = DeviceStore(device, state.store.roles, state.store.role_type, 1 << 12, window, settle_us=settle_us)
     net = DeviceNet(store, artifact.net)
     buckets = [Bucket(net, n) for n in (1, 8, 64, 512)]
     rng, expected, found = np.random.default_rng(0), [], []
@@ -151,6 +152,7 @@ def test_the_order_of_threads_and_blocks_does_not_matter(scored):
         pytest.skip("the order of a GPU's threads cannot be chosen")
     store = scorer.state.store
     twin = DeviceStore(opened("g++ backwards"), store.roles, store.role_type, 1 << 12, store.window)
+    twin.read_as(artifact.config.settle_us)
     twin.adopt(store)
     other = DeviceNet(twin, artifact.net)
     np.testing.assert_array_equal(bulk(other, N - 200, N), bulk(DeviceNet(net.store, artifact.net), N - 200, N))

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from data.jit import run_concurrently
 from graph.dag.features import feature_names, features
 from graph.dag.ids import USED
-from graph.dag.protocol import DAY_US, Batch, Window
+from graph.dag.protocol import DAY_US, NEVER_US, Batch, Window
 from graph.dag.sampler import EDGE_FEATURES, edges, neighbours
 from graph.dag.store import GraphStore
 from graph.errors import GraphError
@@ -85,16 +85,21 @@ def play(events: list[tuple], window: Window, capacity: int, group: int) -> tupl
 @settings(max_examples=150, deadline=None)
 @given(
     histories(),
-    st.sampled_from([(8, 5 * DAY_US), (40, 90 * DAY_US, 7 * DAY_US), (100, 40 * DAY_US, DAY_US)]),
+    st.sampled_from([(8, 5 * DAY_US, NEVER_US), (40, 90 * DAY_US, 7 * DAY_US), (100, 40 * DAY_US, DAY_US)]),
     st.sampled_from([1, 7, 64]),
 )
 def test_walks_features_and_labels_equal_the_plain_reference(events, window, group):
-    window = Window(*window)
+    *limits, settle_us = window
+    window = Window(*limits)
     store, plain = play(events, window, 128, group)
+    plain.settle_us = settle_us
+    view = store.view_for(settle_us)
     rows = np.arange(store.rows)
-    near = neighbours(store.view, rows, 5)
-    edge = edges(store.view, rows, near)
-    x = features(store.view, ROLES, rows)
+    near = neighbours(view, rows, 5)
+    edge = edges(view, rows, near)
+    x = features(view, ROLES, rows)
+    np.testing.assert_array_equal(store.features(rows, settle_us), x)
+    np.testing.assert_array_equal(store.edges(rows, near, settle_us), edge)
     assert x.shape[1] == len(feature_names(ROLES))
     for row in rows:
         np.testing.assert_allclose(x[row], plain.features(row), atol=2e-6, rtol=2e-6)
