@@ -6,7 +6,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -20,24 +20,33 @@ from data.schema import Refusal
 ROWS = 1 << 16  # of a batch
 _BLOCK = 1 << 22  # bytes of CSV parsed at once
 STDIN = "-"
+Source: TypeAlias = Path | str | pa.Table  # a file, standard input ("-"), or rows that are in memory already
 
 Numbered = tuple[pa.RecordBatch, NDArray[np.int64]]  # the batch and the number of each row in its file
 Item = TypeVar("Item")
 OnRefusal = Callable[[Refusal], None]
 
 
-def shown(path: Path | str) -> str:
+def shown(path: Source) -> str:
     """How messages name a source."""
+    if isinstance(path, pa.Table):
+        return "<memory>"
     return "<stdin>" if str(path) == STDIN else str(path)
 
 
-def read_raw(path: Path | str, columns: Sequence[str], on_refusal: OnRefusal) -> Iterator[Numbered]:
+def is_live(path: Source) -> bool:
+    """Whether a source can be read once only, as it comes."""
+    return not isinstance(path, pa.Table) and str(path) == STDIN
+
+
+def read_raw(path: Source, columns: Sequence[str], on_refusal: OnRefusal) -> Iterator[Numbered]:
     """The named columns of a file, unchecked; CSV values as bytes. The kind of the file is told from its content.
 
     The first batch may be empty: it shows the columns of a file without rows.
 
     Args:
-        path: A Parquet, Arrow IPC (file or stream) or CSV file; "-" is an Arrow IPC stream on standard input.
+        path: A Parquet, Arrow IPC (file or stream) or CSV file; "-" is an Arrow IPC stream on standard input. Or a
+            table in memory.
         columns: Columns wanted; those that the file lacks are left out.
         on_refusal: Told of CSV rows that have too few or too many columns.
 
@@ -46,7 +55,10 @@ def read_raw(path: Path | str, columns: Sequence[str], on_refusal: OnRefusal) ->
     """
     file = shown(path)
     try:
-        if str(path) == STDIN:
+        if isinstance(path, pa.Table):
+            yield from _counted(_table(path, columns))
+            return
+        if is_live(path):
             with pa.PythonFile(sys.stdin.buffer, mode="r") as stream:
                 yield from _counted(_stream(stream, columns))
             return
@@ -126,6 +138,12 @@ def _wanted(schema: pa.Schema, columns: Sequence[str]) -> list[int]:
 def _pick(batch: pa.RecordBatch, wanted: Sequence[int]) -> pa.RecordBatch:
     schema = pa.schema([batch.schema.field(i) for i in wanted])
     return pa.RecordBatch.from_arrays([batch.column(i) for i in wanted], schema=schema)
+
+
+def _table(table: pa.Table, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+    wanted = _wanted(table.schema, columns)
+    yield pa.RecordBatch.from_pylist([], pa.schema([table.schema.field(i) for i in wanted]))
+    yield from table.select(wanted).to_batches(ROWS)
 
 
 def _parquet(path: Path | str, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:

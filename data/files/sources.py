@@ -3,7 +3,6 @@
 from collections.abc import Iterable, Iterator
 from datetime import datetime
 from functools import partial
-from pathlib import Path
 from typing import Final
 
 import numpy as np
@@ -13,7 +12,7 @@ from numpy.typing import NDArray
 from data.columns.times import times as check_times
 from data.digests import DuplicateDetector
 from data.errors import DataError, RefusedRow
-from data.files.readers import STDIN, Numbered, OnRefusal, read_ahead, read_raw, shown
+from data.files.readers import Numbered, OnRefusal, Source, is_live, read_ahead, read_raw, shown
 from data.journal.protocol import Kind
 from data.schema import EARLIEST, LABEL_SCHEMA, LATEST, TRANSACTION_SCHEMA, Refusal, check_labels, check_transactions
 
@@ -24,13 +23,13 @@ _FLUSH: Final = (Kind.TRANSACTION, None, np.empty(0, np.int64))
 
 
 def read_transactions(
-    path: Path | str, *, strict: bool = False, on_refusal: OnRefusal | None = None
+    path: Source, *, strict: bool = False, on_refusal: OnRefusal | None = None
 ) -> Iterator[pa.RecordBatch]:
     """Canonical batches of the good rows of a file, in its order and in bounded memory.
 
     Args:
-        path: Parquet, Arrow IPC (file or stream) or CSV; "-" is an Arrow IPC stream on standard input. In CSV, times
-            are ISO 8601 (UTC where no zone is given) and an empty field is null.
+        path: Parquet, Arrow IPC (file or stream) or CSV; "-" is an Arrow IPC stream on standard input; or a table
+            in memory. In CSV, times are ISO 8601 (UTC where no zone is given) and an empty field is null.
         strict: Stop at the first bad row.
         on_refusal: Told of each bad row.
 
@@ -43,17 +42,15 @@ def read_transactions(
     return (batch for batch, _ in _checked(path, Kind.TRANSACTION, refuse))
 
 
-def read_labels(
-    path: Path | str, *, strict: bool = False, on_refusal: OnRefusal | None = None
-) -> Iterator[pa.RecordBatch]:
+def read_labels(path: Source, *, strict: bool = False, on_refusal: OnRefusal | None = None) -> Iterator[pa.RecordBatch]:
     """Canonical batches of the labels of a file; as `read_transactions`."""
     refuse = partial(_refuse, strict, on_refusal)
     return (batch for batch, _ in _checked(path, Kind.LABEL, refuse))
 
 
 def merged(
-    transactions: Path | str,
-    labels: Path | str | None = None,
+    transactions: Source,
+    labels: Source | None = None,
     *,
     strict: bool = False,
     on_refusal: OnRefusal | None = None,
@@ -112,7 +109,7 @@ def _times(batch: pa.RecordBatch, column: str) -> NDArray[np.int64]:
     return batch.column(column).cast(pa.int64()).to_numpy()
 
 
-def _checked(path: Path | str, kind: Kind, refuse: OnRefusal) -> Iterator[Numbered]:
+def _checked(path: Source, kind: Kind, refuse: OnRefusal) -> Iterator[Numbered]:
     """Canonical, non-empty batches and the numbers of their rows."""
     file = shown(path)
     schema, check = (
@@ -129,7 +126,7 @@ def _checked(path: Path | str, kind: Kind, refuse: OnRefusal) -> Iterator[Number
             yield batch, rows
 
 
-def _in_order(path: Path | str) -> bool:
+def _in_order(path: Source) -> bool:
     """Whether the times of a file never run backwards; reads that one column, refused rows included."""
     latest = np.iinfo(np.int64).min
     for raw, _ in read_raw(path, ["timestamp"], lambda _: None):
@@ -170,7 +167,7 @@ class _KnownLabels:
         times: Their journal times.
     """
 
-    def __init__(self, path: Path | str, refuse: OnRefusal) -> None:
+    def __init__(self, path: Source, refuse: OnRefusal) -> None:
         self.file = shown(path)
         self.batch, self.rows = _sorted(_checked(path, Kind.LABEL, refuse), LABEL_SCHEMA, "reported_at")
         self.times = _times(self.batch, "reported_at")
@@ -190,9 +187,9 @@ class _KnownLabels:
         self._refuse(Refusal(self.file, int(self.rows[index]), "transaction_id", reason))
 
 
-def _interleaved(transactions: Path | str, labels: _KnownLabels | None, refuse: OnRefusal) -> Iterator[_Timed]:
+def _interleaved(transactions: Source, labels: _KnownLabels | None, refuse: OnRefusal) -> Iterator[_Timed]:
     """Pieces of one kind in journal order."""
-    live = str(transactions) == STDIN
+    live = is_live(transactions)
     parts = _checked(transactions, Kind.TRANSACTION, refuse)
     if not live and not _in_order(transactions):
         whole, numbers = _sorted(parts, TRANSACTION_SCHEMA, "timestamp")
