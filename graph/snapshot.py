@@ -23,11 +23,12 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from data.digests import digest
+from data.journal.protocol import PaymentSource
 from graph.dag.protocol import StoreMaker, Window
 from graph.dag.store import GraphStore
 from graph.errors import GraphError
 from graph.memory import ArrayPart
-from graph.state import GraphState, PaymentSource
+from graph.state import GraphState
 
 FORMAT = 1
 SNAPSHOTS_KEPT = 2  # snapshots that stay when a newer one is written

@@ -2,7 +2,8 @@
 
 import zlib
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from types import MappingProxyType
+from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
@@ -10,7 +11,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from data.jit import run_concurrently
-from data.journal.protocol import Events, Kind
+from data.journal.protocol import Events, Kind, PaymentSource
 from data.schema import CATEGORIES, role
 from graph.dag.ids import PaymentIds
 from graph.dag.protocol import ROWS_PER_APPEND, Batch, Store, StoreMaker, Window
@@ -22,11 +23,15 @@ from graph.rings.index import RingIndex
 CATEGORY_BUCKETS = 128  # codes 1..127; 0 is missing. Feature hashing (Weinberger et al., ICML 2009)
 
 
-class PaymentSource(Protocol):
-    """Where the payments of the graph can be read again: a journal, or events that are kept."""
-
-    def take(self, offsets: NDArray[np.int64]) -> pa.Table:
-        """Transactions by journal offset, columns of `TRANSACTION_SCHEMA`, in the order of `offsets`."""
+# Kinds that change nothing in the graph, and why. A kind that is neither here nor handled by `apply` is refused.
+UNCHANGING: Final[Mapping[Kind, str]] = MappingProxyType(
+    {
+        Kind.OUTCOME: "what the service or the bank did with a payment is no evidence of fraud: a score that read it "
+        "would learn from its own decisions",
+        Kind.VERDICT: "what is said of a ring is for people; what it says of payments comes as labels of theirs",
+        Kind.MODEL: "which model scores is for replicas: the graph is the same for all of them",
+    }
+)
 
 
 class GraphState:
@@ -66,7 +71,8 @@ class GraphState:
             The rows of the payments among them; empty for other kinds.
 
         Raises:
-            GraphError: The events do not follow on, or the graph has no room for more entities.
+            GraphError: The events do not follow on, are of a kind that this version does not know, or the graph has no
+                room for more entities. It is unchanged in the first two cases.
         """
         if events.offset != self.applied:
             raise GraphError(f"events at offset {events.offset} do not follow offset {self.applied}")
@@ -78,6 +84,11 @@ class GraphState:
                 self._append(events.batch.slice(start, step), events.offset + start)
         elif events.kind is Kind.LABEL:
             self._label(events)
+        elif events.kind not in UNCHANGING:
+            raise GraphError(
+                f"the events at offset {events.offset} are of kind {events.kind!r}: this version does not know what "
+                "they change; upgrade Ringwatch"
+            )
         self.applied += len(events.batch)
         return range(first, self.store.rows)
 

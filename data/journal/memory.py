@@ -1,31 +1,193 @@
-"""Events of files in memory, at the offsets that a journal would give them."""
+"""The journal's simple twin: its protocols over lists and dictionaries, for histories read from files and for tests."""
 
-from collections.abc import Iterable
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from data.journal.protocol import SCHEMAS, Events, Kind
+from data.errors import JournalError
+from data.journal.protocol import SCHEMAS, Events, Kind, Known, check_schema
+from data.schema import content_hashes
 
 
-class KeptEvents:
-    """Events of files in memory, where their payments can be read again by offset.
+class MemoryIdIndex:
+    """Transaction ids in a dictionary."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, Known] = {}
+
+    def find(self, ids: Sequence[str]) -> dict[str, Known]:
+        """Those of the ids that were added."""
+        return {i: self._known[i] for i in ids if i in self._known}
+
+    def add(self, ids: Sequence[str], first: int, hashes: Sequence[bytes]) -> None:
+        """Add the transactions at offsets from `first` on.
+
+        Raises:
+            JournalError: An id is there already, or twice among them. None is added.
+        """
+        fresh = {i: Known(first + n, h) for n, (i, h) in enumerate(zip(ids, hashes, strict=True))}
+        repeated = set(fresh) & set(self._known)
+        if repeated or len(fresh) < len(ids):
+            raise JournalError(f"a transaction id was appended twice: {min(repeated, default='in one batch')}")
+        self._known |= fresh
+
+    def forget(self, ids: Iterable[str]) -> None:
+        """Take ids out again: those of a commit that did not come to be."""
+        for i in ids:
+            del self._known[i]
+
+
+class MemoryAnswerStore:
+    """Answers in a dictionary."""
+
+    def __init__(self) -> None:
+        self._kept: dict[int, bytes] = {}
+
+    def find(self, offsets: Sequence[int]) -> dict[int, bytes]:
+        """The answers kept for the transactions at these offsets."""
+        return {o: self._kept[o] for o in offsets if o in self._kept}
+
+    def keep(self, answers: Sequence[tuple[int, bytes]]) -> None:
+        """Keep answers by offset; the first stays."""
+        for offset, answer in answers:
+            self._kept.setdefault(offset, bytes(answer))
+
+
+class MemoryCommit:
+    """One open commit of a `MemoryJournal`; see `data.journal.protocol.Commit`."""
+
+    def __init__(self, ids: MemoryIdIndex, end: int) -> None:
+        self.ids, self.end = ids, end
+        self.events: list[Events] = []
+        self.spoilt = False
+
+    def append(self, kind: Kind, batch: pa.RecordBatch, hashes: Sequence[bytes] | None = None) -> int:
+        """Append rows of one kind; returns the offset of the first."""
+        first, self.spoilt = self.end, True
+        check_schema(kind, batch)
+        if batch.num_rows:
+            if kind is Kind.TRANSACTION:
+                content = content_hashes(batch) if hashes is None else hashes
+                self.ids.add(batch.column(0).to_pylist(), first, content)
+            self.events.append(Events(kind, first, batch))
+            self.end += batch.num_rows
+        self.spoilt = False
+        return first
+
+
+class MemoryJournal:
+    """A journal that lasts as long as its process.
 
     Args:
-        events: In journal order.
+        events: What it holds at first, in order from offset 0. Their transaction ids are looked at when they are first
+            asked for: a history that is only replayed pays nothing for them.
+
+    Raises:
+        JournalError: The events do not follow on each other.
+
+    Examples:
+        >>> from data.journal.protocol import Events, Kind
+        >>> labels = pa.RecordBatch.from_pylist(
+        ...     [{"transaction_id": "t-1", "is_fraud": True, "reported_at": 0}], SCHEMAS[Kind.LABEL]
+        ... )
+        >>> journal = MemoryJournal()
+        >>> with journal.begin() as commit:
+        ...     commit.append(Kind.LABEL, labels)
+        0
+        >>> [(events.kind.name, events.offset, len(events.batch)) for events in journal.replay()]
+        [('LABEL', 0, 1)]
     """
 
-    def __init__(self, events: Iterable[Events]) -> None:
-        self.events = list(events)
-        self._first = np.array([e.offset for e in self.events], np.int64)
+    def __init__(self, events: Iterable[Events] = ()) -> None:
+        self.answers = MemoryAnswerStore()
+        self._events: list[Events] = []
+        self._first: list[int] = []  # offset of each of them
+        self._ids, self._indexed = MemoryIdIndex(), 0  # the index, and of how many of the events
+        self._end = 0
+        self._committing = False
+        self._extend(events)
+
+    @property
+    def ids(self) -> MemoryIdIndex:
+        """Where transaction ids are."""
+        for events in self._events[self._indexed :]:
+            if events.kind is Kind.TRANSACTION:
+                self._ids.add(events.batch.column(0).to_pylist(), events.offset, content_hashes(events.batch))
+            self._indexed += 1
+        return self._ids
+
+    @property
+    def end(self) -> int:
+        """The offset that the next event will take."""
+        return self._end
+
+    @contextmanager
+    def begin(self) -> Iterator[MemoryCommit]:
+        """Open a group commit; nothing of it is there if the block raises."""
+        if self._committing:
+            raise JournalError("cannot begin a commit: another one of this journal is open")
+        commit = MemoryCommit(self.ids, self._end)
+        self._committing = True
+        try:
+            yield commit
+            if commit.spoilt:
+                raise JournalError("cannot commit: an append to it failed")
+        except BaseException:
+            for events in commit.events:
+                if events.kind is Kind.TRANSACTION:
+                    self._ids.forget(events.batch.column(0).to_pylist())
+            raise
+        finally:
+            self._committing = False
+        self._extend(commit.events)
+        self._indexed = len(self._events)
+
+    def replay(self, start: int = 0, stop: int | None = None, chunk: int = 65536) -> Iterator[Events]:
+        """The rows [start, stop) in order, as they were appended but in batches of at most `chunk` rows."""
+        end = self._end
+        if not 0 <= start <= end or chunk < 1:
+            raise JournalError(f"cannot replay from offset {start} in chunks of {chunk}: the journal ends at {end}")
+        stop = end if stop is None else min(stop, end)
+        at = max(bisect_right(self._first, start) - 1, 0)
+        while start < stop:
+            held = self._events[at]
+            until = min(held.offset + len(held.batch), stop)
+            while start < until:
+                rows = min(chunk, until - start)
+                yield Events(held.kind, start, held.batch.slice(start - held.offset, rows))
+                start += rows
+            at += 1
 
     def take(self, offsets: NDArray[np.int64]) -> pa.Table:
-        """Transactions by offset, in the order asked for."""
+        """Transactions by offset, in the order asked for.
+
+        Raises:
+            JournalError: An offset holds no transaction.
+        """
         wanted, back = np.unique(offsets, return_inverse=True)
-        at = np.searchsorted(self._first, wanted, "right") - 1
-        found = [SCHEMAS[Kind.TRANSACTION].empty_table()]
-        for i in np.unique(at).tolist():
-            held = self.events[i]
-            found.append(pa.Table.from_batches([held.batch]).take(pa.array(wanted[at == i] - held.offset)))
+        found, at = [SCHEMAS[Kind.TRANSACTION].empty_table()], 0
+        while at < len(wanted):
+            i = bisect_right(self._first, wanted[at]) - 1
+            held = self._events[i] if i >= 0 else None
+            if held is None or held.kind is not Kind.TRANSACTION or wanted[at] >= self._end:
+                raise JournalError(f"no transaction at offset {wanted[at]}")
+            upto = int(np.searchsorted(wanted, held.offset + len(held.batch)))
+            found.append(pa.Table.from_batches([held.batch]).take(pa.array(wanted[at:upto] - held.offset)))
+            at = upto
         return pa.concat_tables(found).take(pa.array(back))
+
+    def close(self) -> None:
+        """There is nothing to let go of."""
+
+    def _extend(self, events: Iterable[Events]) -> None:
+        for e in events:
+            if e.offset != self._end:
+                raise JournalError(f"events at offset {e.offset} do not follow offset {self._end}")
+            if len(e.batch):
+                self._events.append(e)
+                self._first.append(e.offset)
+                self._end += len(e.batch)

@@ -1,20 +1,35 @@
-"""What a journal holds: events of a few kinds, each row at an offset of its own."""
+"""The ordered log that everything follows: its events, and the protocols that a journal is made of.
 
-from collections.abc import Mapping
+A journal is three things that a reader may mistake for one:
+
+- `Journal` gives order and durability: rows of events at dense offsets, and each replay gives the same rows again.
+- `IdIndex` says where a transaction id is, and with what content, so that a repeat is told from a contradiction.
+- `AnswerStore` keeps the answers that were given.
+
+`SqliteJournal` holds all three in one file, and writes events and ids in one commit. A broker such as Kafka gives the
+first alone: there the other two are files of the follower's own, derived from the topic, and can be made again from it.
+What is typed against these protocols and relies on no more than they say runs on both.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from enum import IntEnum
 from types import MappingProxyType
-from typing import Final
+from typing import Final, Protocol
 
+import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
+from data.errors import JournalError
 from data.schema import LABEL_SCHEMA, TIMESTAMP, TRANSACTION_SCHEMA
 
 FORMAT: Final = 1  # of the payloads and of the content hashes
 
 
 class Kind(IntEnum):
-    """What an event is."""
+    """What an event is. Numbers are stored: they are never given twice."""
 
     TRANSACTION = 1
     LABEL = 2
@@ -65,3 +80,160 @@ class Known:
 
     offset: int
     content_hash: bytes
+
+
+def check_schema(kind: Kind, batch: pa.RecordBatch) -> None:
+    """Refuse a batch that is not of the schema of its kind.
+
+    Raises:
+        JournalError: It is not, or there is no such kind.
+    """
+    schema = SCHEMAS.get(kind)
+    if schema is None:
+        raise JournalError(f"there is no kind of events {kind!r}: {known_kinds()}")
+    if not batch.schema.equals(schema):
+        raise JournalError(f"a batch of {kind.name.lower()} events must have the columns {schema.names}")
+
+
+def known_kinds() -> str:
+    """The kinds of this version, for messages."""
+    return "this version knows " + ", ".join(f"{kind.value} ({kind.name.lower()})" for kind in Kind)
+
+
+class IdIndex(Protocol):
+    """Where each transaction id is. Derived from the events: it can always be made again from a replay."""
+
+    def find(self, ids: Sequence[str]) -> dict[str, Known]:
+        """Those of the ids that were added; others are not among the keys.
+
+        Raises:
+            JournalError: The index cannot be read.
+        """
+
+    def add(self, ids: Sequence[str], first: int, hashes: Sequence[bytes]) -> None:
+        """Add the transactions at offsets `first`, `first + 1`, ...; for the journal alone, with its commit.
+
+        Args:
+            ids: Transaction ids, one for each offset.
+            first: Offset of the first.
+            hashes: Their content hashes, 16 bytes each.
+
+        Raises:
+            JournalError: An id is there already, or the index cannot be written. None is added.
+        """
+
+
+class AnswerStore(Protocol):
+    """The answers given for transactions. An answer can be computed again, so that losing some is no harm."""
+
+    def find(self, offsets: Sequence[int]) -> dict[int, bytes]:
+        """The answers kept for the transactions at these offsets; an offset without one is not among the keys.
+
+        Raises:
+            JournalError: The store cannot be read.
+        """
+
+    def keep(self, answers: Sequence[tuple[int, bytes]]) -> None:
+        """Keep answers by the offset of their transaction; the first that is kept for an offset stays.
+
+        It does not wait for the disk.
+
+        Raises:
+            JournalError: The store cannot be written.
+        """
+
+
+class PaymentSource(Protocol):
+    """Where the payments behind a graph can be read again."""
+
+    def take(self, offsets: NDArray[np.int64]) -> pa.Table:
+        """Transactions by offset, columns of `TRANSACTION_SCHEMA`, in the order of `offsets`, int64 [n].
+
+        Raises:
+            JournalError: An offset holds no transaction, or the journal cannot be read.
+        """
+
+
+class Commit(Protocol):
+    """Rows that are appended together: all of them are durable when the block of `Journal.begin` is left, or none."""
+
+    @property
+    def ids(self) -> IdIndex:
+        """The transaction ids that the journal holds, those of this commit included."""
+
+    @property
+    def end(self) -> int:
+        """The offset that the next row appended takes, if no other writer comes between (see `events`)."""
+
+    @property
+    def events(self) -> Sequence[Events]:
+        """What was appended, in order. Once the block of `begin` is left, offsets are where the rows came to be.
+
+        A journal whose commits exclude each other, as SQLite's do, knows them while the block is open. One whose order
+        is a broker's knows them when its own rows come back: rows of other writers may lie before these then, and a
+        transaction that another writer appended first is not among them (its offset is found in `Journal.ids`).
+        """
+
+    def append(self, kind: Kind, batch: pa.RecordBatch, hashes: Sequence[bytes] | None = None) -> int:
+        """Append rows of one kind.
+
+        Args:
+            kind: What they are.
+            batch: A batch of the schema `SCHEMAS[kind]`; nothing happens if it is empty.
+            hashes: Content hashes of transactions, where the caller has them already.
+
+        Returns:
+            `end` as it was before: the offset of the first row, if no other writer comes between.
+
+        Raises:
+            JournalError: The batch is of another schema, or holds a transaction id that is in `ids` or in it twice.
+                The commit is spoilt: nothing of it will be recorded, and leaving the block raises if nothing else does.
+        """
+
+
+class Journal(PaymentSource, Protocol):
+    """The durable, ordered log of everything that can change a score or a decision.
+
+    Every row of every event has one *offset*; offsets are dense from 0. One thread at a time may use an instance;
+    several processes may have the same journal open.
+    """
+
+    @property
+    def ids(self) -> IdIndex:
+        """Where transaction ids are."""
+
+    @property
+    def answers(self) -> AnswerStore:
+        """Answers given for transactions."""
+
+    @property
+    def end(self) -> int:
+        """How many rows there are: the offset after the last one that any writer was told is durable.
+
+        Raises:
+            JournalError: The journal cannot be read.
+        """
+
+    def begin(self) -> AbstractContextManager[Commit]:
+        """Open a group commit; it is durable when the block is left, and nothing of it is there if the block raises.
+
+        Raises:
+            JournalError: It cannot be made durable, or a commit of this instance is open already.
+        """
+
+    def replay(self, start: int = 0, stop: int | None = None, chunk: int = 65536) -> Iterator[Events]:
+        """The rows [start, stop) in order, in batches of one kind and at most `chunk` rows; none of them is empty.
+
+        How rows are grouped into batches is no part of the journal: small commits may come back as one batch.
+
+        Args:
+            start: First offset.
+            stop: Offset to stop before; the end of the journal when the first batch is asked for, if None.
+            chunk: Rows of the largest batch.
+
+        Raises:
+            JournalError: `start` is not in [0, end], `chunk` is not positive, or rows cannot be read as written.
+        """
+
+    def close(self) -> None:
+        """Let go of files and connections. What was acknowledged stays."""

@@ -1,4 +1,4 @@
-"""The durable, ordered log of everything that can change a score: SQLite, one Arrow blob for each group commit.
+"""The journal in one SQLite file: one Arrow blob for each run of one kind in a group commit.
 
 Every row of every event takes one *offset*; offsets are dense from 0. The table of transaction ids is written in the
 same commit, so that a repeated payment finds its first offset, and a changed one is told apart by its content hash.
@@ -16,80 +16,62 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from data.errors import JournalError
-from data.journal.protocol import FORMAT, SCHEMAS, Events, Kind, Known
+from data.journal import sqlite_tables
+from data.journal.protocol import FORMAT, SCHEMAS, Events, Kind, check_schema, known_kinds
+from data.journal.sqlite_tables import SqliteAnswerStore, SqliteIdIndex, reading
 from data.schema import content_hashes
 
 _APPLICATION: Final = 0x52575448  # "RWTH", marks the file as ours
 _BUSY: Final = 30.0  # seconds that a writer waits for another process
 _READ: Final = 1 << 16  # rows fetched at once by a replay
-_TABLES: Final = """
+_TABLES: Final = f"""
 CREATE TABLE IF NOT EXISTS events (
     first INTEGER PRIMARY KEY, rows INTEGER NOT NULL, kind INTEGER NOT NULL, format INTEGER NOT NULL,
     payload BLOB NOT NULL
 );
-CREATE TABLE IF NOT EXISTS ids (
-    transaction_id TEXT PRIMARY KEY, position INTEGER NOT NULL, content BLOB NOT NULL
-) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS answers (position INTEGER PRIMARY KEY, answer BLOB NOT NULL);
-"""
+{sqlite_tables.TABLES}"""
 
 
-class Commit:
-    """One open transaction of the journal; made by `SqliteJournal.begin`.
+class SqliteCommit:
+    """One open transaction of the journal, alone among all writers; see `data.journal.protocol.Commit`.
 
-    Attributes:
+    Args:
+        connection: In that transaction.
+        ids: Over the same connection.
         end: The offset that the next row appended will take.
     """
 
-    def __init__(self, connection: sqlite3.Connection, end: int) -> None:
+    def __init__(self, connection: sqlite3.Connection, ids: SqliteIdIndex, end: int) -> None:
         self._connection = connection
-        self.end = end
-
-    def known(self, ids: Sequence[str]) -> dict[str, Known]:
-        """Those of the transaction ids that the journal holds, those of this commit included."""
-        return _known(self._connection, ids)
+        self.ids, self.end = ids, end
+        self.events: list[Events] = []
+        self.spoilt = False  # an append failed, and may have been half done
 
     def append(self, kind: Kind, batch: pa.RecordBatch, hashes: Sequence[bytes] | None = None) -> int:
-        """Append rows of one kind.
-
-        Args:
-            kind: What they are.
-            batch: A batch of the schema `SCHEMAS[kind]`.
-            hashes: Content hashes of transactions, where the caller has them already.
-
-        Returns:
-            The offset of the first row.
-
-        Raises:
-            JournalError: The batch is of another schema, or holds a transaction id that the journal holds already.
-        """
-        if not batch.schema.equals(SCHEMAS[kind]):
-            raise JournalError(f"a batch of {kind.name.lower()} events must have the columns {SCHEMAS[kind].names}")
-        first, rows = self.end, batch.num_rows
-        if not rows:
-            return first
-        try:
-            self._connection.execute(
-                "INSERT INTO events VALUES (?, ?, ?, ?, ?)", (first, rows, int(kind), FORMAT, batch.serialize())
-            )
+        """Append rows of one kind; returns the offset of the first."""
+        first, rows, self.spoilt = self.end, batch.num_rows, True
+        check_schema(kind, batch)
+        if rows:
+            try:
+                self._connection.execute(
+                    "INSERT INTO events VALUES (?, ?, ?, ?, ?)", (first, rows, int(kind), FORMAT, batch.serialize())
+                )
+            except sqlite3.Error as error:
+                raise JournalError(f"cannot append: {error}") from error
             if kind is Kind.TRANSACTION:
-                ids = batch.column(0).to_pylist()
                 content = content_hashes(batch) if hashes is None else hashes
-                # In key order the rows of one leaf page of the tree are written together.
-                rows_of_ids = sorted(zip(ids, range(first, first + rows), content, strict=True))
-                self._connection.executemany("INSERT INTO ids VALUES (?, ?, ?)", rows_of_ids)
-        except sqlite3.IntegrityError as error:
-            raise JournalError(f"a transaction id was appended twice: {error}") from None
-        except sqlite3.Error as error:
-            raise JournalError(f"cannot append: {error}") from error
-        self.end = first + rows
+                self.ids.add(batch.column(0).to_pylist(), first, content)
+            self.events.append(Events(kind, first, batch))
+            self.end = first + rows
+        self.spoilt = False
         return first
 
 
 class SqliteJournal:
-    """The journal in one SQLite file, in WAL mode; a commit is on disk when `begin` is left.
+    """The journal, its ids and its answers in one SQLite file, in WAL mode; see `data.journal.protocol.Journal`.
 
-    One thread at a time may use an instance; several processes may have the same file open.
+    A commit is on disk when `begin` is left. One thread at a time may use an instance; several processes may have the
+    same file open.
 
     Args:
         path: The file; made, with its folder, where it is missing.
@@ -112,6 +94,8 @@ class SqliteJournal:
         except BaseException:
             self._connection.close()
             raise
+        self.ids = SqliteIdIndex(self._connection, self.path)
+        self.answers = SqliteAnswerStore(self._connection, self.path)
 
     def __enter__(self) -> Self:
         return self
@@ -122,11 +106,11 @@ class SqliteJournal:
     @property
     def end(self) -> int:
         """The offset that the next event will take."""
-        with self._reading():
+        with reading(self.path):
             return self._end()
 
     @contextmanager
-    def begin(self) -> Iterator[Commit]:
+    def begin(self) -> Iterator[SqliteCommit]:
         """Open a group commit: alone among all writers, on disk when the block is left, nothing of it if that raises.
 
         Raises:
@@ -137,7 +121,10 @@ class SqliteJournal:
         except sqlite3.Error as error:
             raise JournalError(f"cannot begin a commit to {self.path}: {error}") from error
         try:
-            yield Commit(self._connection, self._end())
+            commit = SqliteCommit(self._connection, self.ids, self._end())
+            yield commit
+            if commit.spoilt:
+                raise JournalError(f"cannot commit to {self.path}: an append to it failed")
             self._connection.execute("COMMIT")
         except BaseException as error:
             if self._connection.in_transaction:
@@ -145,11 +132,6 @@ class SqliteJournal:
             if isinstance(error, sqlite3.Error):
                 raise JournalError(f"cannot commit to {self.path}: {error}") from error
             raise
-
-    def known(self, ids: Sequence[str]) -> dict[str, Known]:
-        """Those of the transaction ids that the journal holds."""
-        with self._reading():
-            return _known(self._connection, ids)
 
     def replay(self, start: int = 0, stop: int | None = None, chunk: int = 65536) -> Iterator[Events]:
         """The events [start, stop) in order; neighbours of one kind are merged into batches of at most `chunk` rows.
@@ -187,47 +169,23 @@ class SqliteJournal:
         wanted, back = np.unique(offsets, return_inverse=True)
         found, at = [SCHEMAS[Kind.TRANSACTION].empty_table()], 0
         while at < len(wanted):
-            with self._reading():
+            with reading(self.path):
                 row = self._connection.execute(
-                    "SELECT first, rows, kind, payload FROM events WHERE first <= ? ORDER BY first DESC LIMIT 1",
+                    "SELECT first, rows, kind, format, payload FROM events"
+                    " WHERE first <= ? ORDER BY first DESC LIMIT 1",
                     (int(wanted[at]),),
                 ).fetchone()
-            if row is None or row[2] != Kind.TRANSACTION or wanted[at] >= row[0] + row[1]:
+            if (
+                row is None
+                or wanted[at] >= row[0] + row[1]
+                or self._readable(row[0], row[2], row[3]) is not Kind.TRANSACTION
+            ):
                 raise JournalError(f"{self.path}: no transaction at offset {wanted[at]}")
             upto = int(np.searchsorted(wanted, row[0] + row[1]))
-            batch = pa.ipc.read_record_batch(pa.py_buffer(row[3]), SCHEMAS[Kind.TRANSACTION])
+            batch = pa.ipc.read_record_batch(pa.py_buffer(row[4]), SCHEMAS[Kind.TRANSACTION])
             found.append(pa.Table.from_batches([batch]).take(pa.array(wanted[at:upto] - row[0])))
             at = upto
         return pa.concat_tables(found).take(pa.array(back))
-
-    def keep_answers(self, answers: Sequence[tuple[int, bytes]]) -> None:
-        """Keep the answers given for transactions, by offset; the first answer stays.
-
-        An answer can be computed again, so that this does not wait for the disk; the next commit does.
-
-        Raises:
-            JournalError: The file cannot be written.
-        """
-        try:
-            self._connection.execute("PRAGMA synchronous=NORMAL")
-            try:
-                self._connection.execute("BEGIN IMMEDIATE")
-                try:
-                    self._connection.executemany("INSERT OR IGNORE INTO answers VALUES (?, ?)", answers)
-                    self._connection.execute("COMMIT")
-                except BaseException:
-                    self._connection.execute("ROLLBACK")
-                    raise
-            finally:
-                self._connection.execute("PRAGMA synchronous=FULL")
-        except sqlite3.Error as error:
-            raise JournalError(f"cannot keep answers in {self.path}: {error}") from error
-
-    def answer(self, offset: int) -> bytes | None:
-        """The answer kept for the transaction at an offset."""
-        with self._reading():
-            row = self._connection.execute("SELECT answer FROM answers WHERE position = ?", (offset,)).fetchone()
-        return None if row is None else bytes(row[0])
 
     def close(self) -> None:
         """Close the file."""
@@ -273,7 +231,7 @@ class SqliteJournal:
 
     def _stored(self, start: int, stop: int) -> list[tuple[Kind, int, list[pa.RecordBatch]]]:
         """The stored batches of [start, stop), cut to it, runs of one kind together with their first offset."""
-        with self._reading():
+        with reading(self.path):
             found = self._connection.execute(
                 "SELECT first, rows, kind, format, payload FROM events"
                 " WHERE first >= (SELECT max(first) FROM events WHERE first <= ?) AND first < ? ORDER BY first",
@@ -281,9 +239,7 @@ class SqliteJournal:
             ).fetchall()
         runs: list[tuple[Kind, int, list[pa.RecordBatch]]] = []
         for first, rows, number, form, payload in found:
-            if form != FORMAT:
-                raise JournalError(f"{self.path}: the events at offset {first} are of format {form}, not {FORMAT}")
-            kind = Kind(number)
+            kind = self._readable(first, number, form)
             batch = pa.ipc.read_record_batch(pa.py_buffer(payload), SCHEMAS[kind])
             cut = max(start - first, 0)
             if cut or first + rows > stop:
@@ -294,20 +250,11 @@ class SqliteJournal:
                 runs.append((kind, first + cut, [batch]))
         return runs
 
-    @contextmanager
-    def _reading(self) -> Iterator[None]:
-        try:
-            yield
-        except sqlite3.Error as error:
-            raise JournalError(f"cannot read the journal {self.path}: {error}") from error
-
-
-def _known(connection: sqlite3.Connection, ids: Sequence[str]) -> dict[str, Known]:
-    found: dict[str, Known] = {}
-    for transaction_id in ids:
-        row = connection.execute(
-            "SELECT position, content FROM ids WHERE transaction_id = ?", (transaction_id,)
-        ).fetchone()
-        if row is not None:
-            found[transaction_id] = Known(int(row[0]), row[1])
-    return found
+    def _readable(self, first: int, number: int, form: int) -> Kind:
+        """The kind of stored events, where this version can read them."""
+        what, way = f"{self.path}: the events at offset {first} are of", "read it with the version that wrote it"
+        if form != FORMAT:
+            raise JournalError(f"{what} format {form}, this version knows {FORMAT}; upgrade Ringwatch, or {way}")
+        if number not in SCHEMAS:
+            raise JournalError(f"{what} kind {number}, {known_kinds()}; upgrade Ringwatch, or {way}")
+        return Kind(number)

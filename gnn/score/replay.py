@@ -7,14 +7,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data.files.sources import Run
-from data.journal.protocol import Events, Kind
+from data.journal.protocol import Events, Kind, PaymentSource
 from data.schema import ROLES
 from gnn.model.artifact import Artifact
 from gnn.score.cuda_scorer import CudaScorer
 from gnn.score.scorer import BATCH, Scorer
 from graph.dag.protocol import ROWS_PER_APPEND, Window
 from graph.device.cuda_device import CudaDevice
-from graph.state import GraphState, PaymentSource
+from graph.state import GraphState
 
 
 def numbered(runs: Iterable[Run], start: int = 0) -> Iterator[Events]:

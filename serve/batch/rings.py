@@ -10,7 +10,7 @@ from rich.table import Table
 
 from data.files.readers import OnRefusal
 from data.files.sources import merged
-from data.journal.memory import KeptEvents
+from data.journal.memory import MemoryJournal
 from data.journal.protocol import Kind
 from data.journal.sqlite import SqliteJournal
 from gnn.model.artifact import load
@@ -54,14 +54,14 @@ def find_rings(
         if not journal.exists():
             raise ServeError(f"no journal at {journal}")
         with SqliteJournal(journal) as opened:
-            kept = KeptEvents(opened.replay())
+            kept = MemoryJournal(opened.replay())
     else:
         assert transactions is not None
-        kept = KeptEvents(numbered(merged(transactions, labels, strict=strict, on_refusal=on_refusal)))
-    expected = sum(len(e.batch) for e in kept.events if e.kind is Kind.TRANSACTION)
+        kept = MemoryJournal(numbered(merged(transactions, labels, strict=strict, on_refusal=on_refusal)))
+    expected = sum(len(e.batch) for e in kept.replay() if e.kind is Kind.TRANSACTION)
     state, scorer = open_model(artifact, rows=expected, source=kept)
     probability = np.zeros(expected, np.float64)
-    for scored in score_events(state, scorer, kept.events):
+    for scored in score_events(state, scorer, kept.replay()):
         probability[scored.rows.start : scored.rows.stop] = scored.probability
         report("replaying", scored.rows.stop / max(1, expected))
 

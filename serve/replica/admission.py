@@ -5,8 +5,7 @@ from dataclasses import dataclass, field
 
 import pyarrow as pa
 
-from data.journal.protocol import Events, Kind
-from data.journal.sqlite import Commit
+from data.journal.protocol import Commit, Kind
 from data.schema import content_hashes
 from serve.problems import Problem
 
@@ -59,14 +58,11 @@ class Admission:
         except Problem as problem:
             return problem
 
-    def append(self) -> list[Events]:
+    def append(self) -> None:
         """Write what was let in to the commit."""
-        events = []
         for kind, batches, hashes in self._runs:
             batch = batches[0] if len(batches) == 1 else pa.concat_batches(batches)
-            first = self.commit.append(kind, batch, hashes if kind is Kind.TRANSACTION else None)
-            events.append(Events(kind, first, batch))
-        return events
+            self.commit.append(kind, batch, hashes if kind is Kind.TRANSACTION else None)
 
     def _add(self, kind: Kind, batch: pa.RecordBatch, hashes: list[bytes]) -> None:
         if not self._runs or self._runs[-1][0] is not kind:
@@ -78,7 +74,7 @@ class Admission:
     def _scored(self, call: ScoreCall) -> Admitted:
         batch, hashes = call.batch, content_hashes(call.batch)
         ids = batch.column("transaction_id").to_pylist()
-        known = self.commit.known(ids)
+        known = self.commit.ids.find(ids)
         offsets: list[int] = []
         seen: list[bool] = []
         fresh: list[int] = []
@@ -110,7 +106,7 @@ class Admission:
     def _labelled(self, call: LabelCall) -> dict[str, int]:
         ids = call.batch.column("transaction_id").to_pylist()
         fraud = call.batch.column("is_fraud").to_pylist()
-        known = self.commit.known([i for i in ids if i not in self._ids])
+        known = self.commit.ids.find([i for i in ids if i not in self._ids])
         missing = [
             (f"{n}.transaction_id", "no such payment")
             for n, i in enumerate(ids)

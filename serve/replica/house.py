@@ -11,6 +11,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from data.errors import JournalError
+from data.journal.protocol import Journal
 from data.journal.sqlite import SqliteJournal
 from gnn.model.artifact import Artifact
 from gnn.score.cuda_scorer import CudaScorer
@@ -54,7 +55,7 @@ class House:
         scorers: Callable[[Artifact, GraphState], Sequence[Scorer | CudaScorer]] | None = None,
     ) -> None:
         self.artifact, self.settings = artifact, settings
-        self.journal = SqliteJournal(settings.journal)
+        self.journal: Journal = SqliteJournal(settings.journal)
         window = artifact.config.window
         enough = late_capacity(window.rows, artifact.config.layers)
         self._capacity = max(settings.capacity or enough, capacity_for(0, window))
@@ -183,7 +184,7 @@ class House:
                 admission = Admission(commit, self._believed)
                 outcomes = [admission.take(call) for call in calls]
                 start = commit.end
-                events = admission.append()
+                admission.append()
         except JournalError as error:
             log.error("journal: %s", error)
             return [Problem(503, "Unavailable", "the journal cannot be written; nothing was recorded")] * len(calls)
@@ -192,7 +193,7 @@ class House:
             if start != self.state.applied:  # others wrote to the journal: their events come first
                 for foreign in self.journal.replay(self.state.applied, start, REPLAY):
                     self.state.apply(foreign)
-            for event in events:
+            for event in commit.events:
                 self.state.apply(event)
         except Exception:
             self.broken = True
@@ -216,7 +217,7 @@ class House:
     def _flush(self) -> None:
         if self._answers:
             try:
-                self.journal.keep_answers(self._answers)
+                self.journal.answers.keep(self._answers)
             except JournalError as error:  # an answer can be computed again
                 log.warning("answers not kept: %s", error)
             self._answers = []
@@ -339,7 +340,7 @@ class House:
 
     def _kept(self, offset: int) -> bytes | None:
         self._flush()
-        return self.journal.answer(offset)
+        return self.journal.answers.find([offset]).get(offset)
 
     def _reasons(self, rows: NDArray[np.int64]) -> Sequence[Explanation | None]:
         for scorer, breaker in zip(self.scorers, self.breakers, strict=True):

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from data.errors import JournalError
-from data.journal.sqlite import SqliteJournal
+from data.journal.protocol import Journal
 from gnn.model.artifact import Artifact
 from graph.errors import GraphError
 from graph.memory import ArrayPart
@@ -32,7 +32,7 @@ log = logging.getLogger("ringwatch")
 LOWEST = 19  # niceness
 
 
-def newest(settings: Settings, artifact: Artifact, capacity: int, journal: SqliteJournal) -> Restored | None:
+def newest(settings: Settings, artifact: Artifact, capacity: int, journal: Journal) -> Restored | None:
     """The newest snapshot that is whole and fits: the journal, the model's window and roles, the buffer's size.
 
     Args:
@@ -54,7 +54,7 @@ def newest(settings: Settings, artifact: Artifact, capacity: int, journal: Sqlit
     return None
 
 
-def _misfit(state: GraphState, artifact: Artifact, capacity: int, journal: SqliteJournal) -> str | None:
+def _misfit(state: GraphState, artifact: Artifact, capacity: int, journal: Journal) -> str | None:
     store = state.store
     window = artifact.config.window
     if (store.roles, store.window) != (artifact.roles, window) or store.capacity != capacity:

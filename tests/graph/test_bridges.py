@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch_geometric.nn import HeteroConv, SAGEConv
 
-from data.journal.memory import KeptEvents
+from data.journal.memory import MemoryJournal
 from data.journal.protocol import Events, Kind
 from graph.bridges import to_hetero_data, to_networkx
 from graph.dag.protocol import DAY_US, Window
@@ -27,9 +27,9 @@ def built(upto: int = N) -> GraphState:
         parts.append((Kind.TRANSACTION, PAYMENTS.slice(i, 100)))
         parts.append((Kind.LABEL, label_batch(PAYMENTS, [i, i + 7, i + 30], [True, False, i % 200 > 0])))
     offsets = np.cumsum([0, *(len(b) for _, b in parts)])
-    kept = KeptEvents(Events(kind, int(at), b) for (kind, b), at in zip(parts, offsets[:-1], strict=True))
+    kept = MemoryJournal(Events(kind, int(at), b) for (kind, b), at in zip(parts, offsets[:-1], strict=True))
     state = GraphState(ROLES, 2000, Window(1500, 90 * DAY_US), kept)
-    for events in kept.events:
+    for events in kept.replay():
         state.apply(events)
     return state
 

@@ -1,4 +1,4 @@
-"""The journal against a plain list; killed, rolled back, and written by two processes at once."""
+"""The SQLite journal killed, written by two processes at once, and given files that are none of its own."""
 
 import signal
 import sqlite3
@@ -9,10 +9,9 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from data.errors import JournalError
 from data.journal.protocol import SCHEMAS, Kind
@@ -52,56 +51,11 @@ def flat(journal: SqliteJournal, start: int = 0, stop: int | None = None, chunk:
     return found
 
 
-commits = st.lists(
-    st.tuples(
-        st.lists(st.tuples(st.sampled_from([Kind.TRANSACTION, Kind.LABEL]), st.integers(0, 9)), max_size=4),
-        st.booleans(),
-    ),
-    max_size=8,
-)
-
-
-@settings(max_examples=40, deadline=None)
-@given(commits, st.integers(1, 12), st.data())
-def test_like_a_list(tmp_path_factory: pytest.TempPathFactory, plan: list, chunk: int, data: st.DataObject) -> None:
-    path = tmp_path_factory.mktemp("journal") / "j.db"
-    model: list[tuple[Kind, str]] = []
-    number = 0
-    with SqliteJournal(path) as journal:
-        for appends, fails in plan:
-            added: list[tuple[Kind, str]] = []
-            try:
-                with journal.begin() as commit:
-                    assert commit.end == len(model)
-                    for kind, n in appends:
-                        ids = [f"i{number + k}" for k in range(n)]
-                        number += n
-                        batch = payments(ids) if kind is Kind.TRANSACTION else labels(ids)
-                        assert commit.append(kind, batch) == len(model) + len(added)
-                        added += [(kind, i) for i in ids]
-                        assert set(commit.known(ids)) == ({*ids} if kind is Kind.TRANSACTION else set())
-                    if fails:
-                        raise RuntimeError("undo")
-                model += added
-            except RuntimeError:
-                assert not journal.known([i for _, i in added])
-            assert journal.end == len(model)
-    with SqliteJournal(path) as journal:
-        assert journal.end == len(model)
-        assert flat(journal, chunk=chunk) == model
-        start = data.draw(st.integers(0, len(model)))
-        stop = data.draw(st.integers(0, len(model) + 2))
-        assert flat(journal, start, stop, chunk) == model[start:stop]
-        for offset, (kind, name) in enumerate(model):
-            if kind is Kind.TRANSACTION:
-                assert journal.known([name])[name].offset == offset
-
-
 def test_known_tells_a_repeat_from_a_change(tmp_path: Path) -> None:
     with SqliteJournal(tmp_path / "j.db") as journal:
         with journal.begin() as commit:
             commit.append(Kind.TRANSACTION, payments(["a", "b"]))
-        known = journal.known(["b", "c"])
+        known = journal.ids.find(["b", "c"])
         assert set(known) == {"b"}
         assert known["b"].offset == 1
         assert [known["b"].content_hash] == content_hashes(payments(["a", "b"]).slice(1))
@@ -109,7 +63,7 @@ def test_known_tells_a_repeat_from_a_change(tmp_path: Path) -> None:
         with pytest.raises(JournalError, match="appended twice"), journal.begin() as commit:
             commit.append(Kind.TRANSACTION, payments(["c", "a"]))
         assert journal.end == 2
-        assert not journal.known(["c"])
+        assert not journal.ids.find(["c"])
 
 
 def test_every_kind_comes_back(tmp_path: Path) -> None:
@@ -136,16 +90,6 @@ def test_small_commits_are_merged(tmp_path: Path) -> None:
                 commit.append(Kind.TRANSACTION, payments([str(i)]))
         assert [len(e.batch) for e in journal.replay()] == [10]
         assert [len(e.batch) for e in journal.replay(1, 9, 3)] == [3, 3, 2]
-
-
-def test_answers_are_kept_once(tmp_path: Path) -> None:
-    with SqliteJournal(tmp_path / "j.db") as journal:
-        assert journal.answer(0) is None
-        journal.keep_answers([(0, b"first"), (3, b"third")])
-        journal.keep_answers([(0, b"other")])
-    with SqliteJournal(tmp_path / "j.db") as journal:
-        assert journal.answer(0) == b"first"
-        assert journal.answer(3) == b"third"
 
 
 def test_what_is_no_journal_is_refused(tmp_path: Path) -> None:
@@ -202,7 +146,7 @@ def test_what_was_acknowledged_survives_kill_9(tmp_path: Path) -> None:
         with SqliteJournal(path) as journal:
             rows = flat(journal)
             assert journal.end == len(rows)
-            known = journal.known(acknowledged)
+            known = journal.ids.find(acknowledged)
             assert set(known) == set(acknowledged)
             assert all(rows[k.offset] == (Kind.TRANSACTION, i) for i, k in known.items())
             # A commit is whole or not there: payments and labels come in pairs.
@@ -259,7 +203,30 @@ def test_a_reader_follows_a_writer(tmp_path: Path) -> None:
 
 def test_commits_wait_for_the_disk(tmp_path: Path) -> None:
     with SqliteJournal(tmp_path / "j.db") as journal:
-        journal.keep_answers([(0, b"x")])  # does not wait itself, and must leave the next commit waiting
+        journal.answers.keep([(0, b"x")])  # does not wait itself, and must leave the next commit waiting
         pragma = journal._connection.execute
         assert pragma("PRAGMA journal_mode").fetchone() == ("wal",)
         assert pragma("PRAGMA synchronous").fetchone() == (2,)
+
+
+def test_events_of_another_version_are_refused_by_number_and_offset(tmp_path: Path) -> None:
+    path = tmp_path / "j.db"
+    for column, said in (
+        ("kind", r"offset 2 are of kind 9, this version knows 1 \(transaction\), .*upgrade Ringwatch"),
+        ("format", r"offset 2 are of format 9, this version knows 1; upgrade Ringwatch"),
+    ):
+        path.unlink(missing_ok=True)
+        with SqliteJournal(path) as journal:
+            for ids in (["a", "b"], ["c", "d"]):
+                with journal.begin() as commit:
+                    commit.append(Kind.TRANSACTION, payments(ids))
+        other = sqlite3.connect(path)
+        other.execute(f"UPDATE events SET {column} = 9 WHERE first = 2")
+        other.commit()
+        other.close()
+        with SqliteJournal(path) as journal:
+            assert flat(journal, 0, 2) == [(Kind.TRANSACTION, "a"), (Kind.TRANSACTION, "b")]
+            with pytest.raises(JournalError, match=said):
+                list(journal.replay())
+            with pytest.raises(JournalError, match=said):
+                journal.take(np.array([0, 3]))

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data.journal.memory import KeptEvents
+from data.journal.memory import MemoryJournal
 from data.journal.protocol import Events, Kind
 from graph.dag.protocol import DAY_US, Window
 from graph.rings.picture import draw_ring
@@ -17,9 +17,9 @@ ROLES = ("account", "merchant", "device")
 
 
 def built(payments, group: int) -> GraphState:
-    kept = KeptEvents(Events(Kind.TRANSACTION, i, payments.slice(i, group)) for i in range(0, len(payments), group))
+    kept = MemoryJournal(Events(Kind.TRANSACTION, i, payments.slice(i, group)) for i in range(0, len(payments), group))
     state = GraphState(ROLES, 1 << 13, Window(1 << 12, 90 * DAY_US), kept)
-    for events in kept.events:
+    for events in kept.replay():
         state.apply(events)
     return state
 

@@ -1,0 +1,100 @@
+"""Transaction ids and answers in SQLite tables: beside the events in one file, or in a file of their own."""
+
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+from data.errors import JournalError
+from data.journal.protocol import Known
+
+TABLES: Final = """
+CREATE TABLE IF NOT EXISTS ids (
+    transaction_id TEXT PRIMARY KEY, position INTEGER NOT NULL, content BLOB NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS answers (position INTEGER PRIMARY KEY, answer BLOB NOT NULL);
+"""
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Turn SQLite's errors into a `JournalError` that names the file."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise JournalError(f"cannot read the journal {path}: {error}") from error
+
+
+class SqliteIdIndex:
+    """Transaction ids in the table `ids`; see `data.journal.protocol.IdIndex`.
+
+    Args:
+        connection: Of the file that holds the table. Whoever opened it commits what is added.
+        path: The file, for messages.
+    """
+
+    def __init__(self, connection: sqlite3.Connection, path: Path) -> None:
+        self._connection, self._path = connection, path
+
+    def find(self, ids: Sequence[str]) -> dict[str, Known]:
+        """Those of the ids that were added."""
+        found: dict[str, Known] = {}
+        run = self._connection.execute
+        with reading(self._path):
+            for transaction_id in ids:
+                row = run("SELECT position, content FROM ids WHERE transaction_id = ?", (transaction_id,)).fetchone()
+                if row is not None:
+                    found[transaction_id] = Known(*row)
+        return found
+
+    def add(self, ids: Sequence[str], first: int, hashes: Sequence[bytes]) -> None:
+        """Add the transactions at offsets from `first` on; if it raises, the caller must roll back."""
+        # In key order the rows of one leaf page of the tree are written together.
+        rows = sorted(zip(ids, range(first, first + len(ids)), hashes, strict=True))
+        try:
+            self._connection.executemany("INSERT INTO ids VALUES (?, ?, ?)", rows)
+        except sqlite3.IntegrityError as error:
+            raise JournalError(f"a transaction id was appended twice: {error}") from None
+        except sqlite3.Error as error:
+            raise JournalError(f"cannot write to the journal {self._path}: {error}") from error
+
+
+class SqliteAnswerStore:
+    """Answers in the table `answers`; see `data.journal.protocol.AnswerStore`.
+
+    Args:
+        connection: Of the file that holds the table, with no transaction open whenever `keep` is called.
+        path: The file, for messages.
+    """
+
+    def __init__(self, connection: sqlite3.Connection, path: Path) -> None:
+        self._connection, self._path = connection, path
+
+    def find(self, offsets: Sequence[int]) -> dict[int, bytes]:
+        """The answers kept for the transactions at these offsets."""
+        found: dict[int, bytes] = {}
+        with reading(self._path):
+            for offset in offsets:
+                row = self._connection.execute("SELECT answer FROM answers WHERE position = ?", (offset,)).fetchone()
+                if row is not None:
+                    found[offset] = bytes(row[0])
+        return found
+
+    def keep(self, answers: Sequence[tuple[int, bytes]]) -> None:
+        """Keep answers by offset; the first stays. The disk is waited for by the next commit, not by this."""
+        run = self._connection.execute
+        try:
+            run("PRAGMA synchronous=NORMAL")
+            try:
+                run("BEGIN IMMEDIATE")
+                try:
+                    self._connection.executemany("INSERT OR IGNORE INTO answers VALUES (?, ?)", answers)
+                    run("COMMIT")
+                except BaseException:
+                    run("ROLLBACK")
+                    raise
+            finally:
+                run("PRAGMA synchronous=FULL")
+        except sqlite3.Error as error:
+            raise JournalError(f"cannot keep answers in {self._path}: {error}") from error

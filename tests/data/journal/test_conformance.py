@@ -1,0 +1,97 @@
+"""Each journal, id index and answer store does what the protocols say."""
+
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+from hypothesis.stateful import run_state_machine_as_test
+
+from data.errors import JournalError
+from data.journal.memory import MemoryAnswerStore, MemoryIdIndex, MemoryJournal
+from data.journal.protocol import AnswerStore, Events, IdIndex, Journal, Kind
+from data.journal.sqlite import SqliteJournal
+from data.journal.sqlite_tables import TABLES, SqliteAnswerStore, SqliteIdIndex
+from tests.data.journal import conformance
+from tests.data.journal.conformance import Implementation, JournalMachine, rows
+
+
+def reopened(journal: Journal, folder: Path) -> SqliteJournal:
+    journal.close()
+    return SqliteJournal(folder / "j.db")
+
+
+def reread(journal: Journal, folder: Path) -> MemoryJournal:
+    """A memory journal does not outlast its process: what can be had again is had from a replay."""
+    again = MemoryJournal(journal.replay())
+    again.answers = journal.answers  # type: ignore[assignment]
+    return again
+
+
+IMPLEMENTATIONS = [
+    Implementation("sqlite", lambda folder: SqliteJournal(folder / "j.db"), reopened),
+    Implementation("memory", lambda folder: MemoryJournal(), reread),
+]
+every_journal = pytest.mark.parametrize("implementation", IMPLEMENTATIONS, ids=lambda i: i.name)
+
+
+def table_of(path: Path) -> sqlite3.Connection:
+    connection = sqlite3.connect(path, isolation_level=None)
+    connection.executescript(TABLES)
+    return connection
+
+
+@every_journal
+def test_a_journal_does_what_a_list_would(
+    implementation: Implementation, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    run_state_machine_as_test(
+        lambda: JournalMachine(implementation, lambda: tmp_path_factory.mktemp("journal")),
+        settings=settings(max_examples=60, stateful_step_count=20, deadline=None),
+    )
+
+
+@every_journal
+def test_a_journal_refuses_bad_calls(implementation: Implementation, tmp_path: Path) -> None:
+    journal = implementation.make(tmp_path)
+    conformance.check_bad_calls(journal)
+    journal.close()
+
+
+@every_journal
+def test_a_replay_ends_where_the_journal_ended_when_it_began(implementation: Implementation, tmp_path: Path) -> None:
+    journal = implementation.make(tmp_path)
+    conformance.check_followers(journal)
+    journal.close()
+
+
+@every_journal
+def test_appending_no_rows_records_nothing(implementation: Implementation, tmp_path: Path) -> None:
+    journal = implementation.make(tmp_path)
+    with journal.begin() as commit:
+        conformance.check_commit_type(commit)
+    assert journal.end == 0
+    journal.close()
+
+
+@pytest.mark.parametrize(
+    "make", [lambda path: MemoryIdIndex(), lambda path: SqliteIdIndex(table_of(path), path)], ids=["memory", "sqlite"]
+)
+def test_an_id_index_works_in_a_file_of_its_own(make: Callable[[Path], IdIndex], tmp_path: Path) -> None:
+    conformance.check_ids(make(tmp_path / "ids.db"))
+
+
+@pytest.mark.parametrize(
+    "make",
+    [lambda path: MemoryAnswerStore(), lambda path: SqliteAnswerStore(table_of(path), path)],
+    ids=["memory", "sqlite"],
+)
+def test_an_answer_store_works_in_a_file_of_its_own(make: Callable[[Path], AnswerStore], tmp_path: Path) -> None:
+    conformance.check_answers(make(tmp_path / "answers.db"))
+
+
+def test_a_memory_journal_refuses_events_that_do_not_follow() -> None:
+    batch = rows(Kind.LABEL, ["a", "b"])
+    with pytest.raises(JournalError, match="offset 3 do not follow offset 2"):
+        MemoryJournal([Events(Kind.LABEL, 0, batch), Events(Kind.LABEL, 3, batch)])
