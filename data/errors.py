@@ -13,5 +13,9 @@ class RefusedRow(DataError):
     """A row broke the schema while reading with `strict`."""
 
 
+class TooManyRefused(DataError):
+    """A larger share of the rows of a source broke the schema than is let pass."""
+
+
 class JournalError(DataError):
     """The journal cannot be opened, read or written."""

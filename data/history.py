@@ -20,7 +20,8 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from data.errors import DataError
-from data.files.readers import OnRefusal, Source, is_live, shown
+from data.files.places import Source, is_live, shown
+from data.files.readers import OnRefusal
 from data.files.sources import Run, merged, read_labels
 from data.journal.protocol import Events, Kind
 from data.journal.sqlite import SqliteJournal

@@ -2,19 +2,21 @@
 
 from collections.abc import Iterable, Iterator
 from datetime import datetime
-from functools import partial
 from typing import Final
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from data.columns.times import times as check_times
 from data.digests import DuplicateDetector
-from data.errors import DataError, RefusedRow
-from data.files.readers import Numbered, OnRefusal, Source, is_live, read_ahead, read_raw, shown
+from data.errors import DataError
+from data.files.options import ReadOptions
+from data.files.places import Where
+from data.files.readers import OnRefusal, read_ahead
+from data.files.records import Records, Tally
+from data.files.selection import Numbered
 from data.journal.protocol import Kind
-from data.schema import EARLIEST, LABEL_SCHEMA, LATEST, TRANSACTION_SCHEMA, Refusal, check_labels, check_transactions
+from data.schema import LABEL_SCHEMA, TRANSACTION_SCHEMA
 
 Run = tuple[Kind, pa.RecordBatch]
 
@@ -23,58 +25,86 @@ _FLUSH: Final = (Kind.TRANSACTION, None, np.empty(0, np.int64))
 
 
 def read_transactions(
-    path: Source, *, strict: bool = False, on_refusal: OnRefusal | None = None
+    path: Where,
+    *,
+    strict: bool = False,
+    on_refusal: OnRefusal | None = None,
+    options: ReadOptions | None = None,
 ) -> Iterator[pa.RecordBatch]:
-    """Canonical batches of the good rows of a file, in its order and in bounded memory.
+    """Canonical batches of the good rows of a source, in its order and in bounded memory.
 
     Args:
-        path: Parquet, Arrow IPC (file or stream) or CSV; "-" is an Arrow IPC stream on standard input; or a table
-            in memory. In CSV, times are ISO 8601 (UTC where no zone is given) and an empty field is null.
+        path: A file, a folder, a glob, an address such as `s3://bucket/payments/`, or several of these. Files are
+            Parquet, Arrow IPC (file or stream), CSV or JSON lines, compressed or not; "-" is an Arrow IPC stream on
+            standard input. In CSV an empty field is null.
         strict: Stop at the first bad row.
         on_refusal: Told of each bad row.
+        options: How the source is to be read, where it is not written in the schema's own names and units.
 
     Raises:
         RefusedRow: A row is bad, with `strict`.
         SchemaError: A required column is missing or of no use.
-        DataError: The file cannot be read.
+        TooManyRefused: More rows were bad than `options` let pass; raised at the end.
+        DataError: The source cannot be read.
     """
-    refuse = partial(_refuse, strict, on_refusal)
-    return (batch for batch, _ in _checked(path, Kind.TRANSACTION, refuse))
+    options = options or ReadOptions()
+    records = Records(path, "payments", options)
+    tally = Tally(records.shown, strict, on_refusal, options.max_refused)
+    return _batches(records.checked(tally), tally)
 
 
-def read_labels(path: Source, *, strict: bool = False, on_refusal: OnRefusal | None = None) -> Iterator[pa.RecordBatch]:
-    """Canonical batches of the labels of a file; as `read_transactions`."""
-    refuse = partial(_refuse, strict, on_refusal)
-    return (batch for batch, _ in _checked(path, Kind.LABEL, refuse))
+def read_labels(
+    path: Where,
+    *,
+    strict: bool = False,
+    on_refusal: OnRefusal | None = None,
+    options: ReadOptions | None = None,
+) -> Iterator[pa.RecordBatch]:
+    """Canonical batches of the labels of a source; as `read_transactions`.
+
+    With a label column in `options`, `path` holds the payments that have it.
+    """
+    options = options or ReadOptions()
+    records = Records(path, "labels" if options.label is None else "payments", options)
+    tally = Tally(records.shown, strict, on_refusal, options.max_refused)
+    return _batches(records.checked(tally) if options.label is None else records.labels(tally), tally)
+
+
+def _batches(parts: Iterator[Numbered], tally: Tally) -> Iterator[pa.RecordBatch]:
+    for batch, _ in parts:
+        yield batch
+    tally.finish()
 
 
 def merged(
-    transactions: Source,
-    labels: Source | None = None,
+    transactions: Where,
+    labels: Where | None = None,
     *,
     strict: bool = False,
     on_refusal: OnRefusal | None = None,
     start: datetime | None = None,
     stop: datetime | None = None,
     chunk: int = 4096,
+    options: ReadOptions | None = None,
 ) -> Iterator[Run]:
-    """The events of a file of payments and one of labels, in the order of the journal.
+    """The events of a source of payments and one of labels, in the order of the journal.
 
     That is the order of time, a label at its `reported_at`; on ties payments come before labels, then the order of the
-    file counts. A file of payments in order of time is streamed, any other is sorted in memory (stably), labels always
-    are. Standard input is taken as it comes: its journal time is the latest timestamp so far, as in the journal.
+    files counts. Payments in order of time are streamed, any others are sorted in memory (stably), labels always are.
+    Standard input is taken as it comes: its journal time is the latest timestamp so far, as in the journal.
 
     A label whose payment has not come before it is refused. So is a payment whose id came before with other content;
     with the same content it is a repeat, and dropped. For that the ids and a 16-byte hash of each are kept in memory.
 
     Args:
         transactions: The payments, see `read_transactions`.
-        labels: The labels, if any.
+        labels: The labels, if any; none where `options` name a label column of the payments.
         strict: Stop at the first bad row.
         on_refusal: Told of each bad row.
         start: Leave out events before it; their payments still count as known.
         stop: Leave out events at or after it.
         chunk: Rows of the longest run.
+        options: How both are to be read.
 
     Yields:
         Maximal runs of one kind, cut at `chunk` rows.
@@ -82,23 +112,33 @@ def merged(
     Raises:
         RefusedRow: A row is bad, with `strict`.
         SchemaError: A required column is missing or of no use.
+        TooManyRefused: More rows were bad than `options` let pass; raised at the end.
         DataError: A file cannot be read, or `start` or `stop` has no time zone.
     """
     for bound in (start, stop):
         if bound is not None and bound.tzinfo is None:
             raise DataError(f"{bound} has no time zone")
-    refuse = partial(_refuse, strict, on_refusal)
-    known = _KnownLabels(labels, refuse) if labels is not None else None
-    timed = _interleaved(transactions, known, refuse)
+    options = options or ReadOptions()
+    if labels is not None and options.label is not None:
+        raise DataError("labels come from a source of their own or from a column of the payments, not from both")
+    payments = Records(transactions, "payments", options)
+    tallies = [Tally(payments.shown, strict, on_refusal, options.max_refused)]
+    known = None
+    if labels is not None or options.label is not None:
+        held = payments if labels is None else Records(labels, "labels", options)
+        tallies.append(Tally(f"labels of {held.shown}", strict, on_refusal, options.max_refused))
+        known = _KnownLabels(held, tallies[1], labels is None)
+    timed = _interleaved(payments, known, tallies[0])
+    runs = _runs(_clipped(timed, _microseconds(start), _microseconds(stop)), chunk)
     # What is read next is checked and put in order while the caller works on what it has.
-    return read_ahead(_runs(_clipped(timed, _microseconds(start), _microseconds(stop)), chunk))
+    return read_ahead(_judged(runs, tallies))
 
 
-def _refuse(strict: bool, on_refusal: OnRefusal | None, refusal: Refusal) -> None:
-    if strict:
-        raise RefusedRow(str(refusal))
-    if on_refusal is not None:
-        on_refusal(refusal)
+def _judged(runs: Iterator[Run], tallies: list[Tally]) -> Iterator[Run]:
+    """The runs; at their end, whether too many rows were refused."""
+    yield from runs
+    for tally in tallies:
+        tally.finish()
 
 
 def _microseconds(moment: datetime | None) -> int | None:
@@ -107,41 +147,6 @@ def _microseconds(moment: datetime | None) -> int | None:
 
 def _times(batch: pa.RecordBatch, column: str) -> NDArray[np.int64]:
     return batch.column(column).cast(pa.int64()).to_numpy()
-
-
-def _checked(path: Source, kind: Kind, refuse: OnRefusal) -> Iterator[Numbered]:
-    """Canonical, non-empty batches and the numbers of their rows."""
-    file = shown(path)
-    schema, check = (
-        (TRANSACTION_SCHEMA, check_transactions) if kind is Kind.TRANSACTION else (LABEL_SCHEMA, check_labels)
-    )
-    for raw, rows in read_raw(path, schema.names, refuse):
-        batch, refusals = check(raw, file)
-        if refusals:
-            bad = [refusal.row for refusal in refusals]
-            for refusal in refusals:
-                refuse(Refusal(file, int(rows[refusal.row]), refusal.column, refusal.reason))
-            rows = np.delete(rows, bad)
-        if len(batch):
-            yield batch, rows
-
-
-def _in_order(path: Source) -> bool:
-    """Whether the times of a file never run backwards; reads that one column, refused rows included."""
-    latest = np.iinfo(np.int64).min
-    for raw, _ in read_raw(path, ["timestamp"], lambda _: None):
-        if raw.num_columns != 1:
-            return True  # the check of the schema will have its say
-        try:
-            checked = check_times(raw.column(0), EARLIEST, LATEST).values
-        except (TypeError, pa.ArrowInvalid):
-            return True
-        ticks = checked.drop_null().cast(pa.int64()).to_numpy()
-        if len(ticks):
-            if ticks[0] < latest or (np.diff(ticks) < 0).any():
-                return False
-            latest = ticks[-1]
-    return True
 
 
 def _sorted(parts: Iterable[Numbered], schema: pa.Schema, column: str) -> Numbered:
@@ -167,12 +172,12 @@ class _KnownLabels:
         times: Their journal times.
     """
 
-    def __init__(self, path: Source, refuse: OnRefusal) -> None:
-        self.file = shown(path)
-        self.batch, self.rows = _sorted(_checked(path, Kind.LABEL, refuse), LABEL_SCHEMA, "reported_at")
+    def __init__(self, records: Records, tally: Tally, of_payments: bool) -> None:
+        parts = records.labels(tally) if of_payments else records.checked(tally)
+        self.batch, self.rows = _sorted(parts, LABEL_SCHEMA, "reported_at")
         self.times = _times(self.batch, "reported_at")
         self.next = 0
-        self._refuse = refuse
+        self._records, self._tally, self._of_payments = records, tally, of_payments
 
     def until(self, time: int | None) -> slice:
         """Take the labels before `time`, or all that are left."""
@@ -181,24 +186,27 @@ class _KnownLabels:
         return slice(first, self.next)
 
     def refuse(self, index: int) -> None:
-        """Refuse one label."""
+        """Refuse one label. Those of a column say nothing of their own where the payment itself was refused."""
+        if self._of_payments:
+            return
         name = self.batch.column("transaction_id")[index].as_py()
         reason = f"no payment {name!r} came before this label"
-        self._refuse(Refusal(self.file, int(self.rows[index]), "transaction_id", reason))
+        self._tally(self._records.refusal(int(self.rows[index]), "transaction_id", reason))
 
 
-def _interleaved(transactions: Source, labels: _KnownLabels | None, refuse: OnRefusal) -> Iterator[_Timed]:
+def _interleaved(payments: Records, labels: _KnownLabels | None, tally: Tally) -> Iterator[_Timed]:
     """Pieces of one kind in journal order."""
-    live = is_live(transactions)
-    parts = _checked(transactions, Kind.TRANSACTION, refuse)
-    if not live and not _in_order(transactions):
+    live = payments.live
+    streamed = live or payments.put_in_order()
+    parts = payments.checked(tally)
+    if not streamed:
         whole, numbers = _sorted(parts, TRANSACTION_SCHEMA, "timestamp")
         parts = iter([(whole, numbers)])
     seen = DuplicateDetector("transaction_id")
     latest = np.int64(np.iinfo(np.int64).min)
     for part, rows in parts:
         before = seen.count
-        batch = _fresh(part, rows, seen, shown(transactions), refuse)
+        batch = _fresh(part, rows, seen, payments, tally)
         if not len(batch):
             continue
         times = _times(batch, "timestamp")
@@ -224,7 +232,7 @@ def _interleaved(transactions: Source, labels: _KnownLabels | None, refuse: OnRe
 
 
 def _fresh(
-    batch: pa.RecordBatch, rows: NDArray[np.int64], seen: DuplicateDetector, file: str, refuse: OnRefusal
+    batch: pa.RecordBatch, rows: NDArray[np.int64], seen: DuplicateDetector, payments: Records, tally: Tally
 ) -> pa.RecordBatch:
     """Drop repeats, refuse changed content, and note the rest in `seen`."""
     new, changed = seen.note(batch)
@@ -232,7 +240,7 @@ def _fresh(
         return batch
     for i in np.flatnonzero(changed).tolist():
         name = batch.column("transaction_id")[i].as_py()
-        refuse(Refusal(file, int(rows[i]), "transaction_id", f"{name!r} came before with other content"))
+        tally(payments.refusal(int(rows[i]), "transaction_id", f"{name!r} came before with other content"))
     return batch.filter(pa.array(new))
 
 

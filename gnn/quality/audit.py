@@ -131,7 +131,7 @@ def audit_files(
     if published not in PUBLISHED:
         raise ModelError(f"--published must be one of {', '.join(PUBLISHED)}, not {published!r}")
     report("reading", 0.0)
-    bounds = {"start": start, "stop": stop}
+    bounds: dict[str, Any] = {"start": start, "stop": stop}
     runs = list(merged(transactions, labels, strict=strict, on_refusal=on_refusal, chunk=1 << 16, **bounds))
     judged = with_labels(runs, labels)
     return _Auditor(runs, judged, published, test_start, seed, report).run()
