@@ -5,7 +5,6 @@ same commit, so that a repeated payment finds its first offset, and a changed on
 """
 
 import sqlite3
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,20 +15,13 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from data.errors import JournalError
-from data.journal import sqlite_tables
-from data.journal.protocol import FORMAT, SCHEMAS, Events, Kind, check_schema, known_kinds
+from data.journal.protocol import SCHEMAS, Events, Kind, check_schema
+from data.journal.sqlite_file import Watch, checked_from, connect
 from data.journal.sqlite_tables import SqliteAnswerStore, SqliteIdIndex, reading
+from data.journal.stored import decode, encode
 from data.schema import content_hashes
 
-_APPLICATION: Final = 0x52575448  # "RWTH", marks the file as ours
-_BUSY: Final = 30.0  # seconds that a writer waits for another process
 _READ: Final = 1 << 16  # rows fetched at once by a replay
-_TABLES: Final = f"""
-CREATE TABLE IF NOT EXISTS events (
-    first INTEGER PRIMARY KEY, rows INTEGER NOT NULL, kind INTEGER NOT NULL, format INTEGER NOT NULL,
-    payload BLOB NOT NULL
-);
-{sqlite_tables.TABLES}"""
 
 
 class SqliteCommit:
@@ -53,9 +45,7 @@ class SqliteCommit:
         check_schema(kind, batch)
         if rows:
             try:
-                self._connection.execute(
-                    "INSERT INTO events VALUES (?, ?, ?, ?, ?)", (first, rows, int(kind), FORMAT, batch.serialize())
-                )
+                self._connection.execute("INSERT INTO events VALUES (?, ?, ?, ?, ?, ?)", encode(kind, first, batch))
             except sqlite3.Error as error:
                 raise JournalError(f"cannot append: {error}") from error
             if kind is Kind.TRANSACTION:
@@ -74,28 +64,26 @@ class SqliteJournal:
     same file open.
 
     Args:
-        path: The file; made, with its folder, where it is missing.
+        path: The file; made, with its folder, where it is missing. None but its owner may read a file that is made.
+        readonly: Only read it: that needs no right to write, and nothing is made.
 
     Raises:
-        JournalError: The file cannot be opened or is no journal of this format.
+        JournalError: The file cannot be opened, was cut or damaged, or is no journal of this version.
     """
 
-    def __init__(self, path: Path | str) -> None:
+    def __init__(self, path: Path | str, *, readonly: bool = False) -> None:
         self.path = Path(path)
+        self._connection = connect(self.path, readonly=readonly)
+        self.ids = SqliteIdIndex(self._connection, self.path)
+        self.answers = SqliteAnswerStore(self._connection, self.path)
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._connection = sqlite3.connect(
-                self.path, timeout=_BUSY, isolation_level=None, check_same_thread=False, cached_statements=32
-            )
-        except (OSError, sqlite3.Error) as error:
-            raise JournalError(f"cannot open the journal {self.path}: {error}") from error
-        try:
-            self._prepare()
+            with reading(self.path):
+                self._checked_from = checked_from(self._connection)
+                self._last()
+            self._watch = Watch(self.path)
         except BaseException:
             self._connection.close()
             raise
-        self.ids = SqliteIdIndex(self._connection, self.path)
-        self.answers = SqliteAnswerStore(self._connection, self.path)
 
     def __enter__(self) -> Self:
         return self
@@ -106,6 +94,7 @@ class SqliteJournal:
     @property
     def end(self) -> int:
         """The offset that the next event will take."""
+        self._watch.check()
         with reading(self.path):
             return self._end()
 
@@ -114,8 +103,10 @@ class SqliteJournal:
         """Open a group commit: alone among all writers, on disk when the block is left, nothing of it if that raises.
 
         Raises:
-            JournalError: Another writer holds the file for too long, the disk refuses, or a commit is open already.
+            JournalError: Another writer holds the file for too long, the disk refuses, a commit is open already, or the
+                file is no longer the one that was opened.
         """
+        self._watch.check_log(self._connection)
         try:
             self._connection.execute("BEGIN IMMEDIATE")
         except sqlite3.Error as error:
@@ -125,10 +116,13 @@ class SqliteJournal:
             yield commit
             if commit.spoilt:
                 raise JournalError(f"cannot commit to {self.path}: an append to it failed")
+            self._watch.check()
             self._connection.execute("COMMIT")
         except BaseException as error:
             if self._connection.in_transaction:
                 self._connection.execute("ROLLBACK")
+            if isinstance(error, (sqlite3.Error, JournalError)):
+                self._watch.check()  # if the file was cut, that says more than what SQLite made of it
             if isinstance(error, sqlite3.Error):
                 raise JournalError(f"cannot commit to {self.path}: {error}") from error
             raise
@@ -171,19 +165,13 @@ class SqliteJournal:
         while at < len(wanted):
             with reading(self.path):
                 row = self._connection.execute(
-                    "SELECT first, rows, kind, format, payload FROM events"
-                    " WHERE first <= ? ORDER BY first DESC LIMIT 1",
-                    (int(wanted[at]),),
+                    "SELECT * FROM events WHERE first <= ? ORDER BY first DESC LIMIT 1", (int(wanted[at]),)
                 ).fetchone()
-            if (
-                row is None
-                or wanted[at] >= row[0] + row[1]
-                or self._readable(row[0], row[2], row[3]) is not Kind.TRANSACTION
-            ):
+                held = None if row is None else decode(row, self._checked_from)
+            if held is None or held.kind is not Kind.TRANSACTION or wanted[at] >= held.first + len(held.batch):
                 raise JournalError(f"{self.path}: no transaction at offset {wanted[at]}")
-            upto = int(np.searchsorted(wanted, row[0] + row[1]))
-            batch = pa.ipc.read_record_batch(pa.py_buffer(row[4]), SCHEMAS[Kind.TRANSACTION])
-            found.append(pa.Table.from_batches([batch]).take(pa.array(wanted[at:upto] - row[0])))
+            upto = int(np.searchsorted(wanted, held.first + len(held.batch)))
+            found.append(pa.Table.from_batches([held.batch]).take(pa.array(wanted[at:upto] - held.first)))
             at = upto
         return pa.concat_tables(found).take(pa.array(back))
 
@@ -191,70 +179,42 @@ class SqliteJournal:
         """Close the file."""
         self._connection.close()
 
-    def _prepare(self) -> None:
-        run = self._connection.execute
-        try:
-            run("BEGIN")  # one view of the file for all three: another process may be making it
-            tables = run("SELECT count(*) FROM sqlite_master").fetchone()[0]
-            marks = run("PRAGMA application_id").fetchone()[0], run("PRAGMA user_version").fetchone()[0]
-            run("COMMIT")
-            if marks != (_APPLICATION, FORMAT) and (tables or marks != (0, 0)):
-                raise JournalError(f"{self.path} is not a journal of format {FORMAT}")
-            self._enter_wal()
-            run("PRAGMA synchronous=FULL")
-            run("PRAGMA cache_size=-65536")  # KiB: random ids touch pages all over their tree
-            if not tables:
-                run("BEGIN IMMEDIATE")  # two processes may make the file at once
-                for statement in _TABLES.split(";"):
-                    run(statement)
-                run(f"PRAGMA application_id={_APPLICATION}")
-                run(f"PRAGMA user_version={FORMAT}")
-                run("COMMIT")
-        except sqlite3.Error as error:
-            raise JournalError(f"cannot open the journal {self.path}: {error}") from error
-
-    def _enter_wal(self) -> None:
-        deadline = time.monotonic() + _BUSY
-        while True:
-            try:
-                self._connection.execute("PRAGMA journal_mode=WAL")
-                return
-            except sqlite3.OperationalError:
-                # SQLite does not wait by itself when two processes switch the mode at once.
-                if time.monotonic() > deadline:
-                    raise
-                time.sleep(0.01)
-
     def _end(self) -> int:
         row = self._connection.execute("SELECT first + rows FROM events ORDER BY first DESC LIMIT 1").fetchone()
-        return int(row[0]) if row else 0
+        if row is None:
+            return 0
+        if type(row[0]) is not int:
+            raise JournalError("its last row is damaged; restore a backup")
+        return row[0]
+
+    def _last(self) -> None:
+        """Check the last row, which alone says where the journal ends."""
+        row = self._connection.execute("SELECT * FROM events ORDER BY first DESC LIMIT 1").fetchone()
+        if row is not None:
+            decode(row, self._checked_from)
 
     def _stored(self, start: int, stop: int) -> list[tuple[Kind, int, list[pa.RecordBatch]]]:
         """The stored batches of [start, stop), cut to it, runs of one kind together with their first offset."""
         with reading(self.path):
-            found = self._connection.execute(
-                "SELECT first, rows, kind, format, payload FROM events"
+            rows = self._connection.execute(
+                "SELECT * FROM events"
                 " WHERE first >= (SELECT max(first) FROM events WHERE first <= ?) AND first < ? ORDER BY first",
                 (start, stop),
             ).fetchall()
+            found = [decode(row, self._checked_from) for row in rows]
         runs: list[tuple[Kind, int, list[pa.RecordBatch]]] = []
-        for first, rows, number, form, payload in found:
-            kind = self._readable(first, number, form)
-            batch = pa.ipc.read_record_batch(pa.py_buffer(payload), SCHEMAS[kind])
-            cut = max(start - first, 0)
-            if cut or first + rows > stop:
-                batch = batch.slice(cut, stop - first - cut)
-            if runs and runs[-1][0] is kind:
+        for held in found:
+            cut, count = start - held.first, len(held.batch)
+            if not 0 <= cut < count:
+                break
+            batch = held.batch
+            if cut or held.first + count > stop:
+                batch = batch.slice(cut, stop - start)
+            if runs and runs[-1][0] is held.kind:
                 runs[-1][2].append(batch)
             else:
-                runs.append((kind, first + cut, [batch]))
+                runs.append((held.kind, start, [batch]))
+            start += len(batch)
+        if start < stop:
+            raise JournalError(f"{self.path}: the events at offset {start} are lost: the file is damaged")
         return runs
-
-    def _readable(self, first: int, number: int, form: int) -> Kind:
-        """The kind of stored events, where this version can read them."""
-        what, way = f"{self.path}: the events at offset {first} are of", "read it with the version that wrote it"
-        if form != FORMAT:
-            raise JournalError(f"{what} format {form}, this version knows {FORMAT}; upgrade Ringwatch, or {way}")
-        if number not in SCHEMAS:
-            raise JournalError(f"{what} kind {number}, {known_kinds()}; upgrade Ringwatch, or {way}")
-        return Kind(number)

@@ -1,10 +1,11 @@
 """Transaction ids and answers in SQLite tables: beside the events in one file, or in a file of their own."""
 
 import sqlite3
+import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from data.errors import JournalError
 from data.journal.protocol import Known
@@ -13,15 +14,17 @@ TABLES: Final = """
 CREATE TABLE IF NOT EXISTS ids (
     transaction_id TEXT PRIMARY KEY, position INTEGER NOT NULL, content BLOB NOT NULL
 ) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS answers (position INTEGER PRIMARY KEY, answer BLOB NOT NULL);
+CREATE TABLE IF NOT EXISTS answers (position INTEGER PRIMARY KEY, answer BLOB NOT NULL, checksum INTEGER);
 """
 
 
 @contextmanager
 def reading(path: Path) -> Iterator[None]:
-    """Turn SQLite's errors into a `JournalError` that names the file."""
+    """Have every error be a `JournalError` that names the file."""
     try:
         yield
+    except JournalError as error:
+        raise JournalError(f"{path}: {error}") from error
     except sqlite3.Error as error:
         raise JournalError(f"cannot read the journal {path}: {error}") from error
 
@@ -44,8 +47,11 @@ class SqliteIdIndex:
         with reading(self._path):
             for transaction_id in ids:
                 row = run("SELECT position, content FROM ids WHERE transaction_id = ?", (transaction_id,)).fetchone()
-                if row is not None:
-                    found[transaction_id] = Known(*row)
+                if row is None:
+                    continue
+                if type(row[0]) is not int or not isinstance(row[1], bytes):
+                    raise JournalError(f"what is kept of transaction {transaction_id!r} is damaged")
+                found[transaction_id] = Known(*row)
         return found
 
     def add(self, ids: Sequence[str], first: int, hashes: Sequence[bytes]) -> None:
@@ -72,13 +78,13 @@ class SqliteAnswerStore:
         self._connection, self._path = connection, path
 
     def find(self, offsets: Sequence[int]) -> dict[int, bytes]:
-        """The answers kept for the transactions at these offsets."""
+        """The answers kept for the transactions at these offsets; one that is damaged counts as not kept."""
         found: dict[int, bytes] = {}
         with reading(self._path):
             for offset in offsets:
-                row = self._connection.execute("SELECT answer FROM answers WHERE position = ?", (offset,)).fetchone()
-                if row is not None:
-                    found[offset] = bytes(row[0])
+                row = self._connection.execute("SELECT * FROM answers WHERE position = ?", (offset,)).fetchone()
+                if row is not None and answer_is_whole(row):
+                    found[offset] = row[1]
         return found
 
     def keep(self, answers: Sequence[tuple[int, bytes]]) -> None:
@@ -89,7 +95,10 @@ class SqliteAnswerStore:
             try:
                 run("BEGIN IMMEDIATE")
                 try:
-                    self._connection.executemany("INSERT OR IGNORE INTO answers VALUES (?, ?)", answers)
+                    self._connection.executemany(
+                        "INSERT OR IGNORE INTO answers VALUES (?, ?, ?)",
+                        [(offset, answer, _checksum(offset, answer)) for offset, answer in answers],
+                    )
                     run("COMMIT")
                 except BaseException:
                     run("ROLLBACK")
@@ -98,3 +107,14 @@ class SqliteAnswerStore:
                 run("PRAGMA synchronous=FULL")
         except sqlite3.Error as error:
             raise JournalError(f"cannot keep answers in {self._path}: {error}") from error
+
+
+def answer_is_whole(row: tuple[Any, ...]) -> bool:
+    """Whether a row of the table `answers` is as it was written; it has no checksum in a file of before there were."""
+    offset, answer = row[:2]
+    given = row[2] if len(row) > 2 else None
+    return isinstance(answer, bytes) and (given is None or given == _checksum(offset, answer))
+
+
+def _checksum(offset: int, answer: bytes) -> int:
+    return zlib.crc32(answer, zlib.crc32(offset.to_bytes(8, "little", signed=True)))

@@ -53,7 +53,7 @@ def find_rings(
     if journal is not None:
         if not journal.exists():
             raise ServeError(f"no journal at {journal}")
-        with SqliteJournal(journal) as opened:
+        with SqliteJournal(journal, readonly=True) as opened:
             kept = MemoryJournal(opened.replay())
     else:
         assert transactions is not None

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 import typer
 from rich.markup import escape
 
+from serve.cli import journal as cli_journal
 from serve.cli import quality as cli_quality
 from serve.cli.options import Cache, Device, From, Labels, Model, Precision, Strict, Transactions, Until, example
 from serve.terminal import Refusals, fail, one_of, out, plain_errors, progress, when
@@ -135,6 +136,7 @@ def train(
 
 
 cli_quality.register(app)
+cli_journal.register(app)
 
 
 @app.command(epilog=example("rescore --model var/model --transactions t.parquet --labels l.parquet --out var/scores"))
@@ -167,7 +169,7 @@ def rescore(
         if journal is not None:
             if not journal.exists():
                 fail(f"no journal at {journal}")
-            with SqliteJournal(journal) as opened:
+            with SqliteJournal(journal, readonly=True) as opened:
                 events, expected = list(opened.replay()), opened.end
         else:
             assert transactions is not None

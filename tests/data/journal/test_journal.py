@@ -16,6 +16,7 @@ import pytest
 from data.errors import JournalError
 from data.journal.protocol import SCHEMAS, Kind
 from data.journal.sqlite import SqliteJournal
+from data.journal.stored import checksum
 from data.schema import LABEL_SCHEMA, TIMESTAMP, TRANSACTION_SCHEMA, content_hashes
 
 ROOT = Path(__file__).parents[3]
@@ -217,11 +218,13 @@ def test_events_of_another_version_are_refused_by_number_and_offset(tmp_path: Pa
     ):
         path.unlink(missing_ok=True)
         with SqliteJournal(path) as journal:
-            for ids in (["a", "b"], ["c", "d"]):
+            for ids in (["a", "b"], ["c", "d"], ["e"]):
                 with journal.begin() as commit:
                     commit.append(Kind.TRANSACTION, payments(ids))
         other = sqlite3.connect(path)
+        other.create_function("checksum", 5, checksum, deterministic=True)
         other.execute(f"UPDATE events SET {column} = 9 WHERE first = 2")
+        other.execute("UPDATE events SET checksum = checksum(first, rows, kind, format, payload)")
         other.commit()
         other.close()
         with SqliteJournal(path) as journal:

@@ -1,0 +1,52 @@
+"""The commands about journals."""
+
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from serve.cli.options import example
+from serve.terminal import err, out, plain_errors, progress
+
+DAMAGED = 1  # exit status
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    commands = typer.Typer(
+        help="Look after a service's journal.", no_args_is_help=True, rich_markup_mode=None, add_completion=False
+    )
+    commands.callback()(_group)
+    commands.command(epilog=example("journal verify --journal var/journal.sqlite"))(verify)
+    app.add_typer(commands, name="journal")
+
+
+def _group() -> None:
+    """Look after a service's journal."""
+
+
+def verify(
+    journal: Annotated[Path, typer.Option(help="A service's journal; it may be in use.")] = Path("var/journal.sqlite"),
+    as_json: Annotated[bool, typer.Option("--json", help="Print the whole report as JSON.")] = False,
+) -> None:
+    """Read a whole journal and check it: pages, checksums, offsets, ids and answers. Status 1 if it is damaged."""
+    from data.journal.verify import verify as run
+
+    with plain_errors(), progress() as report:
+        found = run(journal, report)
+    if as_json:
+        print(json.dumps({"ok": found.ok, **asdict(found)}))
+    else:
+        for fault in found.faults:
+            err.print(fault, markup=False, highlight=False, soft_wrap=True)
+        if found.more:
+            err.print(f"and {found.more:,} more", markup=False, highlight=False)
+        held = f"{found.events:,} events, {found.transactions:,} of them payments, {found.answers:,} answers"
+        old = f"; {found.unchecked:,} events are older than checksums" if found.unchecked else ""
+        verdict = "whole" if found.ok else "DAMAGED: stop the service and restore a backup"
+        out.print(f"{journal}: {held}{old}: {verdict}", markup=False, highlight=False, soft_wrap=True)
+    if not found.ok:
+        sys.exit(DAMAGED)
