@@ -75,6 +75,145 @@ def _encode(
     _dense(hidden, w.enc_w2, w.enc_b2, h)
 
 
+@jit(inline=True)
+def _read_ties(
+    near: NDArray[np.int64], edges: NDArray[np.float32], r: int, no_labels: bool, tie: NDArray[np.float32]
+) -> int:
+    """Fill `tie` [E, K] with what ties the neighbours of role `r` to their reader; returns how many there are.
+
+    One line for each tie, neighbours side by side: what is added up is never along a line, so a processor adds several
+    neighbours at once. Ties 1 to 3 tell of labels.
+    """
+    k, n = near.shape[1], 0
+    while n < k and near[r, n] >= 0:
+        for j in range(tie.shape[0]):
+            tie[j, n] = edges[r, n, j]
+        n += 1
+    for j in range(tie.shape[0]):
+        if no_labels and 1 <= j < 4:
+            tie[j] = 0
+        else:
+            tie[j, n:] = 0
+    return n
+
+
+@jit(inline=True)
+def _bias_scores(
+    w: Weights,
+    layer: int,
+    r: int,
+    tie: NDArray[np.float32],
+    hidden: NDArray[np.float32],
+    score: NDArray[np.float32],
+) -> None:
+    """Fill `score` [H, K] with the bias that ties [E, K] put on each neighbour's attention; `hidden` [K] is scratch."""
+    heads, k = score.shape
+    for head in range(heads):
+        score[head] = w.bias_b2[layer, r, head]
+    for f in range(w.bias_b1.shape[2]):
+        b, v = w.bias_b1[layer, r, f], w.bias_w1[layer, r, :, f]
+        v0, v1, v2, v3, v4, v5, v6, v7 = v[0], v[1], v[2], v[3], v[4], v[5], v[6], v[7]
+        for i in range(k):  # written out, as a loop of eight would begin and end for each: a fifth of the time
+            t = b + v0 * tie[0, i] + v1 * tie[1, i] + v2 * tie[2, i] + v3 * tie[3, i] + v4 * tie[4, i]
+            hidden[i] = max(t + v5 * tie[5, i] + v6 * tie[6, i] + v7 * tie[7, i], np.float32(0))
+        for head in range(heads):
+            weight = w.bias_w2[layer, r, f, head]
+            for i in range(k):
+                score[head, i] += weight * hidden[i]
+
+
+@jit(inline=True)
+def _add_key_scores(
+    q: NDArray[np.float32], kv: NDArray[Any], near: NDArray[np.int64], r: int, n: int, score: NDArray[np.float32]
+) -> None:
+    """Add to `score` [H, K] the products of the query `q` [D] with the keys of the `n` neighbours of role `r`."""
+    heads = score.shape[0]
+    size = q.shape[0] // heads
+    for i in range(n):
+        slot = near[r, i] % kv.shape[0]
+        for head in range(heads):
+            dot = np.float32(0)
+            for j in range(size):
+                dot += q[head * size + j] * to_float32(kv[slot, head * size + j])
+            score[head, i] += dot
+
+
+@jit(inline=True)
+def _softmax(score: NDArray[np.float32], n: int) -> None:
+    """Turn the scores [H, K] of `n` neighbours into weights that add up to 1 in each head; 0 behind them."""
+    for head in range(score.shape[0]):
+        top = score[head, 0]
+        for i in range(1, n):
+            top = max(top, score[head, i])
+        total = np.float32(0)
+        for i in range(n):
+            score[head, i] = math.exp(score[head, i] - top)
+            total += score[head, i]
+        for i in range(n):
+            score[head, i] /= total
+        score[head, n:] = 0
+
+
+@jit(inline=True)
+def _sum_values(
+    weight: NDArray[np.float32],
+    kv: NDArray[Any],
+    near: NDArray[np.int64],
+    r: int,
+    n: int,
+    tie: NDArray[np.float32],
+    scale: NDArray[np.float32],
+    z: NDArray[np.float32],
+    at: int,
+) -> None:
+    """Write what attention reads by role `r` to `z` from `at` on.
+
+    These are the weighted sums of the neighbours' values [D] and of their ties for each head [H, E], the plain sums of
+    their ties [E], and the share of K places that is filled.
+    """
+    heads, k = weight.shape
+    e, d = tie.shape[0], scale.shape[0] // 2
+    size = d // heads
+    for head in range(heads):
+        for j in range(e):
+            part = np.float32(0)
+            for i in range(k):
+                part += weight[head, i] * tie[j, i]
+            z[at + d + head * e + j] = part
+    for i in range(n):
+        slot = near[r, i] % kv.shape[0]
+        for head in range(heads):
+            share = weight[head, i]
+            for j in range(size):
+                z[at + head * size + j] += share * to_float32(kv[slot, d + head * size + j])
+    for j in range(e):
+        part = np.float32(0)
+        for i in range(k):
+            part += tie[j, i]
+        z[at + d + heads * e + j] = part * np.float32(EDGE_SCALE)
+    for i in range(d):
+        z[at + i] *= scale[d + i]
+    z[at + d + (heads + 1) * e] = np.float32(n / k)
+
+
+@jit()
+def _mix(w: Weights, layer: int, z: NDArray[np.float32], h: NDArray[np.float32]) -> float:
+    """Update `h` [D] from itself and what attention read, side by side in `z`; returns the layer's log-odds."""
+    mixed = np.empty(w.mix_b.shape[1], np.float32)
+    _dense(z, w.mix_w[layer], w.mix_b[layer], mixed)
+    _relu(mixed)
+    step = np.empty(h.shape[0], np.float32)
+    _dense(mixed, w.out_w[layer], w.out_b[layer], step)
+    for i in range(h.shape[0]):
+        h[i] += step[i]
+    top = np.empty(w.head_b1.shape[1], np.float32)
+    _dense(mixed, w.head_w1[layer], w.head_b1[layer], top)
+    logit = np.float32(0)
+    for i in range(top.shape[0]):
+        logit += max(top[i], np.float32(0)) * w.head_w2[layer, i]
+    return logit + w.head_b2[layer]
+
+
 @jit()
 def _attend(
     w: Weights,
@@ -93,96 +232,24 @@ def _attend(
     """
     roles, k = near.shape
     e, d, heads = edges.shape[2], h.shape[0], plan.heads
-    size = d // heads
-    read = d + (heads + 1) * e + 1
-    slots = kv.shape[0]
     scale = w.kv_scale[layer]
-    root = np.float32(1 / math.sqrt(size))
-    no_labels = (leave_out >> LABELS) & 1
+    root = np.float32(1 / math.sqrt(d // heads))
     z = np.zeros(w.mix_w.shape[1], np.float32)
     z[:d] = h
     q = np.empty(d, np.float32)
-    # One line for each tie and for each hidden unit, neighbours side by side: what is added up is never along a line.
-    tie = np.empty((e, k), np.float32)
-    hidden = np.empty(k, np.float32)
-    score = np.empty((heads, k), np.float32)
+    tie, hidden, score = np.empty((e, k), np.float32), np.empty(k, np.float32), np.empty((heads, k), np.float32)
     for r in range(roles):
         if (leave_out >> (ROLE_GROUPS + r)) & 1 or near[r, 0] < 0:
             continue
-        at = d + r * read
         _dense(h, w.q_w[layer, r], w.q_b[layer, r], q)
         for i in range(d):
             q[i] *= scale[i] * root
-        n = 0
-        while n < k and near[r, n] >= 0:
-            for j in range(e):
-                tie[j, n] = edges[r, n, j]
-            n += 1
-        tie[:, n:] = 0
-        if no_labels:
-            tie[1:4] = 0
-        for head in range(heads):
-            score[head] = w.bias_b2[layer, r, head]
-        for f in range(w.bias_b1.shape[2]):
-            b, v = w.bias_b1[layer, r, f], w.bias_w1[layer, r, :, f]
-            v0, v1, v2, v3, v4, v5, v6, v7 = v[0], v[1], v[2], v[3], v[4], v[5], v[6], v[7]
-            for i in range(k):  # written out, as a loop of eight would begin and end for each: a fifth of the time
-                t = b + v0 * tie[0, i] + v1 * tie[1, i] + v2 * tie[2, i] + v3 * tie[3, i] + v4 * tie[4, i]
-                hidden[i] = max(t + v5 * tie[5, i] + v6 * tie[6, i] + v7 * tie[7, i], np.float32(0))
-            for head in range(heads):
-                weight = w.bias_w2[layer, r, f, head]
-                for i in range(k):
-                    score[head, i] += weight * hidden[i]
-        for i in range(n):
-            slot = near[r, i] % slots
-            for head in range(heads):
-                dot = np.float32(0)
-                for j in range(size):
-                    dot += q[head * size + j] * to_float32(kv[slot, head * size + j])
-                score[head, i] += dot
-        for head in range(heads):
-            top = score[head, 0]
-            for i in range(1, n):
-                top = max(top, score[head, i])
-            total = np.float32(0)
-            for i in range(n):
-                score[head, i] = math.exp(score[head, i] - top)
-                total += score[head, i]
-            for i in range(n):
-                score[head, i] /= total
-            score[head, n:] = 0
-            for j in range(e):
-                part = np.float32(0)
-                for i in range(k):
-                    part += score[head, i] * tie[j, i]
-                z[at + d + head * e + j] = part
-        for i in range(n):
-            slot = near[r, i] % slots
-            for head in range(heads):
-                weight = score[head, i]
-                for j in range(size):
-                    z[at + head * size + j] += weight * to_float32(kv[slot, d + head * size + j])
-        for j in range(e):
-            part = np.float32(0)
-            for i in range(k):
-                part += tie[j, i]
-            z[at + d + heads * e + j] = part * np.float32(EDGE_SCALE)
-        for i in range(d):
-            z[at + i] *= scale[d + i]
-        z[at + read - 1] = np.float32(n / k)
-    mixed = np.empty(w.mix_b.shape[1], np.float32)
-    _dense(z, w.mix_w[layer], w.mix_b[layer], mixed)
-    _relu(mixed)
-    step = np.empty(d, np.float32)
-    _dense(mixed, w.out_w[layer], w.out_b[layer], step)
-    for i in range(d):
-        h[i] += step[i]
-    top_hidden = np.empty(w.head_b1.shape[1], np.float32)
-    _dense(mixed, w.head_w1[layer], w.head_b1[layer], top_hidden)
-    logit = np.float32(0)
-    for i in range(top_hidden.shape[0]):
-        logit += max(top_hidden[i], np.float32(0)) * w.head_w2[layer, i]
-    return logit + w.head_b2[layer]
+        n = _read_ties(near, edges, r, (leave_out >> LABELS) & 1 == 1, tie)
+        _bias_scores(w, layer, r, tie, hidden, score)
+        _add_key_scores(q, kv, near, r, n, score)
+        _softmax(score, n)
+        _sum_values(score, kv, near, r, n, tie, scale, z, d + r * (d + (heads + 1) * e + 1))
+    return _mix(w, layer, z, h)
 
 
 @jit()

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from data.jit import chunked, jit, signed
 from graph.dag.jumps import role_in, saturating_sum
 from graph.dag.rows import RING_COLUMNS, View, believed
-from graph.dag.sampler import walk_within
+from graph.dag.sampler import back_from, walk_within
 from graph.dag.search import find_oldest, sum_back_to
 
 WINDOWS_US = np.array([3_600_000_000, 86_400_000_000, 7 * 86_400_000_000, 30 * 86_400_000_000], np.int64)
@@ -40,6 +40,14 @@ SETTLED_FEATURES = (
     "settled",  # settled payments
 )
 SETTLED_COUNT = len(SETTLED_FEATURES)
+# Where the features of an entity begin among its own, in the order of `feature_names`.
+WINDOWS = len(WINDOW_NAMES)
+AT_COUNT = len(ENTITY_FEATURES)
+AT_AMOUNT, AT_FRAUD, AT_LABELLED = AT_COUNT + WINDOWS, AT_COUNT + 2 * WINDOWS, AT_COUNT + 3 * WINDOWS
+AT_SETTLED = AT_COUNT + len(WINDOW_STATISTICS) * WINDOWS
+AT_COUNTERPARTS = (
+    AT_SETTLED + SETTLED_COUNT
+)  # for each counterpart: distinct ones by window, and meetings with this one
 RING_FEATURES = ("accounts", "shared", "frauds")
 
 
@@ -96,7 +104,184 @@ def features(view: View, roles: Sequence[str], rows: NDArray[np.int64]) -> NDArr
 def _bands(view: View) -> tuple[int, int]:
     """Ages, us: that at which the first band of settled payments begins, and the oldest that any feature looks at."""
     begin = view.settle_us if view.settle_us < view.window_us else 0
-    return begin, max(WINDOWS_US[WINDOWS_US.shape[0] - 1], begin + BANDS * BAND_US)
+    return begin, max(WINDOWS_US[WINDOWS - 1], begin + BANDS * BAND_US)
+
+
+@jit(inline=True)
+def _count_windows(
+    view: View,
+    row: int,
+    role: int,
+    near: NDArray[np.int64],
+    steps: int,
+    counts: NDArray[np.int64],
+    totals: NDArray[np.int64],
+) -> None:
+    """Fill `counts` and `totals`, int64 [WINDOWS], with an entity's payments in each time window and their amount.
+
+    The newest `steps` of them are in `near` [DEPTH]. A window that holds all DEPTH may hold more: jump pointers count
+    those, a wider window going on where a narrower one ended.
+    """
+    capacity = view.rows.shape[0]
+    here = row % capacity
+    time, node = view.rows[here].time, view.rows[here].entity[role]
+    count, amount = DEPTH - 1, 0
+    for n in range(steps):
+        y = view.rows[back_from(here, row - near[n], capacity)]
+        if n < count:
+            amount = saturating_sum(amount, y.amount)
+        for w in range(WINDOWS):
+            if time - y.time <= WINDOWS_US[w]:
+                counts[w] += 1
+                totals[w] = saturating_sum(totals[w], y.amount)
+    if steps < DEPTH:
+        return
+    at, q = near[DEPTH - 1], role_in(view.rows, view.role_type, near[DEPTH - 1] % capacity, role, node)
+    for w in range(WINDOWS):
+        if counts[w] == DEPTH:
+            at, q, count, amount = sum_back_to(view, row, time, node, WINDOWS_US[w], at, q, count, amount)
+            counts[w], totals[w] = count + 1, saturating_sum(amount, view.rows[at % capacity].amount)
+
+
+@jit(inline=True)
+def _count_label(out: NDArray[np.float32], age: int, belief: int) -> None:
+    """Count a payment with a known label, `age` us old, in the windows that hold it: as fraud, and as labelled."""
+    for w in range(WINDOWS):
+        if age <= WINDOWS_US[w]:
+            out[AT_FRAUD + w] += belief
+            out[AT_LABELLED + w] += 1
+
+
+@jit(inline=True)
+def _count_settled(
+    out: NDArray[np.float32],
+    in_band: NDArray[np.float64],
+    frauds_in_band: NDArray[np.float64],
+    age: int,
+    band: int,
+    fraud: bool,
+    settled: int,
+    frauds: int,
+    clean: int,
+) -> tuple[int, int, int]:
+    """Count a settled payment; an entity's come newest first.
+
+    Args:
+        out: The entity's features; ages of its frauds and whether the newest settled payment was one are written here.
+        in_band: Settled payments in each band of ages, float64 [BANDS].
+        frauds_in_band: Frauds among them, float64 [BANDS].
+        age: Of the payment, us.
+        band: That holds it; BANDS or more for none.
+        fraud: Whether it is a known fraud.
+        settled: Settled payments so far.
+        frauds: Frauds among them.
+        clean: Settled payments newer than the newest fraud.
+
+    Returns:
+        The last three, this payment included.
+    """
+    if band < BANDS:
+        in_band[band] += 1
+    if fraud:
+        if frauds == 0:
+            out[AT_SETTLED] = math.log1p(age * 1e-6)
+            clean = settled
+        out[AT_SETTLED + 1] = math.log1p(age * 1e-6)
+        if settled == 0:
+            out[AT_SETTLED + 2] = 1
+        if band < BANDS:
+            frauds_in_band[band] += 1
+        frauds += 1
+    return settled + 1, frauds, clean
+
+
+@jit(inline=True)
+def _count_counterparts(
+    view: View,
+    pairs: NDArray[np.int32],
+    row: int,
+    role: int,
+    p: int,
+    q: int,
+    age: int,
+    size: int,
+    keys: NDArray[np.int64],
+    out: NDArray[np.float32],
+) -> None:
+    """Count whom an entity met in a payment, `age` us old, at slot `p`, in which it stands in role `q`.
+
+    `keys` [P, >= size] holds a hash set for each counterpart role, of `size` places (a power of two), -1 where free.
+    """
+    x, y, at = view.rows[row % view.rows.shape[0]], view.rows[p], AT_COUNTERPARTS
+    for c in range(pairs.shape[1]):
+        other = pairs[role, c]
+        if other < 0:
+            continue
+        # Where the entity stands at the other end of a transfer, its counterpart is in its own role.
+        met = y.entity[role if q == other else other]
+        if met >= 0:
+            if met == x.entity[other]:
+                out[at + WINDOWS] += 1
+            h = (met * 2654435761) & (size - 1)
+            while keys[c, h] >= 0 and keys[c, h] != met:
+                h = (h + 1) & (size - 1)
+            if keys[c, h] < 0:
+                keys[c, h] = met
+                for w in range(WINDOWS):
+                    if age <= WINDOWS_US[w]:
+                        out[at + w] += 1
+        at += WINDOWS + 1
+
+
+@jit(inline=True)
+def _describe_past(
+    view: View,
+    row: int,
+    role: int,
+    pairs: NDArray[np.int32],
+    near: NDArray[np.int64],
+    steps: int,
+    keys: NDArray[np.int64],
+    in_band: NDArray[np.float64],
+    frauds_in_band: NDArray[np.float64],
+    out: NDArray[np.float32],
+) -> None:
+    """One walk over an entity's newest `steps` rows, in `near`, for labels, settled payments and counterparts.
+
+    `in_band` and `frauds_in_band`, float64 [BANDS], are zeros; `keys` [P, 2 * DEPTH] is scratch.
+    """
+    capacity = view.rows.shape[0]
+    here = row % capacity
+    x = view.rows[here]
+    begin, _ = _bands(view)
+    settled, frauds, clean = 0, 0, 0
+    size = 4  # of a hash set for each counterpart, no larger than it must be: clearing it costs most
+    while size < 2 * steps:
+        size *= 2
+    for c in range(keys.shape[0]):
+        for h in range(size):
+            keys[c, h] = -1
+    for n in range(steps):
+        p = back_from(here, row - near[n], capacity)
+        age = x.time - view.rows[p].time
+        q = role_in(view.rows, view.role_type, p, role, x.entity[role])
+        belief = believed(view, p, row)
+        if belief >= 0:
+            _count_label(out, age, belief)
+        if belief >= 0 or age >= view.settle_us:
+            band = max(0, age - begin) // BAND_US
+            settled, frauds, clean = _count_settled(
+                out, in_band, frauds_in_band, age, band, belief == 1, settled, frauds, clean
+            )
+        if n and age > WINDOWS_US[WINDOWS - 1]:
+            continue
+        _count_counterparts(view, pairs, row, role, p, q, age, size, keys, out)
+    if frauds:
+        out[AT_SETTLED + 3] = math.log1p(float(clean + 1))
+    for band in range(BANDS):
+        if in_band[band]:
+            out[AT_SETTLED + 4 + band] = frauds_in_band[band] / in_band[band]
+    out[AT_SETTLED + 4 + BANDS] = math.log1p(float(settled))
 
 
 @jit()
@@ -116,119 +301,31 @@ def _entity(
     """
     capacity = view.rows.shape[0]
     x = view.rows[row % capacity]
-    node = x.entity[role]
     out[:] = 0
-    if node < 0:
+    if x.entity[role] < 0:
         return
     out[0] = 1
-    out[1] = math.log1p(NEVER_S)
-    windows = WINDOWS_US.shape[0]
-    base = 4 + 2 * windows
-    at_settled = base + 2 * windows
-    out[at_settled] = out[at_settled + 1] = out[1]
-    newest = near[0]
-    if newest < 0:
+    out[1] = out[AT_SETTLED] = out[AT_SETTLED + 1] = math.log1p(NEVER_S)
+    if near[0] < 0:
         return
-    time = x.time
-    out[1] = math.log1p((time - view.rows[newest % capacity].time) * 1e-6)
     steps = 0
     while steps < DEPTH and near[steps] >= 0:
         steps += 1
-    begin, _ = _bands(view)
-    here = row % capacity
-    counts, totals = np.zeros(windows, np.int64), np.zeros(windows, np.int64)
-    count, amount = DEPTH - 1, 0
-    for n in range(steps):
-        p = here - (row - near[n])  # no division: it would cost as much as the rest of a step
-        p = p if p >= 0 else p + capacity
-        y = view.rows[p]
-        if n < count:
-            amount = saturating_sum(amount, y.amount)
-        for w in range(windows):
-            if time - y.time <= WINDOWS_US[w]:
-                counts[w] += 1
-                totals[w] = saturating_sum(totals[w], y.amount)
-    if steps == DEPTH:  # a window that holds all of these may hold more: from the last of them on, jumps lead there
-        at, q = near[DEPTH - 1], role_in(view.rows, view.role_type, near[DEPTH - 1] % capacity, role, node)
-        for w in range(windows):
-            if counts[w] == DEPTH:
-                at, q, count, amount = sum_back_to(view, row, time, node, WINDOWS_US[w], at, q, count, amount)
-                counts[w], totals[w] = count + 1, saturating_sum(amount, view.rows[at % capacity].amount)
-    for w in range(windows):
+    counts, totals = np.zeros(WINDOWS, np.int64), np.zeros(WINDOWS, np.int64)
+    _count_windows(view, row, role, near, steps, counts, totals)
+    out[1] = math.log1p((x.time - view.rows[near[0] % capacity].time) * 1e-6)
+    out[2] = math.log1p((x.time - view.rows[first % capacity].time) * 1e-6)
+    if counts[WINDOWS - 1]:
+        mean = float(totals[WINDOWS - 1]) / counts[WINDOWS - 1]
+        out[3] = math.log1p(float(x.amount)) - math.log1p(mean)
+    for w in range(WINDOWS):
         if counts[w]:
-            out[4 + w] = math.log1p(float(counts[w]))
-            out[4 + windows + w] = math.log1p(float(totals[w]))
-    if counts[windows - 1]:
-        out[3] = math.log1p(float(x.amount)) - math.log1p(float(totals[windows - 1]) / counts[windows - 1])
-    out[2] = math.log1p((time - view.rows[first % capacity].time) * 1e-6)
-    # One walk over the newest rows for what running totals cannot give.
-    settled, clean, frauds = 0, 0, 0
-    in_band, frauds_in = np.zeros(BANDS), np.zeros(BANDS)
-    at_pairs = at_settled + SETTLED_COUNT
-    width = pairs.shape[1]
-    size = 4  # of a hash set for each counterpart, no larger than it must be: clearing it costs most
-    while size < 2 * steps:
-        size *= 2
-    keys[:, :size] = -1
-    for n in range(steps):
-        p = here - (row - near[n])
-        p = p if p >= 0 else p + capacity
-        y = view.rows[p]
-        age = time - y.time
-        q = role_in(view.rows, view.role_type, p, role, node)
-        belief = believed(view, p, row)
-        if belief >= 0:
-            for w in range(windows):
-                if age <= WINDOWS_US[w]:
-                    out[base + w] += belief
-                    out[base + windows + w] += 1
-        if belief >= 0 or age >= view.settle_us:
-            band = max(0, age - begin) // BAND_US
-            if band < BANDS:
-                in_band[band] += 1
-            if belief == 1:
-                if frauds == 0:
-                    out[at_settled] = math.log1p(age * 1e-6)
-                    clean = settled
-                out[at_settled + 1] = math.log1p(age * 1e-6)
-                if settled == 0:
-                    out[at_settled + 2] = 1
-                if band < BANDS:
-                    frauds_in[band] += 1
-                frauds += 1
-            settled += 1
-        if n and age > WINDOWS_US[windows - 1]:
-            continue
-        at_pair = at_pairs
-        for c in range(width):
-            other = pairs[role, c]
-            if other < 0:
-                continue
-            end = other
-            if q == other:  # the entity stands at the other end of a transfer: its counterpart is in its own role
-                end = role
-            met = y.entity[end]
-            if met >= 0:
-                if met == x.entity[other]:
-                    out[at_pair + windows] += 1
-                h = (met * 2654435761) & (size - 1)
-                while keys[c, h] >= 0 and keys[c, h] != met:
-                    h = (h + 1) & (size - 1)
-                if keys[c, h] < 0:
-                    keys[c, h] = met
-                    for w in range(windows):
-                        if age <= WINDOWS_US[w]:
-                            out[at_pair + w] += 1
-            at_pair += windows + 1
-    if frauds:
-        out[at_settled + 3] = math.log1p(float(clean + 1))
-    for band in range(BANDS):
-        if in_band[band]:
-            out[at_settled + 4 + band] = frauds_in[band] / in_band[band]
-    out[at_settled + 4 + BANDS] = math.log1p(float(settled))
-    for i in range(base, at_settled):
+            out[AT_COUNT + w] = math.log1p(float(counts[w]))
+            out[AT_AMOUNT + w] = math.log1p(float(totals[w]))
+    _describe_past(view, row, role, pairs, near, steps, keys, np.zeros(BANDS), np.zeros(BANDS), out)
+    for i in range(AT_FRAUD, AT_SETTLED):
         out[i] = math.log1p(out[i])
-    for i in range(at_pairs, out.shape[0]):
+    for i in range(AT_COUNTERPARTS, out.shape[0]):
         out[i] = math.log1p(out[i])
 
 
@@ -257,10 +354,10 @@ def _features_row(
     out[5] = math.log1p(late_ms * 1e-3)
     at = 6
     for r in range(view.role_type.shape[0]):
-        width = 4 + 4 * WINDOWS_US.shape[0] + SETTLED_COUNT
+        width = AT_COUNTERPARTS
         for c in range(pairs.shape[1]):
             if pairs[r, c] >= 0:
-                width += WINDOWS_US.shape[0] + 1
+                width += WINDOWS + 1
         _entity(view, row, r, pairs, near[r], first[r], keys, out[at : at + width])
         at += width
     for i in range(RING_COLUMNS):
