@@ -11,7 +11,7 @@ from graph.dag.rows import LABEL, row_dtype
 from graph.errors import GraphError
 from graph.rings.forest import NODE, TIE, USE
 
-DIGEST_BYTES = 16  # bytes
+DIGEST_BYTES = 16
 HEAD_BYTES = 4
 BUCKET_BYTES = 4
 MAX_ROWS = HEAD_MODULUS // 2  # a store refuses more

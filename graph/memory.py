@@ -1,7 +1,7 @@
-"""Room for arrays that grow to a known bound: taken page by page on first use, in huge pages where the system has them.
+"""Memory for arrays that grow to a known bound: taken page by page on first use, in huge pages where there are any.
 
-A random read in a store of many gigabytes misses the processor's table of pages as well as its caches; with 2 MiB pages
-the first of these misses goes away.
+A random read in a store of many gigabytes misses the processor's page table cache (TLB) as well as its data caches;
+with pages of 2 MiB the TLB misses go away.
 """
 
 import mmap
@@ -21,9 +21,9 @@ class ArrayPart:
     """An array of the graph, as a snapshot keeps it.
 
     Attributes:
-        array: With all the room it has.
-        used: Items along `axis` that hold anything; the rest is zeros.
-        axis: 0, or 1 for an array of layers.
+        array: Whole, unused capacity included.
+        used: Items along `axis` that are in use; the rest is zeros.
+        axis: 0, or 1 for an array [layers, items, ...].
     """
 
     array: NDArray[Any]
@@ -54,7 +54,7 @@ def grown(array: NDArray[T], size: int) -> NDArray[T]:
     """The array, or a copy of at least twice its length, the rest zeros, if it is shorter than `size`."""
     if size <= len(array):
         return array
-    # Not `empty`: what the memory held before, names maybe, would stay in gaps of records and come into snapshots.
+    # Not `empty`: what the memory held before, perhaps names, would stay in padding of records and reach snapshots.
     larger = np.zeros((max(size, 2 * len(array)), *array.shape[1:]), array.dtype)
     larger[: len(array)] = array
     return larger

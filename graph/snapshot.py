@@ -2,8 +2,8 @@
 
 A snapshot is a folder of raw arrays and a manifest. It is written under another name, flushed to disk and then renamed,
 so that a crash at any byte leaves the last good one; every block has a checksum. It is read by mapping the files into
-memory copy-on-write: pages come from disk as they are touched, and what is written to them stays in memory. Files are
-as long as their arrays have room, with holes where nothing was written yet.
+memory copy-on-write: pages come from disk as they are touched, and what is written to them stays in memory. A file is
+as long as its whole array, unused capacity included, which costs no disk: the file has a hole there.
 """
 
 import fcntl
@@ -31,8 +31,8 @@ from graph.memory import ArrayPart
 from graph.state import GraphState
 
 FORMAT = 1
-SNAPSHOTS_KEPT = 2  # snapshots that stay when a newer one is written
-BYTES_PER_CHECKSUM = 1 << 26  # bytes of one checksum
+SNAPSHOTS_KEPT = 2  # the newest ones, the one just written included
+BYTES_PER_CHECKSUM = 1 << 26
 MANIFEST = "manifest.json"
 _NAME = re.compile(r"\d{20}")
 
@@ -44,8 +44,8 @@ class Restored:
     Attributes:
         state: The graph; `state.applied` is the offset to go on from.
         extra: The arrays that were saved beside it.
-        facts: What was said of them.
-        path: The folder.
+        facts: The JSON that was saved beside them.
+        path: The snapshot's own folder.
     """
 
     state: GraphState
@@ -123,9 +123,12 @@ def restore(
 
     Args:
         path: Its folder.
-        source: Where names are looked up for people.
-        verify: Whether to compare every block with its checksum, which reads all of it once.
+        source: Where names are looked up for people; without one they get pseudonyms.
+        verify: Whether to compare every block with its checksum, which reads the whole snapshot once.
         make: Makes the store.
+
+    Returns:
+        The graph and what was saved beside it.
 
     Raises:
         GraphError: It is damaged, of another format, or made with another key than the environment's.
@@ -149,7 +152,7 @@ def restore(
 
 @contextmanager
 def sole_writer(folder: Path) -> Iterator[bool]:
-    """Whether no other process is writing a snapshot into a folder; none will while this is held."""
+    """A lock on a folder of snapshots; gives True if this process now holds it, False if another is writing there."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / ".lock").open("w") as held:
         try:
@@ -157,7 +160,7 @@ def sole_writer(folder: Path) -> Iterator[bool]:
         except BlockingIOError:
             yield False
             return
-        for left in folder.glob(".[0-9]*"):  # by a crash
+        for left in folder.glob(".[0-9]*"):  # half-written when a process crashed
             shutil.rmtree(left, ignore_errors=True)
         yield True
 
@@ -202,7 +205,7 @@ def _map(path: Path, entry: dict[str, Any], verify: bool) -> NDArray[Any]:
 
 
 def _tuples(description: Any) -> Any:
-    """A dtype's description as it was before JSON: fields are tuples, and so are the shapes in them."""
+    """A dtype's description with the tuples that JSON turned into lists: fields, and the shapes in them."""
     if isinstance(description, list):
         return [tuple(tuple(x) if isinstance(x, list) else x for x in field) for field in description]
     return description
@@ -222,7 +225,7 @@ def _manifest(path: Path) -> dict[str, Any]:
 
 
 def _key_check(state: GraphState) -> str:
-    """Tells whether two graphs digest ids with the same key, and tells nothing of the key."""
+    """A digest that is equal for two graphs if they digest ids with the same key, and reveals nothing of the key."""
     return digest(state.payments.key, pa.array(["ringwatch"])).tobytes().hex()
 
 

@@ -78,7 +78,7 @@ class GraphState:
             raise GraphError(f"events at offset {events.offset} do not follow offset {self.applied}")
         first = self.store.rows
         if events.kind is Kind.TRANSACTION:
-            # No further than the window of the first: the rings read back as far.
+            # Rings read a window back from the first row of a step, so no step may overwrite that far.
             step = min(ROWS_PER_APPEND, self.store.capacity - self.store.window.rows)
             for start in range(0, len(events.batch), step):
                 self._append(events.batch.slice(start, step), events.offset + start)

@@ -1,11 +1,11 @@
 """Point-in-time features of a payment: its own, those of each entity it touches, and of its ring.
 
-Counts and amounts over 1 h, 24 h, 7 d and 30 d are exact: a jump-pointer search finds the oldest row inside the
-window (Myers 1983) and running totals give the rest. Distinct counterparts, known frauds and known labels come from the
-entity's last 256 rows inside the window. Everything is a function of the row's own past, the row itself left out.
+Counts and amounts over 1 h, 24 h, 7 d and 30 d are exact: a search along jump pointers (Myers 1983) adds up what it
+jumps over. Distinct counterparts, known frauds and known labels are counted over the entity's last 256 rows inside the
+window. Every feature is a function of the row's own past; the row itself is not counted.
 
-What is known of labels is known late. A payment is *settled* once it is labelled, or older than labels take; the share
-of fraud among an entity's settled payments, and how it changes with age, says whether a compromise goes on or is over.
+Labels come late. A payment is *settled* once it is labelled, or older than labels usually take. The share of fraud
+among an entity's settled payments, and how it changes with their age, says whether a compromise is still going on.
 """
 
 import math
@@ -22,14 +22,14 @@ from graph.dag.search import find_oldest, sum_back_to
 
 WINDOWS_US = np.array([3_600_000_000, 86_400_000_000, 7 * 86_400_000_000, 30 * 86_400_000_000], np.int64)
 WINDOW_NAMES = ("1h", "24h", "7d", "30d")
-DEPTH = 256  # rows of an entity that distinct counterparts and known labels are taken from
-ROWS_PER_BLOCK = 16  # rows: what their chains touch stays in the second level of the cache
+DEPTH = 256  # an entity's newest rows, over which distinct counterparts and known labels are counted
+ROWS_PER_BLOCK = 16  # rows described together: what their chains touch fits into the second level of the cache
 NEVER_S = 3.2e8  # ten years: the gap of an entity that was never seen before, seconds
 
 PAYMENT_FEATURES = ("amount", "hour_sin", "hour_cos", "week_sin", "week_cos", "lateness")
 ENTITY_FEATURES = ("present", "gap", "age", "amount_ratio")
 WINDOW_STATISTICS = ("count", "amount", "fraud", "labelled")
-BANDS = 3  # weeks of settled payments, from the newest on, whose share of fraud is told apart
+BANDS = 3  # weeks of settled payments, the newest first; each has its own share of fraud
 BAND_US = 7 * 86_400_000_000
 SETTLED_FEATURES = (
     "fraud_newest",  # age of the newest payment known as fraud, s
@@ -199,7 +199,7 @@ def _count_settled(
 def _count_counterparts(
     view: View,
     pairs: NDArray[np.int32],
-    row: int,
+    here: int,
     role: int,
     p: int,
     q: int,
@@ -208,11 +208,21 @@ def _count_counterparts(
     keys: NDArray[np.int64],
     out: NDArray[np.float32],
 ) -> None:
-    """Count whom an entity met in a payment, `age` us old, at slot `p`, in which it stands in role `q`.
+    """Count whom an entity met in a past payment.
 
-    `keys` [P, >= size] holds a hash set for each counterpart role, of `size` places (a power of two), -1 where free.
+    Args:
+        view: The graph.
+        pairs: From `counterparts`, int32 [R, P].
+        here: Slot of the payment that is described.
+        role: The entity's role in it.
+        p: Slot of the past payment.
+        q: The entity's role in that one.
+        age: Of the past payment, us.
+        size: Places of a hash set, a power of two.
+        keys: A hash set of nodes for each counterpart role, -1 where free, int64 [P, >= size].
+        out: The entity's features.
     """
-    x, y, at = view.rows[row % view.rows.shape[0]], view.rows[p], AT_COUNTERPARTS
+    x, y, at = view.rows[here], view.rows[p], AT_COUNTERPARTS
     for c in range(pairs.shape[1]):
         other = pairs[role, c]
         if other < 0:
@@ -252,7 +262,7 @@ def _describe_past(
     """
     capacity = view.rows.shape[0]
     here = row % capacity
-    x = view.rows[here]
+    time, node = view.rows[here].time, view.rows[here].entity[role]
     begin, _ = _bands(view)
     settled, frauds, clean = 0, 0, 0
     size = 4  # of a hash set for each counterpart, no larger than it must be: clearing it costs most
@@ -263,8 +273,8 @@ def _describe_past(
             keys[c, h] = -1
     for n in range(steps):
         p = back_from(here, row - near[n], capacity)
-        age = x.time - view.rows[p].time
-        q = role_in(view.rows, view.role_type, p, role, x.entity[role])
+        age = time - view.rows[p].time
+        q = role_in(view.rows, view.role_type, p, role, node)
         belief = believed(view, p, row)
         if belief >= 0:
             _count_label(out, age, belief)
@@ -275,7 +285,7 @@ def _describe_past(
             )
         if n and age > WINDOWS_US[WINDOWS - 1]:
             continue
-        _count_counterparts(view, pairs, row, role, p, q, age, size, keys, out)
+        _count_counterparts(view, pairs, here, role, p, q, age, size, keys, out)
     if frauds:
         out[AT_SETTLED + 3] = math.log1p(float(clean + 1))
     for band in range(BANDS):

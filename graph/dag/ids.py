@@ -30,9 +30,11 @@ from data.jit import jit, signed
 from graph.errors import GraphError
 from graph.memory import reserve
 
-USED, FREE, LIVE, SWEPT = range(4)  # numbers given out ever, first free one + 1, in use, where the sweep stands
-TYPE_BITS = 3  # of a digest, given to the entity type
-HEAD_MODULUS = (1 << 32) - 1  # rows are kept in heads modulo this, plus 1, so that 0 means none
+# Places in `Ids.meta`: one more than the largest number given out; the first free number + 1, 0 for none; numbers in
+# use; the number that the sweep looks at next.
+USED, FREE, LIVE, SWEPT = range(4)
+TYPE_BITS = 3  # lowest bits of a digest's second word, which hold the entity type
+HEAD_MODULUS = (1 << 32) - 1  # heads hold 1 + (row modulo this), so that 0 means "no row"
 
 
 class Ids:
@@ -40,7 +42,7 @@ class Ids:
 
     Args:
         types: Names of the entity types, 8 at most; a type's position is its number.
-        most: Nodes that may be in use at once.
+        most: Largest number of nodes in use at once.
         expected: Nodes to make room for at once; beyond it the table grows, which takes time.
         key: Secret of the digests; by default the environment's.
 
@@ -246,7 +248,7 @@ def _put(t: Table, wanted: NDArray[np.uint64], first: int) -> int:
             t.digests[slot, 1] = 0
         at = bucket_of(t, wanted[n, 0], wanted[n, 1])
         place = t.buckets[at]
-        if place:  # an id that comes again, which no journal holds: the newest row has it
+        if place:  # the same id again, which a journal refuses; if it happens, the newest row has it
             t.digests[place - 1, 0] = 0
             t.digests[place - 1, 1] = 0
             more -= 1

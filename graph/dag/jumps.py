@@ -15,8 +15,9 @@ from data.jit import jit, signed
 
 SUM_IN_TABLE = 0x80  # bit of `k`: the sum is in the side table
 LENGTH_BITS = SUM_IN_TABLE - 1  # the other bits of `k`: the jump leads 2^k - 1 payments back
-MAX_SUM = np.iinfo(np.int64).max  # sums stay there: more than 9.2e18 minor units are not told apart
-_MAX_INLINE_SUM = _MAX_JUMP = (1 << 32) - 1
+MAX_SUM = np.iinfo(np.int64).max  # minor units: a sum that would be larger stays at this
+_MAX_INLINE_SUM = (1 << 32) - 1  # minor units that fit into a row's own record
+_MAX_JUMP = (1 << 32) - 1  # rows
 
 Records = NDArray[np.void]
 
@@ -58,9 +59,10 @@ def with_room_for(sums: Sums, more: int) -> Sums:
 
 @jit(inline=True)
 def role_in(rows: Records, role_type: NDArray[np.int32], slot: int, role: int, node: int) -> int:
-    """In which role an earlier row (at `slot`) holds `node`, coming from a pointer of `role`.
+    """The role in which the row at `slot` holds `node`, when a pointer of `role` led there.
 
-    Roles of one entity type (account and payee) share one chain, or a chain of transfers A -> B -> C would break at B.
+    Roles of one entity type (account and payee) share one chain of rows: otherwise a walk along transfers A -> B -> C
+    would stop at B. So the row that a pointer leads to may hold the node in another role of that type.
     """
     for other in range(role_type.shape[0]):
         if other != role and role_type[other] == role_type[role]:  # else the row need not even be read
@@ -89,7 +91,10 @@ def saturating_sum(a: int, b: int) -> int:
 
 @jit(inline=True)
 def release_sums(velocity: Records, sums: Sums, slot: int) -> None:
-    """Give back the large sums of a row that is about to be overwritten: the oldest in use, all up to its newest."""
+    """Give back the large sums of a row that is about to be overwritten.
+
+    Sums are numbered as rows are written, so a row's are the oldest in use: all up to its newest become free.
+    """
     x = velocity[slot]
     used = 0
     for r in range(x.k.shape[0]):
@@ -100,7 +105,7 @@ def release_sums(velocity: Records, sums: Sums, slot: int) -> None:
 
 @jit(inline=True)
 def copy_jump(velocity: Records, slot: int, role: int, same: int) -> None:
-    """Give a role the jump of another role of the row, which holds the same entity."""
+    """Copy a row's jump from one role to another that holds the same entity (a transfer to oneself)."""
     x = velocity[slot]
     x.jump[role] = x.jump[same]
     x.sum[role] = x.sum[same]
@@ -120,9 +125,19 @@ def write_jump(
     back: int,
     shared: bool,
 ) -> None:
-    """Write the jump of a row (at `slot`) in a role, whose entity's previous row is `back` rows back, 0 for none.
+    """Write a row's jump pointer in one role: how far it leads, and the number and amount of payments it skips.
 
-    `shared` is whether other roles hold entities of the same type. Slots are counted down, not divided for.
+    Args:
+        rows: The store's rows, [C].
+        velocity: Their jumps, [C].
+        sums: Amounts too large for a jump's own record.
+        role_type: Entity type of each role, int32 [R].
+        row: The row.
+        slot: Where it is; other slots are found by subtraction, as a division would take longer than the rest.
+        role: The role.
+        node: The entity in that role, -1 for none.
+        back: Rows back to the entity's previous row, 0 for none.
+        shared: Whether other roles hold entities of the same type.
     """
     capacity = velocity.shape[0]
     x = velocity[slot]
@@ -143,8 +158,9 @@ def write_jump(
         qm = role_in(rows, role_type, m, role, node) if shared else role
         z = velocity[m]
         # Myers' rule: if the two jumps ahead have the same length, jump over both, else to the row before.
-        # A jump may lead out of the buffer, by many of its lengths (ever faster payments), not out of 32 bits.
-        # Which it is cannot be foretold, so both are computed: a processor that guesses wrong has waited in vain.
+        # A jump may lead far out of the buffer, where payments come ever faster, but must fit into 32 bits.
+        # Which case it is cannot be predicted, so both are computed and no branch is taken: a wrong guess by the
+        # processor would cost more than the second computation.
         beyond = back + ahead + signed(z.jump[qm])
         both = signed(inside & (signed(z.k[qm]) & LENGTH_BITS == kp) & (beyond <= _MAX_JUMP))
         over = saturating_sum(jump_sum(velocity, sums, p, q), jump_sum(velocity, sums, m, qm))

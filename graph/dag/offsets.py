@@ -10,18 +10,24 @@ class Offsets:
     """Journal offsets of rows: runs of rows whose offsets follow each other without a gap."""
 
     def __init__(self) -> None:
-        self.runs = np.zeros((64, 2), np.int64)  # first row, its offset - row
+        self.runs = np.zeros((64, 2), np.int64)  # for each run: its first row, and that row's offset less its number
         self.count = 0
 
     def note(self, row: int, offset: int, oldest: int) -> None:
-        """Row `row` has this offset, and so have those after it, in step, until the next note."""
+        """Note that row `row` has this offset; offsets of later rows follow on from it until the next note.
+
+        Args:
+            row: Row number.
+            offset: Its offset in the journal.
+            oldest: The oldest row still in the buffer: runs that end before it may be dropped.
+        """
         if self.count and self.runs[self.count - 1, 1] == offset - row:
             return
         if self.count == len(self.runs):
             first = max(0, int(np.searchsorted(self.runs[: self.count, 0], oldest, "right")) - 1)
-            kept = self.runs[first : self.count]
-            self.runs = grown(kept.copy(), 2 * len(kept) + 64)
-            self.count = len(kept)
+            in_buffer = self.runs[first : self.count]
+            self.runs = grown(in_buffer.copy(), 2 * len(in_buffer) + 64)
+            self.count = len(in_buffer)
         self.runs[self.count] = row, offset - row
         self.count += 1
 

@@ -1,8 +1,8 @@
-"""The seam: what a store of payments gives, wherever its arrays are.
+"""The interface of a store of payments, wherever its arrays are.
 
-Everything above the store (state, rings, exports, training, scoring, the service) is written against `Store` and reads
-nothing else. What goes in and comes out is NumPy on the host, whatever is behind it, so a store on another device
-brings its own arrays and kernels and changes no caller. Rows are absolute (int64): the number of payments before.
+Everything above the store (state, rings, exports, training, scoring, the service) is typed against `Store` and uses
+nothing else. Arguments and results are NumPy arrays on the host, so a store on another device brings its own arrays and
+kernels and no caller changes. A row number is absolute (int64): how many payments came before it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,9 +18,9 @@ from graph.memory import ArrayPart
 
 DAY_US = 86_400_000_000
 NEVER_US = 1 << 62
-MAX_RING_COUNT = (1 << 16) - 1  # counts of a ring are kept up to this
-MAX_RING_DISTANCE = (1 << 32) - 1  # a ring's founder is not told apart further back than this
-ROWS_PER_APPEND = 1 << 16  # rows written at once: bounds the room that must be ready for them
+MAX_RING_COUNT = (1 << 16) - 1  # a ring's accounts, entities and frauds are counted up to this
+MAX_RING_DISTANCE = (1 << 32) - 1  # rows back to the payment that founded a ring, at most
+ROWS_PER_APPEND = 1 << 16  # rows written at once: bounds the space that must be ready for their entities
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,8 @@
 """The layout of the rows on the CPU, and the kernels that write them and read them back.
 
-A row is one record of 64 bytes (three roles), one line of the processor's cache: what a reader wants of a neighbour
-comes with the read that found it. Row `r` is in slot `r % capacity` of a circular buffer. A pointer is the distance
-back, so it needs no relocation, and one that reaches further than the reader's window is a null.
+A row of three roles is one record of 64 bytes, which is one line of the processor's cache: the read that finds a
+neighbour brings all of it. Row `r` is in slot `r % capacity` of a circular buffer. A pointer is a distance in rows, so
+it stays valid when the buffer wraps; one that leads further back than the reader's window counts as none.
 """
 
 from typing import NamedTuple
@@ -18,8 +18,8 @@ from graph.dag.protocol import Batch
 Records = NDArray[np.void]
 
 RING_COLUMNS = 3  # accounts, tying entities, known frauds
-MAX_LATENESS_MS = (1 << 32) - 1  # lateness is kept to the millisecond and up to this
-ROWS_PER_BLOCK = 16  # rows of a block
+MAX_LATENESS_MS = (1 << 32) - 1  # a payment that came later than this (49 days) is kept as this late
+ROWS_PER_BLOCK = 16  # rows whose reads are prefetched together while the block before is written
 
 
 def row_dtype(roles: int) -> np.dtype[np.void]:
@@ -60,12 +60,12 @@ class View(NamedTuple):
     window_rows: int
     window_us: int
     settle_us: int  # age at which a payment without a label counts as legitimate
-    oldest: int  # row still in the buffer: a reader whose window begins before sees what is left of it
+    oldest: int  # the oldest row in the buffer; a reader whose window begins earlier sees what is left of it
 
 
 @jit(inline=True)
 def _prefetch_heads(head: NDArray[np.uint32], entity: NDArray[np.int32]) -> None:
-    """Ask for the heads of the entities [n, R] of rows to come."""
+    """Prefetch the heads of the entities [n, R] of rows that are about to be written."""
     for b in range(entity.shape[0]):
         for r in range(entity.shape[1]):
             if entity[b, r] >= 0:
@@ -80,7 +80,16 @@ def _prefetch_jumps(
     first: int,
     jumped: bool,
 ) -> None:
-    """Ask for the jumps of the rows that heads point to, or, once those are there, for where they lead."""
+    """Prefetch what the jumps of rows that are about to be written are computed from.
+
+    Args:
+        velocity: Jumps of all rows, [C].
+        head: Newest row of each node, as `graph.dag.ids.HEAD_MODULUS` says.
+        entity: Nodes of the rows to be written, int32 [n, R].
+        first: The first of these rows.
+        jumped: False for the jumps of the entities' previous rows; True, once those have arrived, for the rows that
+            they lead to.
+    """
     capacity, now, start = velocity.shape[0], first % HEAD_MODULUS + 1, first % velocity.shape[0]
     for b in range(entity.shape[0]):
         for r in range(entity.shape[1]):
@@ -111,12 +120,22 @@ def append(
 ) -> int:
     """Write payments as rows from `first` on; returns the journal time of the last, us.
 
-    What a block of rows will read is asked for in three steps, each a block ahead of the next, as each says where the
-    next one leads: heads, the rows they point to, and the rows where the jumps of those lead.
+    What a block of rows will read is prefetched in three steps, each one block ahead of the next, because each says
+    where the next must look: the heads of its entities, the rows that those point to, and the rows that these jump to.
+
+    Args:
+        rows: The store's rows, [C] of `row_dtype`.
+        velocity: Their jumps, [C] of `graph.dag.jumps.velocity_dtype`; [0] in a store that keeps none.
+        sums: Amounts too large for a jump's own record, with space for all that these payments may add.
+        head: Newest row of each node, uint32 [nodes].
+        role_type: Entity type of each role, int32 [R].
+        batch: The payments, n of them, at most C.
+        first: Row of the first.
+        clock: Journal time of the event before, us: a payment with an earlier timestamp is given this one.
     """
     capacity, roles, n = rows.shape[0], role_type.shape[0], batch.time.shape[0]
     entity, exact = batch.entity, velocity.shape[0] > 0
-    shares = np.zeros(roles, np.bool_)  # whether the role's entities stand in other roles, too
+    shares = np.zeros(roles, np.bool_)  # whether another role holds entities of the same type
     for r in range(roles):
         for other in range(roles):
             shares[r] |= other != r and role_type[other] == role_type[r]
@@ -179,7 +198,17 @@ def label(
     seen_from: int,
     oldest: int,
 ) -> tuple[int, NDArray[np.int8]]:
-    """Write label events from `start` on; returns how many were kept, and the change of belief of each."""
+    """Write label events from `start` on; returns how many were written, and the change of belief of each.
+
+    Args:
+        rows: The store's rows, [C].
+        labels: Label events, with space behind `start` for all of these.
+        labelled: Rows, int64 [n]; those before `oldest` are passed over.
+        fraud: 1 fraud, 0 legitimate, int8 [n].
+        start: Label events so far.
+        seen_from: The first row that will see these: the next one to be appended.
+        oldest: The oldest row in the buffer.
+    """
     deltas = np.zeros(labelled.shape[0], np.int8)
     at = start
     for i in range(labelled.shape[0]):
@@ -199,14 +228,14 @@ def label(
 
 @jit()
 def drop_old(rows: Records, labels: Records, n: int, oldest: int) -> int:
-    """Drop the events of rows before `oldest`; how many stay."""
+    """Drop those of the `n` label events whose rows are before `oldest`; returns how many stay."""
     kept = 0
     for i in range(n):
         row = labels[i].row
         if row < oldest:
             continue
         x = rows[row % rows.shape[0]]
-        # Events of a row come in order: the row's own pointer holds the new place of its last one kept so far.
+        # A row's events come in order, so its pointer holds the new place of the last of them that was kept.
         first = labels[i].before < 0
         labels[kept].row = row
         labels[kept].seen_from = labels[i].seen_from
@@ -254,7 +283,7 @@ def first_rows_at(rows: Records, oldest: int, end: int, times: NDArray[np.int64]
 
 @jit()
 def history(rows: Records, node: int, newest: int, oldest: int, out: NDArray[np.int64]) -> int:
-    """Fill `out` with the rows of a node from `newest` back to `oldest`, newest first; how many there are."""
+    """Fill `out` with the rows of a node from `newest` back to `oldest`, newest first; returns how many there are."""
     n, row = 0, newest
     while n < out.shape[0] and row >= oldest:
         x = rows[row % rows.shape[0]]

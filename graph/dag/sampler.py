@@ -14,10 +14,10 @@ from graph.dag.rows import Records, View, believed
 
 EDGE_FEATURES = ("age", "labelled", "fraud", "settled", "amount_gap", "recent_day", "recent_week", "shared_roles")
 DAY_S = 86_400.0
-ROWS_PER_BLOCK = 64  # rows whose chains are walked side by side: enough that each row has arrived when its turn comes
+ROWS_PER_BLOCK = 64  # rows whose chains are walked together: enough that a prefetched row has arrived when it is read
 CHAIN = np.dtype(
     [
-        ("at", "i8"),  # row of the next step, asked for
+        ("at", "i8"),  # row of the next step, already prefetched
         ("first", "i8"),  # journal time, us, that the reader's window begins with
         ("slot", "u4"),  # of the next step
         ("left", "u4"),  # rows from there back to the first that the reader may follow to
@@ -39,7 +39,7 @@ def neighbours(view: View, rows: NDArray[np.int64], k: int) -> NDArray[np.int64]
         Rows, int64 [B, R, K], newest first; -1 where the chain or the window ends.
     """
     out = np.empty((len(rows), len(view.role_type), k), np.int64)
-    # Not the whole view: Numba takes 2 us to look at a named tuple, as long as the walk of one row.
+    # Not the whole view: Numba takes 2 us to unpack a named tuple, as long as one row's walk takes.
     data, role_type, window_rows, window_us, held = (
         view.rows,
         view.role_type,
@@ -101,15 +101,16 @@ def _walk(
     rows: NDArray[np.int64],
     near: NDArray[np.int64],
 ) -> None:
-    """`walk` on the parts of a view that it needs, `held` the oldest row: a call from Python looks at each of them.
+    """`walk` on those fields of a view that it needs, `held` being the oldest row in the buffer.
 
-    All chains of a block take a step before any takes the next, and ask for the row of their next step while the others
-    take theirs. Numbers of places are unsigned where they are kept, so that no code is made for negative ones: how many
-    instructions lie between two requests bounds how many of them the processor has under way. Where a chain ends nobody
-    can foretell, so no branch asks: the ended one is written among those that go on, and the next written over it.
+    All chains of a block take one step before any takes the next, and each prefetches the row of its next step while
+    the others take theirs. Fewer instructions between two prefetches mean more of them under way, so places are kept
+    as unsigned numbers, for which no code for negative indices is made. Where a chain ends cannot be predicted, so no
+    branch asks: every chain's number is written to the list of those that go on, and the next overwrites it if it
+    ended.
     """
     capacity, roles, k = data.shape[0], near.shape[1], near.shape[2]
-    shares = np.zeros(roles, np.bool_)  # whether the role's entities stand in other roles, too
+    shares = np.zeros(roles, np.bool_)  # whether another role holds entities of the same type
     for r in range(roles):
         for other in range(roles):
             shares[r] |= other != r and role_type[other] == role_type[r]
@@ -167,7 +168,22 @@ def _step(
     shared: bool,
     more: bool,
 ) -> int:
-    """Take step `i` of the chains `going` of a role, and ask for the next; how many go on, which move up in `going`."""
+    """Take step `i` of a role's chains, and prefetch the next.
+
+    Args:
+        data: The rows, [C].
+        role_type: Entity type of each role, int32 [R].
+        chains: All chains of the block, CHAIN.
+        going: Numbers of the role's chains that have not ended; those that go on move to the front.
+        out: Where the chains' rows are written, int64.
+        i: The step.
+        role: The role.
+        shared: Whether another role holds entities of the same type.
+        more: Whether there is a next step.
+
+    Returns:
+        How many chains go on.
+    """
     capacity, on = data.shape[0], 0
     for m in range(going.shape[0]):
         n = signed(going[m])

@@ -17,11 +17,11 @@ from graph.dag.sampler import visible
 SEARCH = np.dtype(
     [
         ("at", "i8"),  # row
-        ("jumped", "i8"),  # rows that it may go on to, -1 for none
-        ("stepped", "i8"),
-        ("least", "i8"),  # the first row that the reader may follow to
-        ("since", "i8"),  # journal time, us, that the reader's window begins with
-        ("reader", "i4"),  # its place among readers and roles
+        ("jumped", "i8"),  # row that its jump leads to, -1 for none
+        ("stepped", "i8"),  # the entity's previous row, -1 for none
+        ("least", "i8"),  # the first row inside the reader's window
+        ("since", "i8"),  # journal time at which the reader's window begins, us
+        ("reader", "i4"),  # where its result goes in the flattened `first` [B * R]
         ("node", "i4"),
         ("role", "i4"),
     ]
@@ -42,8 +42,8 @@ def sum_back_to(
         time: Its journal time, us.
         node: The entity.
         span_us: How far back.
-        at: A row of the entity within the span, where it stands in
-        role: this role.
+        at: A row of the entity within the span.
+        role: The role that the entity has in it.
         count: Payments passed so far, `at` not among them.
         amount: Their amount.
 
@@ -71,7 +71,7 @@ def sum_back_to(
 
 @jit(inline=True)
 def _prefetch_candidates(view: View, search: Any) -> None:
-    """Note the two rows that a search may go on to, by its jump or by one step, and ask for what it will read there."""
+    """Note the two rows that a search may go on to, by its jump or by one step, and prefetch both."""
     capacity = view.rows.shape[0]
     slot = search.at % capacity
     v, step = view.velocity[slot], signed(view.rows[slot].prev[search.role])
@@ -87,8 +87,8 @@ def _prefetch_candidates(view: View, search: Any) -> None:
 def find_oldest(view: View, rows: NDArray[np.int64], near: NDArray[np.int64], first: NDArray[np.int64]) -> None:
     """Fill `first` [B, R] with the oldest row that each reader sees of each entity, -1 for none.
 
-    From the last of its rows in `near` [B, R, DEPTH] on. All searches take a step before any takes the next: one alone
-    would wait for the memory at each.
+    A search begins at the last of the entity's rows in `near` [B, R, DEPTH]. All searches take one step before any
+    takes the next, so that their cache misses overlap; one alone would wait for memory at each step.
     """
     capacity, roles, going = view.rows.shape[0], near.shape[1], 0
     searches = np.empty(rows.shape[0] * roles, SEARCH)

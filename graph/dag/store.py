@@ -25,7 +25,7 @@ from graph.dag.sampler import edges, neighbours
 from graph.errors import GraphError
 from graph.memory import ArrayPart, grown, reserve
 
-NODES_SWEPT_PER_ENTITY = 2  # nodes looked at for each entity of a row appended, so that the sweep outruns the newcomers
+NODES_SWEPT_PER_ENTITY = 2  # nodes looked at for each entity of a new row: more than 1, so that the sweep keeps ahead
 
 
 class GraphStore:
@@ -63,8 +63,8 @@ class GraphStore:
         self.window = window
         types = list(dict.fromkeys(role(name).entity_type for name in roles))
         self.role_type = np.array([types.index(role(name).entity_type) for name in roles], np.int32)
-        # Every row can bring an entity of its own in each role; the rings may need it for three windows, and it waits
-        # for the sweep (measured, where every entity is new: 3.2 buffers). Room that is not used costs addresses only.
+        # Every row can bring a new entity in each role. The rings may need it for three windows, and it then waits for
+        # the sweep (measured 3.2 buffers where every entity is new). Memory that is not used costs addresses only.
         self.ids = Ids(types, len(roles) * (4 * capacity + ROWS_PER_APPEND), entities, key)
         self.rows = 0
         self.clock = 0  # journal time of the newest event, us
@@ -74,7 +74,7 @@ class GraphStore:
         self.sums = empty_sums()
         self.label_data: Records = np.zeros(1024, LABEL)
         self.label_count = 0
-        self.compactions = 0  # times that label events moved: what others know of their places is void
+        self.compactions = 0  # times that label events moved: places that others remember are then void
 
     @property
     def oldest(self) -> int:
@@ -88,11 +88,11 @@ class GraphStore:
 
     @property
     def view(self) -> View:
-        """What kernels read; good until the next append or label. No missing label counts as legitimate."""
+        """What kernels read. Take a new one after each append or label. No missing label counts as legitimate."""
         return self.view_for(NEVER_US)
 
     def view_for(self, settle_us: int) -> View:
-        """What the kernels of one reader read; good until the next append or label.
+        """What the kernels of one reader read. Take a new one after each append or label.
 
         Args:
             settle_us: Age, in microseconds, at which a payment without a label counts as legitimate.
@@ -110,72 +110,72 @@ class GraphStore:
         )
 
     def column(self, name: str, rows: NDArray[np.int64] | None = None) -> NDArray[Any]:
-        """See `Store`; any field of `row_dtype`."""
+        """A field of `row_dtype` of some rows, or of all rows in the buffer, [n, ...] in its own dtype."""
         if rows is None:
             rows = np.arange(self.oldest, self.rows)
         return self.row_data[name][rows % self.capacity]
 
     def raw_time(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
-        """See `Store`."""
+        """Timestamps as sent, int64 [n] us: the journal time less the lateness, which is kept to the millisecond."""
         return self.column("time", rows) - self.column("late", rows).astype(np.int64) * 1000
 
     def ring_ids(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
-        """See `Store`."""
+        """The rows that founded the rings of payments as of then, int64 [n]; -1 where there was no ring."""
         back = self.column("ring_back", rows).astype(np.int64)
         return np.where(back > 0, rows - back + 1, -1)
 
     def write_rings(self, rows: NDArray[np.int64], ring: NDArray[np.uint16], back: NDArray[np.uint32]) -> None:
-        """See `Store`."""
+        """Write the rings of rows int64 [n]: counts uint16 [n, 3], and 1 + rows back to the founder, uint32 [n]."""
         slots = self.slots(rows)
         self.row_data["ring"][slots, :RING_COLUMNS] = ring
         self.row_data["ring_back"][slots] = back
 
     def believed(self, rows: NDArray[np.int64], reader: int | None = None) -> NDArray[np.int8]:
-        """See `Store`."""
+        """What was known of rows when row `reader` arrived, or now: 1 fraud, 0 legitimate, -1 nothing; int8 [n]."""
         out = np.empty(len(rows), np.int8)
         kernels.all_believed(self.view, rows, self.rows if reader is None else reader, out)
         return out
 
     def label_events(self) -> LabelEvents:
-        """See `Store`."""
+        """The label events of rows in the buffer, in journal order."""
         return LabelEvents(*(self.labels[name] for name in LabelEvents._fields))
 
     def first_rows_at(self, times: NDArray[np.int64]) -> NDArray[np.int64]:
-        """See `Store`."""
+        """The first row at or after each journal time (us, ascending), else `rows`; int64 [n]."""
         out = np.empty(len(times), np.int64)
         kernels.first_rows_at(self.row_data, self.oldest, self.rows, times, out)
         return out
 
     def newest(self, nodes: NDArray[np.int64]) -> NDArray[np.int64]:
-        """See `Store`."""
+        """The newest row of each node, int64 [n]; -1 where it has none in the buffer."""
         head = self.ids.head[nodes].astype(np.int64)
         back = (self.rows % HEAD_MODULUS + 1 - head) % HEAD_MODULUS
         return np.where((head > 0) & (back <= self.rows - self.oldest), self.rows - back, -1)
 
     def history(self, node: int, most: int, oldest: int = 0) -> NDArray[np.int64]:
-        """See `Store`."""
+        """Rows of a node, newest first, at most `most` and none before row `oldest`; int64."""
         out = np.empty(max(0, most), np.int64)
         newest = int(self.newest(np.array([node]))[0])
         return out[: kernels.history(self.row_data, node, newest, max(oldest, self.oldest), out)]
 
     def slots(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
-        """See `Store`."""
+        """Slots of rows, int64 [n]: where arrays with an item for each slot keep them."""
         return rows % self.capacity
 
     def neighbours(self, rows: NDArray[np.int64], k: int) -> NDArray[np.int64]:
-        """See `Store`."""
+        """The last `k` rows of each entity before each row, int64 [n, R, k]; -1 where there are no more."""
         return neighbours(self.view, rows, k)
 
     def edges(self, rows: NDArray[np.int64], near: NDArray[np.int64], settle_us: int = NEVER_US) -> NDArray[np.float32]:
-        """See `Store`."""
+        """What ties neighbours int64 [n, R, k] to their readers, float32 [n, R, k, E] of `EDGE_FEATURES`."""
         return edges(self.view_for(settle_us), rows, near)
 
     def features(self, rows: NDArray[np.int64], settle_us: int = NEVER_US) -> NDArray[np.float32]:
-        """See `Store`."""
+        """Features of rows as of themselves, float32 [n, F], in the order of `graph.dag.features.feature_names`."""
         return features(self.view_for(settle_us), self.roles, rows)
 
     def parts(self) -> dict[str, ArrayPart]:
-        """See `Store`."""
+        """Every array by name, with how much of it is in use: what a snapshot keeps."""
         ids, slots = self.ids, min(self.rows, self.capacity)
         return {
             "rows": ArrayPart(self.row_data, slots),
@@ -191,7 +191,7 @@ class GraphStore:
         }
 
     def facts(self) -> dict[str, Any]:
-        """See `Store`."""
+        """What goes with the arrays, as JSON: shape, window, and how many rows, labels and offsets there are."""
         return {
             "roles": self.roles,
             "capacity": self.capacity,
@@ -203,7 +203,7 @@ class GraphStore:
         }
 
     def adopt(self, arrays: Mapping[str, NDArray[Any]], facts: Mapping[str, Any]) -> None:
-        """See `Store`."""
+        """Go on from the arrays and facts of another store of the same roles, capacity and window."""
         ids = self.ids
         self.row_data, self.velocity = arrays["rows"], arrays["velocity"]
         self.sums = Sums(arrays["sums.values"], arrays["sums.span"])
@@ -214,7 +214,7 @@ class GraphStore:
         ids.buckets, ids.meta = arrays["ids.buckets"], arrays["ids.meta"]
 
     def append(self, batch: Batch, offset: int) -> range:
-        """See `Store`."""
+        """Write payments in order, the first at a journal offset and the others after it; returns their rows."""
         first, n = self.rows, len(batch.time)
         self.offsets.note(first, offset, self.oldest)
         for start in range(0, n, min(ROWS_PER_APPEND, self.capacity)):
@@ -228,11 +228,11 @@ class GraphStore:
         return range(first, first + n)
 
     def expire(self, appended: int, before: int) -> NDArray[np.int32]:
-        """See `Store`."""
+        """Take back some of the nodes last seen before row `before` and before the buffer; returns them, int32."""
         return self.ids.sweep(NODES_SWEPT_PER_ENTITY * appended * len(self.roles), self.rows, min(before, self.oldest))
 
     def label(self, rows: NDArray[np.int64], fraud: NDArray[np.int8], time: NDArray[np.int64]) -> NDArray[np.int8]:
-        """See `Store`."""
+        """Write label events in order; returns the change of belief for each, int8 [n]: +1, 0 or -1 fraud more."""
         n = len(rows)
         if self.label_count + n > len(self.label_data):
             self._compact(n)
@@ -245,7 +245,7 @@ class GraphStore:
         return deltas
 
     def _compact(self, room: int) -> None:
-        """Drop the events of rows that have left the buffer, and make room."""
+        """Drop the events of rows that have left the buffer, and make room for `room` more."""
         self.label_count = kernels.drop_old(self.row_data, self.label_data, self.label_count, self.oldest)
         self.compactions += 1
         # At least half free afterwards, so that the work for an event stays bounded.
