@@ -18,7 +18,7 @@ from benchmarks.quality.tolokers import Graph, drawn, shuffled
 from data.files.sources import Run, merged
 from data.journal.protocol import Kind
 from gnn.rivals import snapml
-from gnn.rivals.boosting import INPUTS
+from gnn.rivals.boosting import INPUT_SETS
 from gnn.train.boosted_trees import BoostingConfig, Setting
 from gnn.train.targets import Targets, TrainConfig, make_targets
 from tests.data.files.test_datasets import dataset
@@ -67,8 +67,8 @@ def test_every_entrant_scores_the_same_payments_and_runs_are_kept(
     quick = BoostingConfig(settings=(Setting(leaves=7, rows=20),), trees=50, negatives=5, neighbours=4)
     monkeypatch.setattr(contest, "BoostingConfig", lambda **_: quick)
     runs = entrants(small, 1, rivals=True)
-    names = {OURS, RESEARCH, "rules", "logistic", *(f"trees: {inputs}" for inputs in INPUTS)}
-    assert set(runs[0]) == names | ({snapml.NAME} if snapml.installed() else set())
+    names = {OURS, RESEARCH, "rules", "logistic", *(f"trees: {inputs}" for inputs in INPUT_SETS)}
+    assert set(runs[0]) == names | ({snapml.RIVAL_NAME} if snapml.installed() else set())
     assert {len(score) for score in runs[0].values()} == {len(small.rows)}
     found = table(small, runs)
     # Fraud comes from three merchants: who reads a merchant's past finds it.

@@ -20,8 +20,8 @@ from data.files.sources import Run
 from data.journal.protocol import Kind
 from gnn.model.trees import no_trees
 from gnn.score.scorer import Scorer
-from gnn.train.boosted_trees import drawn, fit_trees
-from gnn.train.head import PLAIN
+from gnn.train.boosted_trees import fit_trees, sample_training_rows
+from gnn.train.head import PLAIN_TREES
 from gnn.train.targets import Targets, TrainConfig
 from gnn.train.trainer import train
 from graph.state import GraphState
@@ -134,8 +134,8 @@ def _scored(contest: Contest, variant: Variant, seed: int) -> tuple[Scores, dict
 
 
 def _trees(contest: Contest, more: bool, seed: int) -> tuple[Scores, dict[str, Any]]:
-    targets, config = contest.targets, replace(PLAIN, seed=seed)
-    rows = drawn(targets, config)
+    targets, config = contest.targets, replace(PLAIN_TREES, seed=seed)
+    rows = sample_training_rows(targets, config)
 
     def inputs(state: GraphState, *parts: NDArray[np.int64]) -> list[NDArray[np.float32]]:
         later = became(state) if more else np.empty((state.store.rows, 0), np.float32)

@@ -29,7 +29,7 @@ from gnn.evaluate.jobs import Judged, score_runs, selection, with_labels
 from gnn.quality.audit import TREES
 from gnn.rivals.boosting import categories, rival_inputs
 from gnn.score.replay import capacity_for, numbered
-from gnn.train.boosted_trees import drawn, fit_trees, grow
+from gnn.train.boosted_trees import fit_trees, grow_trees, sample_training_rows
 from gnn.train.targets import Targets, TrainConfig, make_targets
 from gnn.train.trainer import train
 from graph.dag.protocol import Window
@@ -102,16 +102,19 @@ class Past:
 def trees(weeks: Weeks, targets: Targets | None, judged: Sequence[int]) -> tuple[Scores, dict[str, Any]]:
     """Trees taught by what was known at a moment, and their scores of some weeks by number."""
     assert targets is not None  # only a run that is kept needs none
-    rows, validation = drawn(targets, TREES), targets.validation
+    rows, validation = sample_training_rows(targets, TREES), targets.validation
     if len(validation) > JUDGED:
         validation = np.sort(np.random.default_rng(0).choice(validation, JUDGED, replace=False))
-    final, categorical = drawn(targets.all_teach, TREES), categories(ROLES, "features", 0)
+    final, categorical = (
+        sample_training_rows(targets.with_validation_in_training, TREES),
+        categories(ROLES, "features", 0),
+    )
     x, judge, z = (rival_inputs(weeks.state, r, "features", 0, SETTLE_US) for r in (rows, validation, final))
     y, known, last = (targets.fraud[r] > 0 for r in (rows, validation, final))
     with threadpool_limits(1, "openmp"):
         _, facts = fit_trees(x, y, judge, known, TREES, categorical)
         setting = TREES.settings[facts["setting"]]
-        model = grow(z, last, setting, replace(TREES, trees=facts["trees"]), categorical)
+        model = grow_trees(z, last, setting, replace(TREES, trees=facts["trees"]), categorical)
     scores = {
         str(w): model.decision_function(rival_inputs(weeks.state, weeks.rows[w], "features", 0, SETTLE_US))
         for w in judged

@@ -78,7 +78,7 @@ def score_research(
     reader, later = (_Reader(of, config.without, targets.settle_us) for of in (past, graph))
     net, history = _trained(reader, targets, epochs, seed)
     if config.refit:
-        net, _ = _trained(reader, targets.all_teach, int(np.argmax(history)) + 1, seed, choose=False)
+        net, _ = _trained(reader, targets.with_validation_in_training, int(np.argmax(history)) + 1, seed, choose=False)
     return _score(net, later, rows), {"validation_ap": history, "near": reader.near, "width": WIDTH}
 
 

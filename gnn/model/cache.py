@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gnn.errors import ModelError
-from gnn.model.network import LARGEST, LARGEST_HALF, ModelConfig
+from gnn.model.network import MAX_FLOAT16, MAX_INT8_STEP, ModelConfig
 from graph.dag.protocol import Store
 from graph.memory import reserve
 
@@ -56,10 +56,10 @@ class KeyValueCache:
     def put(self, layer: int, rows: NDArray[np.int64], values: NDArray[np.float32]) -> None:
         """Write a layer of rows whose layers below are written, float32 [B, 2D]."""
         slots = self._slots(rows)
-        self.data[layer, slots] = quantised(values, self.scale[layer], self.data.dtype)
+        self.data[layer, slots] = quantise(values, self.scale[layer], self.data.dtype)
         self.depth[slots] = np.maximum(self.depth[slots], layer + 1)
 
-    def put_kept(self, rows: NDArray[np.int64], kept: KeysValues) -> None:
+    def put_encoded(self, rows: NDArray[np.int64], kept: KeysValues) -> None:
         """Write all layers of rows as they are kept, [L, B, 2D] of this cache's dtype: from another device's cache."""
         slots = self._slots(rows)
         self.data[:, slots] = kept
@@ -85,7 +85,7 @@ class KeyValueCache:
         return wanted[self.depth[self._slots(wanted)] <= layer]
 
 
-def quantised(values: NDArray[np.float32], scale: NDArray[np.float32], dtype: np.dtype[Any]) -> KeysValues:
+def quantise(values: NDArray[np.float32], scale: NDArray[np.float32], dtype: np.dtype[Any]) -> KeysValues:
     """Values as a cache keeps them.
 
     In steps of `scale`, to the nearest, ties to even: whole ones, cut off at 127, as int8; of 11 bits, cut off at
@@ -94,10 +94,10 @@ def quantised(values: NDArray[np.float32], scale: NDArray[np.float32], dtype: np
     if dtype == np.float32:
         return values
     if dtype == np.float16:
-        return np.clip(values / scale, -LARGEST_HALF, LARGEST_HALF).astype(np.float16)
-    return np.clip(np.rint(values / scale), -LARGEST, LARGEST).astype(np.int8)
+        return np.clip(values / scale, -MAX_FLOAT16, MAX_FLOAT16).astype(np.float16)
+    return np.clip(np.rint(values / scale), -MAX_INT8_STEP, MAX_INT8_STEP).astype(np.int8)
 
 
-def bits(kept: KeysValues) -> NDArray[Any]:
+def as_uint16_bits(kept: KeysValues) -> NDArray[Any]:
     """A cache as the CPU's kernels take it: float16 as its bits, uint16."""
     return kept.view(np.uint16) if kept.dtype == np.float16 else kept

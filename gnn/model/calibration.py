@@ -11,7 +11,7 @@ from scipy.special import logit as log_odds
 
 from gnn.errors import ModelError
 
-FLATTEST = 1e-3  # the order of scores is never turned round
+MIN_SLOPE = 1e-3  # the order of scores is never turned round
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class PlattScaling:
             return float(np.mean(np.logaddexp(0, z) - target * z)), np.array([np.mean(error * x), np.mean(error)])
 
         start = np.array([1.0, float(log_odds(target.mean()))])
-        found = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=[(FLATTEST * std, None), (None, None)])
+        found = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=[(MIN_SLOPE * std, None), (None, None)])
         slope = float(found.x[0] / std)
         return cls(slope, float(found.x[1] - slope * mean))
 

@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 
 from data.jit import MIN_ROWS_PER_CHUNK, chunked
 from gnn.model import kernels
-from gnn.model.cache import KeysValues, KeyValueCache, bits
+from gnn.model.cache import KeysValues, KeyValueCache, as_uint16_bits
 from gnn.model.groups import CONTEXT, LABELS, OWN_GROUPS, feature_groups
 from gnn.model.kernels import Plan, Work
 from gnn.model.network import RingwatchNet
-from gnn.model.trees import apply, packed
+from gnn.model.trees import apply_trees, pack
 from graph.dag.features import counterparts, describe
 from graph.dag.protocol import Store
 from graph.dag.store import GraphStore
@@ -49,7 +49,7 @@ class Engine(Protocol):
     def forward(self, rows: NDArray[np.int64], cache: KeyValueCache, write: bool, work: Work) -> bool:
         """All of these at once on rows whose neighbours are all in the cache, or False where that is not to be had."""
 
-    def without(
+    def score_ablated(
         self, cache: KeysValues, rows: NDArray[np.int64], work: Work, masks: NDArray[np.int64]
     ) -> NDArray[np.float32]:
         """Log-odds [B, G] with the groups in each bit mask [G] left out; `cache` [L, C, 2D]."""
@@ -65,7 +65,7 @@ def make_engine(net: RingwatchNet, store: Store, device: str, threads: int | Non
 def make_plan(net: RingwatchNet) -> Plan:
     """The constants of a network's kernels."""
     roles = net.config.roles
-    return Plan(counterparts(roles), feature_groups(roles), net.config.heads, packed(net.trees))
+    return Plan(counterparts(roles), feature_groups(roles), net.config.heads, pack(net.trees))
 
 
 class CpuEngine:
@@ -103,7 +103,7 @@ class CpuEngine:
     def attend(self, layer: int, kv: KeysValues, work: Work) -> None:
         """See `Engine`."""
         w, plan = self._weights, self._plan
-        self._each(len(work.h), lambda i, j: kernels.attend(w, plan, layer, bits(kv), part(work, i, j)))
+        self._each(len(work.h), lambda i, j: kernels.attend(w, plan, layer, as_uint16_bits(kv), part(work, i, j)))
 
     def finish(self, work: Work) -> None:
         """See `Engine`."""
@@ -120,7 +120,7 @@ class CpuEngine:
         )
         return True
 
-    def without(
+    def score_ablated(
         self, cache: KeysValues, rows: NDArray[np.int64], work: Work, masks: NDArray[np.int64]
     ) -> NDArray[np.float32]:
         """See `Engine`."""
@@ -128,7 +128,7 @@ class CpuEngine:
         out = np.empty((len(rows), len(masks)), np.float32)
 
         def run(i: int, j: int) -> None:
-            kernels.without(view, w, plan, bits(cache), rows[i:j], part(work, i, j), masks, out[i:j])
+            kernels.score_ablated(view, w, plan, as_uint16_bits(cache), rows[i:j], part(work, i, j), masks, out[i:j])
 
         self._each(len(rows), run)
         return out
@@ -181,14 +181,14 @@ class TorchEngine:
 
     def finish(self, work: Work) -> None:
         """See `Engine`."""
-        work.logit[:] = apply(self._net.trees, work.x, work.logit)
+        work.logit[:] = apply_trees(self._net.trees, work.x, work.logit)
 
     @torch.inference_mode()
     def forward(self, rows: NDArray[np.int64], cache: KeyValueCache, write: bool, work: Work) -> bool:
         """See `Engine`."""
         return False
 
-    def without(
+    def score_ablated(
         self, cache: KeysValues, rows: NDArray[np.int64], work: Work, masks: NDArray[np.int64]
     ) -> NDArray[np.float32]:
         """See `Engine`."""
@@ -215,7 +215,7 @@ class TorchEngine:
         groups = self._groups.cpu().numpy()
         for g, mask in enumerate(int(m) for m in masks):
             kept = ((mask >> groups) & 1) == 0
-            network[:, g] = apply(net.trees, np.where(kept, work.x, mean), network[:, g])
+            network[:, g] = apply_trees(net.trees, np.where(kept, work.x, mean), network[:, g])
         return network
 
     def _to(self, array: NDArray[np.generic]) -> torch.Tensor:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from data.jit import jit, prefetch, to_float32
 from gnn.model.groups import CONTEXT, LABELS, OWN_GROUPS
 from gnn.model.network import EDGE_SCALE, Weights
-from gnn.model.trees import SIDE, Packed, boosted
+from gnn.model.trees import TREES_PER_GROUP, PackedTrees, score_row
 from graph.dag.features import describe
 from graph.dag.rows import View
 from graph.dag.sampler import edge, walk
@@ -27,7 +27,7 @@ class Plan(NamedTuple):
     pairs: NDArray[np.int32]  # [R, R - 1] from graph.dag.features.counterparts
     groups: NDArray[np.int32]  # [F] from gnn.model.groups.feature_groups
     heads: int
-    trees: Packed
+    trees: PackedTrees
 
 
 class Work(NamedTuple):
@@ -306,10 +306,10 @@ def attend(w: Weights, plan: Plan, layer: int, kv: NDArray[Any], work: Work) -> 
 @jit()
 def finish(w: Weights, plan: Plan, work: Work) -> None:
     """The head: from the network's log-odds of rows to those of the model."""
-    row, at = np.empty(work.x.shape[1] + 1, np.float32), np.empty(SIDE, np.int64)
+    row, at = np.empty(work.x.shape[1] + 1, np.float32), np.empty(TREES_PER_GROUP, np.int64)
     for b in range(work.logit.shape[0]):
         row[:-1], row[-1] = work.x[b], work.logit[b]
-        work.logit[b] = boosted(plan.trees, row, at)
+        work.logit[b] = score_row(plan.trees, row, at)
 
 
 @jit()
@@ -345,7 +345,7 @@ def forward(
 
 
 @jit()
-def without(
+def score_ablated(
     view: View,
     w: Weights,
     plan: Plan,
@@ -357,7 +357,7 @@ def without(
 ) -> None:
     """Log-odds of rows with parts of their evidence left out: `out` [B, G] for the bit masks `masks` [G]."""
     h = np.empty(work.h.shape[1], np.float32)
-    row, at = np.empty(work.x.shape[1] + 1, np.float32), np.empty(SIDE, np.int64)
+    row, at = np.empty(work.x.shape[1] + 1, np.float32), np.empty(TREES_PER_GROUP, np.int64)
     for b in range(rows.shape[0]):
         for g in range(masks.shape[0]):
             _encode(w, plan, work.x[b], view.rows[rows[b] % view.rows.shape[0]].category, masks[g], h)
@@ -367,4 +367,4 @@ def without(
             for i in range(work.x.shape[1]):
                 row[i] = w.mean[i] if (masks[g] >> plan.groups[i]) & 1 else work.x[b, i]
             row[-1] = logit
-            out[b, g] = boosted(plan.trees, row, at)
+            out[b, g] = score_row(plan.trees, row, at)

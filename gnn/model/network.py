@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from data.schema import CATEGORIES
-from gnn.model.trees import apply, no_trees
+from gnn.model.trees import apply_trees, no_trees
 from graph.dag.features import feature_names
 from graph.dag.protocol import DAY_US, NEVER_US, Store, Window
 from graph.dag.sampler import EDGE_FEATURES
@@ -34,9 +34,9 @@ EDGE = len(EDGE_FEATURES)
 DROPOUT = 0.3
 # Evidence left out while learning, as explanations leave it out later. Without it categories are learnt by heart: on
 # S-FFSD's validation payments AP rose from .52 to .58.
-BLANK_FEATURE, BLANK_CATEGORY = 0.1, 0.5
-LARGEST = 127  # steps of a key or value kept as int8
-LARGEST_HALF = 65_504.0  # of one kept as float16
+FEATURE_DROPOUT, CATEGORY_DROPOUT = 0.1, 0.5
+MAX_INT8_STEP = 127  # steps of a key or value kept as int8
+MAX_FLOAT16 = 65_504.0  # of one kept as float16
 EDGE_SCALE = 1 / 8  # brings plain sums over neighbours to the size of the rest
 
 
@@ -157,8 +157,8 @@ class AttentionLayer(nn.Module):
             return kv
         steps = kv / self.kv_scale
         if self.config.cache == "float16":
-            return steps.clamp(-LARGEST_HALF, LARGEST_HALF).half().float() * self.kv_scale
-        return torch.clamp(torch.round(steps), -LARGEST, LARGEST) * self.kv_scale
+            return steps.clamp(-MAX_FLOAT16, MAX_FLOAT16).half().float() * self.kv_scale
+        return torch.clamp(torch.round(steps), -MAX_INT8_STEP, MAX_INT8_STEP) * self.kv_scale
 
     def attend(self, h: Tensor, kv: Tensor, valid: Tensor, edge: Tensor) -> tuple[Tensor, Tensor]:
         """Read the neighbours.
@@ -242,8 +242,8 @@ class RingwatchNet(nn.Module):
         """
         normal, embedded = self.normalise(x, category)
         if self.training:
-            normal = torch.where(_kept(normal.shape, BLANK_FEATURE, normal.device), normal, 0.0)
-            known = _kept(category.shape, BLANK_CATEGORY, category.device)
+            normal = torch.where(_kept(normal.shape, FEATURE_DROPOUT, normal.device), normal, 0.0)
+            known = _kept(category.shape, CATEGORY_DROPOUT, category.device)
             embedded = (embedded.unflatten(-1, (len(CATEGORIES), -1)) * known[..., None]).flatten(-2)
         return self.encode_normalised(normal, embedded)
 
@@ -297,7 +297,7 @@ def uncached(net: RingwatchNet, store: Store, rows: NDArray[np.int64]) -> tuple[
         float32 [B, D] and [B].
     """
     h, logit = _recurse(net, store, rows, net.config.layers)
-    return h, torch.from_numpy(apply(net.trees, store.features(rows, net.config.settle_us), logit.numpy()))
+    return h, torch.from_numpy(apply_trees(net.trees, store.features(rows, net.config.settle_us), logit.numpy()))
 
 
 def _recurse(net: RingwatchNet, store: Store, rows: NDArray[np.int64], depth: int) -> tuple[Tensor, Tensor]:

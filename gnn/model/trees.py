@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from data.jit import jit, signed
 
 LEAF: Final = -1
-SIDE: Final = 16  # trees walked at once
+TREES_PER_GROUP: Final = 16  # trees that are walked together
 NODE = np.dtype(
     [
         ("feature", "i4"),
@@ -19,7 +19,7 @@ NODE = np.dtype(
 
 
 class Trees(NamedTuple):
-    """Binary trees in arrays; without a tree they hand on the network's log-odds. T trees, N nodes, F features."""
+    """Binary trees in arrays: T trees, N nodes, F features. Without any tree the network's log-odds are the result."""
 
     root: NDArray[np.int32]  # [T] node
     feature: NDArray[np.int32]  # [N] feature compared, F for the network's log-odds, LEAF in a leaf
@@ -37,7 +37,7 @@ def no_trees() -> Trees:
 
 
 def read_trees(arrays: dict[str, NDArray[np.generic]], features: int) -> Trees:
-    """Trees from a file, checked: a kernel follows them without looking.
+    """Trees from a file, checked here because the kernel that walks them checks nothing.
 
     Args:
         arrays: By the names of `Trees`.
@@ -61,14 +61,14 @@ def read_trees(arrays: dict[str, NDArray[np.generic]], features: int) -> Trees:
     if not ((trees.feature[inner] >= 0) & (trees.feature[inner] <= features)).all():
         raise ValueError("the head reads a feature that there is not")
     for branch in (trees.left[inner], trees.right[inner]):
-        # Each step leads on, so every walk ends.
+        # Branches lead to later nodes only, so every walk ends.
         if not ((branch > nodes[inner]) & (branch < len(nodes))).all():
             raise ValueError("a node of the head leads outside it, or back")
     return trees
 
 
 def random_trees(features: int, seed: int, trees: int = 16, depth: int = 3) -> Trees:
-    """Trees that know nothing, beside half of the network: what tests and benchmarks of everything but quality need."""
+    """Random trees beside half of the network's log-odds, for tests and benchmarks that do not measure quality."""
     rng = np.random.default_rng(seed)
     size = 2 ** (depth + 1) - 1
     node = np.arange(trees * size)
@@ -85,22 +85,22 @@ def random_trees(features: int, seed: int, trees: int = 16, depth: int = 3) -> T
     )
 
 
-class Packed(NamedTuple):
-    """Trees as the kernel walks them: `SIDE` of them side by side, for as many steps as the deepest of these takes.
+class PackedTrees(NamedTuple):
+    """Trees in groups that the kernel walks together, each group for as many steps as its deepest tree takes.
 
-    One walk waits for each of its reads, and a processor that guesses the way guesses wrong every other time: several
-    at once, none of which asks whether it has arrived, take a third of the time.
+    One walk alone waits for each of its reads, and the processor's guess of the next branch is wrong every other time.
+    Several walks at once, none of which tests whether it has reached a leaf, take a third of the time.
     """
 
-    root: NDArray[np.int32]  # [T'] node, shallow trees first; T' is T, up to a multiple of SIDE by empty leaves
-    steps: NDArray[np.int32]  # [T' / SIDE]
+    root: NDArray[np.int32]  # [T'] nodes, shallow trees first; empty leaves fill up the last group
+    steps: NDArray[np.int32]  # [T' / TREES_PER_GROUP] of each group
     nodes: NDArray[np.void]  # [N + 1] NODE
     value: NDArray[np.float32]  # [N + 1] log-odds that a leaf adds
     base: NDArray[np.float32]  # [2] as in `Trees`
 
 
-def packed(trees: Trees) -> Packed:
-    """The trees for `boosted`."""
+def pack(trees: Trees) -> PackedTrees:
+    """Group trees by depth for `score_row`."""
     n = len(trees.feature)
     inner = np.append(trees.feature != LEAF, False)
     nodes = np.zeros(n + 1, NODE)
@@ -114,47 +114,50 @@ def packed(trees: Trees) -> Packed:
         level, tree = nodes["child"][level[on]].ravel(), np.repeat(tree[on], 2)
         depth[tree] = (steps := steps + 1)
     order = np.argsort(depth, kind="stable")
-    more = -len(order) % SIDE
+    more = -len(order) % TREES_PER_GROUP
     root = np.append(trees.root[order], np.full(more, n)).astype(np.int32)
-    deepest = np.append(depth[order], np.zeros(more, np.int32)).reshape(-1, SIDE).max(1)
-    return Packed(root, deepest, nodes, np.append(trees.value, np.float32(0)), trees.base)
+    deepest = np.append(depth[order], np.zeros(more, np.int32)).reshape(-1, TREES_PER_GROUP).max(1)
+    return PackedTrees(root, deepest, nodes, np.append(trees.value, np.float32(0)), trees.base)
 
 
 @jit()
-def boosted(trees: Packed, row: NDArray[np.float32], at: NDArray[np.int64]) -> float:
+def score_row(trees: PackedTrees, row: NDArray[np.float32], at: NDArray[np.int64]) -> float:
     """Log-odds of one payment.
 
     Args:
         trees: The head.
         row: Features, and behind them the network's log-odds, float32 [F + 1].
-        at: Scratch, int64 [SIDE].
+        at: Scratch, int64 [TREES_PER_GROUP].
+
+    Returns:
+        The trees' log-odds and their share of the network's; the network's alone where there are no trees.
     """
     logit = float(row[row.shape[0] - 1])
     if trees.root.shape[0] == 0:
         return logit
     total = float(trees.base[0]) + float(trees.base[1]) * logit
     for group in range(trees.steps.shape[0]):
-        for i in range(SIDE):
-            at[i] = trees.root[group * SIDE + i]
+        for i in range(TREES_PER_GROUP):
+            at[i] = trees.root[group * TREES_PER_GROUP + i]
         for _ in range(trees.steps[group]):
-            for i in range(SIDE):
+            for i in range(TREES_PER_GROUP):
                 n = trees.nodes[at[i]]
                 at[i] = n.child[1 - signed(row[n.feature] <= n.threshold)]
-        for i in range(SIDE):
+        for i in range(TREES_PER_GROUP):
             total += trees.value[at[i]]
     return total
 
 
-def apply(trees: Trees, x: NDArray[np.float32], logit: NDArray[np.float32]) -> NDArray[np.float32]:
+def apply_trees(trees: Trees, x: NDArray[np.float32], logit: NDArray[np.float32]) -> NDArray[np.float32]:
     """Log-odds of payments from features [n, F] and the network's log-odds [n]; float32 [n]."""
     out = np.empty(len(x), np.float32)
-    _apply(packed(trees), x, logit, out)
+    _apply(pack(trees), x, logit, out)
     return out
 
 
 @jit()
-def _apply(trees: Packed, x: NDArray[np.float32], logit: NDArray[np.float32], out: NDArray[np.float32]) -> None:
-    row, at = np.empty(x.shape[1] + 1, np.float32), np.empty(SIDE, np.int64)
+def _apply(trees: PackedTrees, x: NDArray[np.float32], logit: NDArray[np.float32], out: NDArray[np.float32]) -> None:
+    row, at = np.empty(x.shape[1] + 1, np.float32), np.empty(TREES_PER_GROUP, np.int64)
     for b in range(x.shape[0]):
         row[:-1], row[-1] = x[b], logit[b]
-        out[b] = boosted(trees, row, at)
+        out[b] = score_row(trees, row, at)

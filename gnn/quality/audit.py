@@ -34,7 +34,7 @@ from gnn.errors import ModelError
 from gnn.evaluate.jobs import Judged, selection, with_labels
 from gnn.quality.leaks import CAUSAL, PLANTED, WHOLE_HISTORY, Inputs, LabelTimes, build, choose_probes, leaking
 from gnn.score.replay import present_roles
-from gnn.train.boosted_trees import BoostingConfig, Setting, drawn, fit_trees
+from gnn.train.boosted_trees import BoostingConfig, Setting, fit_trees, sample_training_rows
 from gnn.train.targets import Targets, TrainConfig, make_targets
 from graph.state import GraphState
 
@@ -225,7 +225,7 @@ class _Auditor:
     def _case(self, name: str, state: GraphState, targets: Targets, inputs: Sequence[str]) -> Case:
         self.report(f"judging {name}", 0.0)
         names = [column for i in inputs for column in self.inputs[i].names(self.roles)]
-        rows, fraud = self._drawn(drawn(targets, TREES), TAUGHT), targets.fraud > 0
+        rows, fraud = self._drawn(sample_training_rows(targets, TREES), TAUGHT), targets.fraud > 0
         test = self.later if targets.label_delay_us else targets.test  # the strict targets leave the youngest out
         for part, chosen in (("training", rows), ("validation", targets.validation)):
             if not 0 < fraud[chosen].sum() < len(chosen):

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from gnn.errors import ModelError
 from gnn.model.groups import OWN_GROUPS, group_names
-from gnn.score.reasons import MOST
+from gnn.score.reasons import MAX_REASONS
 from gnn.score.scorer import Scorer
 from gnn.score.shapley import all_masks, exact_values, pair_masks, pair_values
 
@@ -92,13 +92,13 @@ def fidelity(scorer: Scorer, rows: NDArray[np.int64], seed: int = 0) -> Fidelity
     groups, rng = len(group_names(roles)), np.random.default_rng(seed)
     known_by = {int(mask): known for known, mask in enumerate(all_masks(groups).tolist())}
     pair = [known_by[mask] for mask in pair_masks(groups).tolist()]
-    sizes = range(1, min(MOST, groups))
+    sizes = range(1, min(MAX_REASONS, groups))
     fast, exact, off = [], [], 0.0
     deleted: dict[int, list[NDArray[np.float64]]] = {k: [] for k in sizes}
     inserted: dict[int, list[NDArray[np.float64]]] = {k: [] for k in sizes}
     for i in range(0, len(rows), TOGETHER):
         batch = rows[i : i + TOGETHER]
-        worth = scorer.without(batch, all_masks(groups))
+        worth = scorer.score_ablated(batch, all_masks(groups))
         fast.append(pair_values(worth[:, pair]))
         exact.append(exact_values(worth))
         sums = worth[:, 0] + fast[-1].sum(1)

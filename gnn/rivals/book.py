@@ -14,13 +14,13 @@ from sklearn.preprocessing import StandardScaler
 from data.files.datasets import handbook_split
 from gnn.evaluate.metrics import Metrics, evaluate
 
-WINDOWS = (1, 7, 30)
+WINDOW_DAYS = (1, 7, 30)
 BOOK_FEATURES = (
     "TX_AMOUNT",
     "TX_DURING_WEEKEND",
     "TX_DURING_NIGHT",
-    *(f"CUSTOMER_ID_{what}_{days}DAY_WINDOW" for days in WINDOWS for what in ("NB_TX", "AVG_AMOUNT")),
-    *(f"TERMINAL_ID_{what}_{days}DAY_WINDOW" for days in WINDOWS for what in ("NB_TX", "RISK")),
+    *(f"CUSTOMER_ID_{what}_{days}DAY_WINDOW" for days in WINDOW_DAYS for what in ("NB_TX", "AVG_AMOUNT")),
+    *(f"TERMINAL_ID_{what}_{days}DAY_WINDOW" for days in WINDOW_DAYS for what in ("NB_TX", "RISK")),
 )
 
 

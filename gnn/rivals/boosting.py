@@ -19,24 +19,17 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from gnn.model.calibration import PlattScaling
-from gnn.train.boosted_trees import BoostingConfig, drawn, fit_trees, grow
+from gnn.train.boosted_trees import BoostingConfig, fit_trees, grow_trees, sample_training_rows
 from gnn.train.targets import Targets
 from graph.dag.features import feature_names
 from graph.dag.protocol import NEVER_US, Store
 from graph.dag.sampler import EDGE_FEATURES
 from graph.state import GraphState
 
-INPUTS: Final = ("columns", "raw history", "features", "history")
-RAW: Final = ("amount", "gap")
-TIES: Final = (
-    "age",
-    "labelled",
-    "fraud",
-    "settled",
-    "amount_gap",
-    "shared_roles",
-)  # others restate the age
-BLOCK: Final = 1 << 16  # rows whose inputs are made at once
+INPUT_SETS: Final = ("columns", "raw history", "features", "history")
+RAW_COLUMNS: Final = ("amount", "gap")
+TIE_COLUMNS: Final = ("age", "labelled", "fraud", "settled", "amount_gap", "shared_roles")  # the others restate the age
+ROWS_PER_BLOCK: Final = 1 << 16  # rows whose inputs are in memory at once
 
 
 class Classifier(Protocol):
@@ -52,7 +45,7 @@ class Rival:
 
     Attributes:
         name: As in the table.
-        inputs: One of `INPUTS`.
+        inputs: One of `INPUT_SETS`.
         neighbours: Past payments of each entity in its inputs.
         model: Log-odds from inputs.
         calibration: From log-odds to probability.
@@ -71,8 +64,8 @@ class Rival:
     def probability(self, state: GraphState, rows: NDArray[np.int64]) -> NDArray[np.float64]:
         """Fraud probabilities of rows, float64 [n]."""
         parts = [np.empty(0)]
-        for i in range(0, len(rows), BLOCK):
-            x = rival_inputs(state, rows[i : i + BLOCK], self.inputs, self.neighbours, self.settle_us)
+        for i in range(0, len(rows), ROWS_PER_BLOCK):
+            x = rival_inputs(state, rows[i : i + ROWS_PER_BLOCK], self.inputs, self.neighbours, self.settle_us)
             parts.append(self.calibration.probability(self.model.decision_function(x)))
         return np.concatenate(parts)
 
@@ -83,7 +76,7 @@ def input_names(roles: Sequence[str], inputs: str, k: int) -> tuple[str, ...]:
     if inputs in ("columns", "raw history"):
         names = tuple(name for name in names if name.startswith("payment."))
     names = (*names, "category.currency", "category.channel", "category.mcc", "category.country")
-    each = {"raw history": RAW, "history": TIES}.get(inputs, ())
+    each = {"raw history": RAW_COLUMNS, "history": TIE_COLUMNS}.get(inputs, ())
     return (*names, *(f"{role}.{n}.{of}" for role in roles for n in range(k) for of in each))
 
 
@@ -95,7 +88,7 @@ def rival_inputs(
     Args:
         state: The graph.
         rows: Rows still in the buffer, int64 [n].
-        inputs: One of `INPUTS`.
+        inputs: One of `INPUT_SETS`.
         k: Past payments of each entity, for both kinds of history.
         settle_us: Age, in microseconds, at which a payment without a label counts as legitimate.
 
@@ -111,7 +104,7 @@ def rival_inputs(
         parts.append(raw_history(store, rows, k).reshape(len(rows), -1))
     if inputs == "history":
         near = store.neighbours(rows, k)
-        ties = store.edges(rows, near, settle_us)[..., [EDGE_FEATURES.index(tie) for tie in TIES]]
+        ties = store.edges(rows, near, settle_us)[..., [EDGE_FEATURES.index(tie) for tie in TIE_COLUMNS]]
         ties[near < 0] = np.nan
         parts.append(ties.reshape(len(rows), -1))
     return np.concatenate(parts, 1)
@@ -126,8 +119,8 @@ def raw_history(store: Store, rows: NDArray[np.int64], k: int) -> NDArray[np.flo
         k: Past payments of each entity.
 
     Returns:
-        float32 [n, R, K, 2], newest first, in the order of `RAW`: the amount (minor units), and the seconds to the next
-        newer one of the same entity, or to the payment itself; NaN where there is none.
+        float32 [n, R, K, 2], newest first, in the order of `RAW_COLUMNS`: the amount (minor units), and the seconds to
+        the next newer one of the same entity, or to the payment itself; NaN where there is none.
     """
     near = store.neighbours(rows, k)
     at = np.maximum(near, 0)
@@ -156,8 +149,9 @@ def fit_rivals(
         A logistic regression, then trees from the poorest to the richest inputs.
     """
     config = config or BoostingConfig()
-    everything = targets.all_teach if config.refit else targets
-    rows, validation, final = drawn(targets, config), targets.validation, drawn(everything, config)
+    everything = targets.with_validation_in_training if config.refit else targets
+    rows, final = (sample_training_rows(of, config) for of in (targets, everything))
+    validation = targets.validation
     y, known, last = (targets.fraud[r] > 0 for r in (rows, validation, final))
     found: list[Rival] = []
     settle_us = targets.settle_us
@@ -166,8 +160,8 @@ def fit_rivals(
         calibration = PlattScaling.fit(np.asarray(chosen.decision_function(v), np.float64), known)
         found.append(Rival(name, inputs, config.neighbours, again, calibration, facts, settle_us))
 
-    for number, inputs in enumerate(INPUTS):
-        report("training rivals", number / len(INPUTS))
+    for number, inputs in enumerate(INPUT_SETS):
+        report("training rivals", number / len(INPUT_SETS))
         names = input_names(state.store.roles, inputs, config.neighbours)
         read = np.array([not name.startswith(config.without) for name in names], np.float32)
         x, v, z = (
@@ -177,7 +171,9 @@ def fit_rivals(
             add("logistic", inputs, _linear(x, y), _linear(z, last), {})
         categorical = categories(state.store.roles, inputs, config.neighbours)
         trees, facts = fit_trees(x, y, v, known, config, categorical)
-        again = grow(z, last, config.settings[facts["setting"]], replace(config, trees=facts["trees"]), categorical)
+        again = grow_trees(
+            z, last, config.settings[facts["setting"]], replace(config, trees=facts["trees"]), categorical
+        )
         add(f"trees: {inputs}", inputs, trees, again, facts)
     return found
 

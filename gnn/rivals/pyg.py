@@ -33,7 +33,7 @@ def relation(role: str) -> Relation:
     return ("payment", f"before_by_{role}", "payment")
 
 
-class Read(MessagePassing):
+class RoleAttention(MessagePassing):
     """What one layer reads by one role; the sum of its messages is what `AttentionLayer.attend` mixes."""
 
     def __init__(self, layer: AttentionLayer, role: int) -> None:
@@ -74,7 +74,7 @@ class HeteroRingwatch(nn.Module):
         roles = net.config.roles
         # PyG finds what to mask by the names of relations in module dictionaries.
         self.reads = nn.ModuleList(
-            nn.ModuleDict({"__".join(relation(role)): Read(net.layer(i), r) for r, role in enumerate(roles)})
+            nn.ModuleDict({"__".join(relation(role)): RoleAttention(net.layer(i), r) for r, role in enumerate(roles)})
             for i in range(net.config.layers)
         )
 
@@ -177,7 +177,7 @@ def agreement(scorer: Scorer, rows: NDArray[np.int64], epochs: int = 100, seed: 
         seed: See `learnt_importance`.
     """
     net, store = scorer.artifact.net, scorer.state.store
-    worth = scorer.without(rows, all_masks(len(group_names(net.config.roles))))
+    worth = scorer.score_ablated(rows, all_masks(len(group_names(net.config.roles))))
     ours = np.abs(exact_values(worth)[:, len(OWN_GROUPS) :])
     reads = (store.neighbours(rows, 1) >= 0)[..., 0]
     some = np.flatnonzero(reads.sum(1) > 1)

@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 
 from gnn.model.calibration import PlattScaling
 from gnn.rivals.boosting import Classifier, categories, input_names, rival_inputs
-from gnn.train.boosted_trees import BoostingConfig, drawn, fit_trees, grow
+from gnn.train.boosted_trees import BoostingConfig, fit_trees, grow_trees, sample_training_rows
 from gnn.train.targets import Targets
 from graph.state import GraphState
 
-NAME: Final = "trees: Snap ML"
+RIVAL_NAME: Final = "trees: Snap ML"
 DAY_S: Final = 86_400
 # Statistics of the amount, the fifth column. Windows as long as ours: the package's own are 12 hours for fans and, for
 # statistics, no longer than those unless `time_window` says so.
@@ -32,9 +32,9 @@ PARAMETERS: Final[dict[str, Any]] = {
     "vertex_stats_cols": [4],
 }
 
-LARGEST: Final = float(np.finfo(np.float32).max)  # what it writes for none is larger
+FLOAT32_MAX: Final = float(np.finfo(np.float32).max)  # what it writes for none is larger
 
-_made: WeakKeyDictionary[GraphState, NDArray[np.float32]] = WeakKeyDictionary()
+_cached_features: WeakKeyDictionary[GraphState, NDArray[np.float32]] = WeakKeyDictionary()
 
 
 def installed() -> bool:
@@ -76,7 +76,7 @@ def edge_features(
         edges[:, 0] += others
         if out is None:
             out = np.full((len(entity), others, found.shape[1]), np.nan, np.float32)
-        out[n, there] = np.clip(found, -LARGEST, LARGEST)
+        out[n, there] = np.clip(found, -FLOAT32_MAX, FLOAT32_MAX)
     if out is None:
         return np.empty((len(entity), 0), np.float32)
     return out.reshape(len(entity), -1)
@@ -88,9 +88,9 @@ def snapml_inputs(
     """A payment's own columns and what Snap ML says of it, float32 [n, C]; computed once for a graph that has grown."""
     store = state.store
     held = store.rows - store.oldest
-    if state not in _made or len(_made[state]) != held:
-        _made[state] = edge_features(state, report)
-    return np.concatenate([rival_inputs(state, rows, "columns", 0), _made[state][rows - store.oldest]], 1)
+    if state not in _cached_features or len(_cached_features[state]) != held:
+        _cached_features[state] = edge_features(state, report)
+    return np.concatenate([rival_inputs(state, rows, "columns", 0), _cached_features[state][rows - store.oldest]], 1)
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ class SnapRival:
     model: Classifier
     calibration: PlattScaling
     facts: dict[str, Any]
-    name: str = NAME
+    name: str = RIVAL_NAME
 
     def probability(self, state: GraphState, rows: NDArray[np.int64]) -> NDArray[np.float64]:
         """Fraud probabilities of rows, float64 [n]."""
@@ -115,7 +115,7 @@ def fit_snapml(
 ) -> SnapRival:
     """Train it on what the other rivals are trained on; see `gnn.rivals.boosting.fit_rivals`."""
     config = config or BoostingConfig()
-    rows, validation = drawn(targets, config), targets.validation
+    rows, validation = sample_training_rows(targets, config), targets.validation
     known = targets.fraud[validation] > 0
     roles, made = state.store.roles, snapml_inputs(state, rows, report)
     own = [not name.startswith(config.without) for name in input_names(roles, "columns", 0)]
@@ -126,7 +126,7 @@ def fit_snapml(
     trees, facts = fit_trees(x, targets.fraud[rows] > 0, v, known, config, categorical)
     calibration = PlattScaling.fit(np.asarray(trees.decision_function(v), np.float64), known)
     if config.refit:
-        final = drawn(targets.all_teach, config)
+        final = sample_training_rows(targets.with_validation_in_training, config)
         setting, last = config.settings[facts["setting"]], replace(config, trees=facts["trees"])
-        trees = grow(snapml_inputs(state, final) * read, targets.fraud[final] > 0, setting, last, categorical)
+        trees = grow_trees(snapml_inputs(state, final) * read, targets.fraud[final] > 0, setting, last, categorical)
     return SnapRival(trees, calibration, facts)

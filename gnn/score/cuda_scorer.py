@@ -155,12 +155,12 @@ class CudaScorer:
         if last - at > self._turns.n:
             for rows, logit, written in self._turns.run(at, last, lambda r: columns_of(store, r), store.oldest):
                 out[rows - first] = logit
-                cache.put_kept(rows, written)
+                cache.put_encoded(rows, written)
         elif at < last:
             rows = np.arange(at, last)
             bucket = next(b for b in self._buckets if b.n >= len(rows))
             out[at - first :] = bucket.score(columns_of(store, rows), store.oldest)
-            cache.put_kept(rows, bucket.written[:, : len(rows)])
+            cache.put_encoded(rows, bucket.written[:, : len(rows)])
         return out
 
     def _follow(self, upto: int) -> None:

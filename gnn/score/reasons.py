@@ -1,8 +1,7 @@
 """Reasons for a score: what each part of the evidence adds to the log-odds, in an investigator's words.
 
-Contributions are Shapley values over the groups of `gnn.model.groups` (see `gnn.score.shapley`), so reasons come from
-the score itself and not from a story beside it, and they add up: baseline and contributions together are the score's
-log-odds.
+Contributions are Shapley values over the groups of `gnn.model.groups` (see `gnn.score.shapley`): they are computed from
+the score itself, and the baseline and all contributions together are the score's log-odds.
 """
 
 import math
@@ -18,14 +17,15 @@ from gnn.model.groups import OWN_GROUPS, group_names
 from graph.dag.features import NEVER_S, feature_names
 from graph.state import GraphState
 
-MOST = 5  # reasons for one score
-NEGLIGIBLE = 0.01  # log-odds that are no reason by themselves
-DIGITS = 4  # of log-odds
+MAX_REASONS = 5  # for one score
+MIN_CONTRIBUTION = 0.01  # log-odds: evidence that moves a score by less is no reason of its own
+DECIMALS = 4  # to which log-odds are rounded
 MONTH_S = 30 * 86_400
 OTHER = "OTHER"
-DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
-BRIEFLY = ("amount", "time", "currency, channel and country", "known labels", "ring")  # of OWN_GROUPS
-MEETS = {"merchant": "paid by", "payee": "exchanging money with", "location": "seen with"}  # others: used by
+WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
+GROUP_PHRASES = ("amount", "time", "currency, channel and country", "known labels", "ring")  # of OWN_GROUPS
+# What a role has to do with accounts; any other role is "used by" them.
+COUNTERPART_PHRASES = {"merchant": "paid by", "payee": "exchanging money with", "location": "seen with"}
 
 
 @dataclass(frozen=True)
@@ -58,22 +58,22 @@ class Explanation:
     reasons: list[Reason]
 
 
-def put_together(baseline: float, named: Sequence[Reason], log_odds: float, rest: str) -> Explanation:
-    """An explanation that adds up.
+def build_explanation(baseline: float, named: Sequence[Reason], log_odds: float, rest: str) -> Explanation:
+    """Round reasons, and add one for all evidence that has no reason of its own, so that they add up exactly.
 
     Args:
-        baseline: Log-odds that nothing speaks for.
+        baseline: Log-odds without any evidence.
         named: The weightiest reasons, the weightiest first.
-        log_odds: What all evidence comes to.
-        rest: What to say of the evidence that is not named, where it adds anything.
+        log_odds: Of the score: the baseline and all evidence.
+        rest: The message of the reason for all other evidence, where that adds anything.
     """
-    baseline = round(baseline, DIGITS)
-    shown = [Reason(r.code, r.message, round(r.contribution, DIGITS)) for r in named]
-    left = round(log_odds - baseline - sum(r.contribution for r in shown), DIGITS)
+    baseline = round(baseline, DECIMALS)
+    shown = [Reason(r.code, r.message, round(r.contribution, DECIMALS)) for r in named]
+    left = round(log_odds - baseline - sum(r.contribution for r in shown), DECIMALS)
     return Explanation(baseline, [*shown, Reason(OTHER, rest, left)] if left else shown)
 
 
-def in_words(
+def explain_contributions(
     state: GraphState,
     rows: NDArray[np.int64],
     x: NDArray[np.float32],
@@ -94,27 +94,38 @@ def in_words(
     times, amounts, rings = store.raw_time(rows), store.column("amount", rows), store.column("ring", rows)
     found = []
     for b in range(len(rows)):
-        words = _Words(store.roles, int(times[b]), int(amounts[b]), rings[b, :3].tolist(), x[b], names)
+        words = _PaymentWords(store.roles, int(times[b]), int(amounts[b]), rings[b, :3].tolist(), x[b], names)
         parts: list[float] = contribution[b].tolist()
-        order = [g for g in sorted(range(len(codes)), key=lambda g: (-abs(parts[g]), g)) if abs(parts[g]) >= NEGLIGIBLE]
-        named = [Reason(codes[g], words.say(g), parts[g]) for g in order[: MOST - 1]]
-        rest = f"all other evidence together: {', '.join(briefly[g] for g in order[MOST - 1 :]) or 'next to nothing'}"
-        found.append(put_together(float(baseline[b]), named, float(baseline[b]) + math.fsum(parts), rest))
+        by_weight = sorted(range(len(codes)), key=lambda g: (-abs(parts[g]), g))
+        order = [g for g in by_weight if abs(parts[g]) >= MIN_CONTRIBUTION]
+        named = [Reason(codes[g], words.say(g), parts[g]) for g in order[: MAX_REASONS - 1]]
+        others = ", ".join(briefly[g] for g in order[MAX_REASONS - 1 :])
+        rest = f"all other evidence together: {others or 'next to nothing'}"
+        found.append(build_explanation(float(baseline[b]), named, float(baseline[b]) + math.fsum(parts), rest))
     return found
 
 
 @cache
 def _vocabulary(roles: tuple[str, ...]) -> tuple[dict[str, int], list[str], list[str]]:
-    """Where each feature is, and the codes of the groups and their names for people.
+    """The place of each feature, and the codes of the groups and their names for people.
 
-    They are the same for every payment, and dear to make.
+    They are the same for every payment and expensive to make, so they are made once.
     """
     codes = [code.upper() for code in group_names(roles)]
-    return {name: i for i, name in enumerate(feature_names(roles))}, codes, [*BRIEFLY, *roles]
+    return {name: i for i, name in enumerate(feature_names(roles))}, codes, [*GROUP_PHRASES, *roles]
 
 
-class _Words:
-    """Speaks about one payment."""
+class _PaymentWords:
+    """The wording of each reason for one payment.
+
+    Args:
+        roles: The store's roles.
+        raw_time: Timestamp as sent, us.
+        amount: Minor units.
+        ring: Accounts, tying entities and known frauds of its ring.
+        x: Its features, float32 [F].
+        names: Place of each feature in `x`.
+    """
 
     def __init__(
         self,
@@ -129,6 +140,7 @@ class _Words:
         self._x, self._names = x, names
 
     def say(self, group: int) -> str:
+        """The message for a group of `gnn.model.groups`."""
         if group < len(OWN_GROUPS):
             return str(getattr(self, f"_{OWN_GROUPS[group]}")())
         return self._history(self._roles[group - len(OWN_GROUPS)])
@@ -149,7 +161,7 @@ class _Words:
         at = datetime.fromtimestamp(self._raw_time / 1e6, UTC)
         late = self._value("payment.lateness")
         told = f", received {_span(late)} late" if late >= 60 else ""
-        return f"made at {at:%H:%M} UTC on a {DAYS[at.weekday()]}{told}"
+        return f"made at {at:%H:%M} UTC on a {WEEKDAYS[at.weekday()]}{told}"
 
     def _context(self) -> str:
         return "its currency, channel, merchant category and country"
@@ -198,7 +210,7 @@ class _Words:
             mine = self._value(f"{name}.met_account") >= 0.5
             others = self._value(f"{name}.distinct_account.30d") - mine
             if others >= 0.5:
-                month.append(f"{MEETS.get(name, 'used by')} {_count(others, 'other account')}")
+                month.append(f"{COUNTERPART_PHRASES.get(name, 'used by')} {_count(others, 'other account')}")
             if not mine:
                 month.append("new to this account" if age < MONTH_S else "never with this account")
             elif others < 0.5:
@@ -221,7 +233,7 @@ def _count(number: float, noun: str, plural: str | None = None) -> str:
 
 
 def _span(seconds: float) -> str:
-    seconds = round(seconds * (1 + 4e-6))  # a float32 logarithm took some of it: three minutes are not two
+    seconds = round(seconds * (1 + 4e-6))  # the float32 logarithm lost some: without this, 3 minutes read as 2
     for size, noun in ((86_400, "day"), (3_600, "hour"), (60, "minute")):
         if seconds >= size:
             return _count(seconds // size, noun)

@@ -11,7 +11,7 @@ from data.journal.protocol import Events, Kind, PaymentSource
 from data.schema import ROLES
 from gnn.model.artifact import Artifact
 from gnn.score.cuda_scorer import CudaScorer
-from gnn.score.scorer import BATCH, Scorer
+from gnn.score.scorer import ROWS_PER_BATCH, Scorer
 from graph.dag.protocol import ROWS_PER_APPEND, Window
 from graph.device.cuda_device import CudaDevice
 from graph.state import GraphState
@@ -74,7 +74,7 @@ def score_events(state: GraphState, scorer: Scorer | CudaScorer, events: Iterabl
     first = state.store.rows
     for event in events:
         state.apply(event)
-        if state.store.rows - first >= BATCH:
+        if state.store.rows - first >= ROWS_PER_BATCH:
             yield Scored(range(first, state.store.rows), scorer.score(first, state.store.rows))
             first = state.store.rows
     if state.store.rows > first:

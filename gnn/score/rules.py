@@ -6,41 +6,41 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from gnn.score.reasons import MOST, Explanation, Reason, put_together
+from gnn.score.reasons import MAX_REASONS, Explanation, Reason, build_explanation
 from graph.dag.features import feature_names
 from graph.state import GraphState
 
-BASE: Final = -4.0  # log-odds of fraud that nothing speaks for
+BASE_LOG_ODDS: Final = -4.0  # of a payment to which no rule applies
 
 
 def rules_score(state: GraphState, rows: NDArray[np.int64]) -> tuple[NDArray[np.float64], list[Explanation]]:
-    """A plain score without a model: a few rules that any fraud team would begin with.
-
-    Where even the graph's features fail, the amount alone speaks.
+    """Score payments by rules on the graph's features; by the amount alone, where even those cannot be computed.
 
     Args:
         state: The graph.
         rows: int64 [n].
 
     Returns:
-        Probabilities [n], and the rules that applied to each; with `BASE` they add up to the log-odds.
+        Probabilities [n], and the rules that applied to each; with `BASE_LOG_ODDS` they add up to the log-odds.
     """
     try:
         x = np.expm1(state.store.features(rows))
         at = {name: i for i, name in enumerate(feature_names(state.store.roles))}
-    except Exception:  # whatever broke the graph must not take the last answer with it
+    except Exception:  # this is the last resort: whatever broke the features must not leave a payment unanswered
         x, at = np.zeros((len(rows), 0), np.float32), {}
     amount = state.store.column("amount", rows)
-    probabilities, said = np.empty(len(rows)), []
+    probabilities, explanations = np.empty(len(rows)), []
     for b in range(len(rows)):
         found = _rules(state, x[b], at, float(amount[b]))
-        log_odds = BASE + sum(r.contribution for r in found)
+        log_odds = BASE_LOG_ODDS + sum(r.contribution for r in found)
         probabilities[b] = 1 / (1 + math.exp(-log_odds))
         named = sorted(found, key=lambda r: -r.contribution)
-        if len(named) > MOST:
-            named = named[: MOST - 1]
-        said.append(put_together(BASE, named, log_odds, f"{len(found) - len(named)} more rules together"))
-    return probabilities, said
+        if len(named) > MAX_REASONS:
+            named = named[: MAX_REASONS - 1]
+        explanations.append(
+            build_explanation(BASE_LOG_ODDS, named, log_odds, f"{len(found) - len(named)} more rules together")
+        )
+    return probabilities, explanations
 
 
 def _rules(state: GraphState, x: NDArray[np.float32], at: dict[str, int], amount: float) -> list[Reason]:

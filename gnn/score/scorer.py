@@ -14,11 +14,11 @@ from gnn.model.engines import make_engine
 from gnn.model.groups import group_names
 from gnn.model.kernels import Work
 from gnn.model.network import EDGE, ModelConfig
-from gnn.score.reasons import Explanation, in_words
+from gnn.score.reasons import Explanation, explain_contributions
 from gnn.score.shapley import all_masks, exact_values, pair_masks, pair_values
 from graph.state import GraphState
 
-BATCH = 4096  # rows of intermediate results held at once
+ROWS_PER_BATCH = 4096  # rows of intermediate results held at once
 
 
 def choose_device(device: str) -> str:
@@ -97,8 +97,8 @@ class Scorer:
         """
         self.cache.begin(first, last)
         out = np.empty(last - first, np.float64)
-        for start in range(first, last, BATCH):
-            stop = min(last, start + BATCH)
+        for start in range(first, last, ROWS_PER_BATCH):
+            stop = min(last, start + ROWS_PER_BATCH)
             work = self._run(np.arange(start, stop), write=True)
             out[start - first : stop - first] = work.logit
         return self.artifact.calibration.probability(out)
@@ -128,12 +128,12 @@ class Scorer:
 
     def logits(self, rows: NDArray[np.int64]) -> NDArray[np.float64]:
         """Uncalibrated log-odds of past rows, float64 [n]."""
-        batches = (rows[i : i + BATCH] for i in range(0, len(rows), BATCH))
+        batches = (rows[i : i + ROWS_PER_BATCH] for i in range(0, len(rows), ROWS_PER_BATCH))
         return np.concatenate([np.empty(0), *(self._run(batch, write=False).logit for batch in batches)])
 
     def embed(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
         """Embeddings of payments, float32 [n, D]; the mean over a ring's payments embeds the ring."""
-        batches = (rows[i : i + BATCH] for i in range(0, len(rows), BATCH))
+        batches = (rows[i : i + ROWS_PER_BATCH] for i in range(0, len(rows), ROWS_PER_BATCH))
         width = self.artifact.config.width
         return np.concatenate([np.empty((0, width), np.float32), *(self._run(b, write=False).h for b in batches)])
 
@@ -147,11 +147,11 @@ class Scorer:
         groups = len(group_names(self.artifact.roles))
         masks, values = (all_masks(groups), exact_values) if exact else (pair_masks(groups), pair_values)
         found = []
-        for batch, work, worth in self._left_out(rows, masks):
-            found += in_words(self.state, batch, work.x, worth[:, 0], values(worth))
+        for batch, work, worth in self._ablated_batches(rows, masks):
+            found += explain_contributions(self.state, batch, work.x, worth[:, 0], values(worth))
         return found
 
-    def without(self, rows: NDArray[np.int64], masks: NDArray[np.int64]) -> NDArray[np.float64]:
+    def score_ablated(self, rows: NDArray[np.int64], masks: NDArray[np.int64]) -> NDArray[np.float64]:
         """Log-odds of past rows, as their probabilities have them, with parts of their evidence left out.
 
         Args:
@@ -161,18 +161,20 @@ class Scorer:
         Returns:
             float64 [n, M].
         """
-        return np.concatenate([np.empty((0, len(masks))), *(worth for _, _, worth in self._left_out(rows, masks))])
+        return np.concatenate(
+            [np.empty((0, len(masks))), *(worth for _, _, worth in self._ablated_batches(rows, masks))]
+        )
 
-    def _left_out(
+    def _ablated_batches(
         self, rows: NDArray[np.int64], masks: NDArray[np.int64]
     ) -> Iterator[tuple[NDArray[np.int64], Work, NDArray[np.float64]]]:
         """For each batch of rows: the rows, what was read, and the log-odds [B, M] without each mask's evidence."""
         top, calibration = self.artifact.config.layers - 1, self.artifact.calibration
-        for i in range(0, len(rows), BATCH):
-            batch = rows[i : i + BATCH]
+        for i in range(0, len(rows), ROWS_PER_BATCH):
+            batch = rows[i : i + ROWS_PER_BATCH]
             work = self._prepare(batch)
             self._fill(self.cache.missing(work.near, top), top)
-            logits = self._engine.without(self.cache.data, batch, work, masks).astype(np.float64)
+            logits = self._engine.score_ablated(self.cache.data, batch, work, masks).astype(np.float64)
             yield batch, work, logits * calibration.slope + calibration.intercept
 
     def warm(self) -> None:
@@ -182,7 +184,7 @@ class Scorer:
         self._engine.forward(rows, self.cache, True, work)
         self._by_layers(rows, work, write=True)
         self.reasons(np.zeros(0, np.int64))
-        self._engine.without(self.cache.data, rows, self._prepare(rows), np.zeros(1, np.int64))
+        self._engine.score_ablated(self.cache.data, rows, self._prepare(rows), np.zeros(1, np.int64))
 
     def _prepare(self, rows: NDArray[np.int64]) -> Work:
         work = new_work(self.artifact.config, len(rows))
@@ -213,8 +215,8 @@ class Scorer:
     def _fill(self, rows: NDArray[np.int64], top: int) -> None:
         """Write the keys and values of past rows up to layer `top`, and whatever those read."""
         engine, cache = self._engine, self.cache
-        for start in range(0, len(rows), BATCH):
-            batch = rows[start : start + BATCH]
+        for start in range(0, len(rows), ROWS_PER_BATCH):
+            batch = rows[start : start + ROWS_PER_BATCH]
             work = self._prepare(batch)
             engine.encode(batch, work)
             for layer in range(top + 1):

@@ -15,7 +15,7 @@ from sklearn.metrics import average_precision_score
 
 from gnn.train.targets import Targets
 
-JUDGED: Final = 60_000  # validation payments that a choice rests on, as many as the network's
+MAX_VALIDATION_ROWS: Final = 60_000  # validation payments that a choice rests on, as many as the network's
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class BoostingConfig:
     seed: int = 0
 
 
-def drawn(targets: Targets, config: BoostingConfig) -> NDArray[np.int64]:
+def sample_training_rows(targets: Targets, config: BoostingConfig) -> NDArray[np.int64]:
     """The payments that trees learn from, in order: all frauds, and so many of the rest for each, int64 [n]."""
     train = targets.train
     fraud = targets.fraud[train] > 0
@@ -96,14 +96,14 @@ def fit_trees(
         The trees, and how they were chosen.
     """
     judged = np.arange(len(known))
-    if len(judged) > JUDGED:
-        judged = np.sort(np.random.default_rng(0).choice(judged, JUDGED, replace=False))
+    if len(judged) > MAX_VALIDATION_ROWS:
+        judged = np.sort(np.random.default_rng(0).choice(judged, MAX_VALIDATION_ROWS, replace=False))
     best: tuple[float, int, HistGradientBoostingClassifier, int] | None = None
     for number, setting in enumerate(config.settings):
         first = int(setting.burn_in * len(y))
         if not 0 < y[first:].sum() < len(y) - first:
             continue
-        model = grow(x, y, setting, config, categorical)
+        model = grow_trees(x, y, setting, config, categorical)
         for trees, score in enumerate(model.staged_decision_function(validation[judged]), 1):
             if trees % config.step and trees < config.trees:
                 continue
@@ -125,7 +125,7 @@ def fit_trees(
     }
 
 
-def grow(
+def grow_trees(
     x: NDArray[np.float32],
     y: NDArray[np.bool_],
     setting: Setting,

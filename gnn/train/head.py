@@ -16,14 +16,14 @@ from numpy.typing import NDArray
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.metrics import average_precision_score
 
-from gnn.model.trees import LEAF, Trees, apply
-from gnn.train.boosted_trees import BoostingConfig, Setting, drawn, fit_trees, grow
+from gnn.model.trees import LEAF, Trees, apply_trees
+from gnn.train.boosted_trees import BoostingConfig, Setting, fit_trees, grow_trees, sample_training_rows
 from gnn.train.targets import Targets
 
-STACKED: Final = BoostingConfig(
+STACKED_TREES: Final = BoostingConfig(
     settings=(Setting(leaves=15, rows=200, burn_in=0.15, l2=5.0, inputs=0.3),), rate=0.15, trees=100
 )
-PLAIN: Final = BoostingConfig(
+PLAIN_TREES: Final = BoostingConfig(
     settings=(Setting(leaves=63, rows=200, burn_in=0.15, l2=5.0, inputs=0.3),), rate=0.12, trees=100
 )
 
@@ -72,21 +72,21 @@ def fit_head(
     Returns:
         The head, how its trees were chosen, and the validation AP with it and without.
     """
-    rows, validation = drawn(targets, replace(PLAIN, seed=seed)), targets.validation
+    rows, validation = sample_training_rows(targets, replace(PLAIN_TREES, seed=seed)), targets.validation
     y, known = targets.fraud[rows] > 0, targets.fraud[validation] > 0
 
     def stacked(chosen: NDArray[np.int64]) -> NDArray[np.float32]:
         return np.concatenate([x[chosen], logit[chosen, None]], 1)
 
     models, facts = zip(
-        fit_trees(stacked(rows), y, stacked(validation), known, replace(STACKED, seed=seed)),
-        fit_trees(x[rows], y, x[validation], known, replace(PLAIN, seed=seed)),
+        fit_trees(stacked(rows), y, stacked(validation), known, replace(STACKED_TREES, seed=seed)),
+        fit_trees(x[rows], y, x[validation], known, replace(PLAIN_TREES, seed=seed)),
         strict=True,
     )
     head, alone = from_sklearn(*models, network=1 / 3), logit[validation]
     found = {
         name: float(average_precision_score(known, score))
-        for name, score in (("network_ap", alone), ("validation_ap", apply(head, x[validation], alone)))
+        for name, score in (("network_ap", alone), ("validation_ap", apply_trees(head, x[validation], alone)))
     }
     return head, {**found, **dict(zip(("stacked", "plain"), facts, strict=True))}
 
@@ -103,10 +103,10 @@ def refit_head(
         chosen: How its trees were chosen, from `fit_head`.
         seed: Of the draw of payments, and of the trees.
     """
-    rows = drawn(targets, replace(PLAIN, seed=seed))
+    rows = sample_training_rows(targets, replace(PLAIN_TREES, seed=seed))
     y, stacked = targets.fraud[rows] > 0, np.concatenate([x[rows], logit[rows, None]], 1)
     models = (
-        grow(of, y, config.settings[0], replace(config, seed=seed, trees=chosen[name]["trees"]))
-        for name, config, of in (("stacked", STACKED, stacked), ("plain", PLAIN, x[rows]))
+        grow_trees(of, y, config.settings[0], replace(config, seed=seed, trees=chosen[name]["trees"]))
+        for name, config, of in (("stacked", STACKED_TREES, stacked), ("plain", PLAIN_TREES, x[rows]))
     )
     return from_sklearn(*models, network=1 / 3)

@@ -2,7 +2,7 @@
 
 Every payment of history, reported or not, tells what came before the account's next one, so scarce labels begin from
 embeddings that already know habits. A layer predicts from a payment's embedding the next payment's merchant (one of
-`BUCKETS` by hashing), its amount and the time until it; the heads that do so are thrown away. After next-event
+`MERCHANT_BUCKETS` by hashing), its amount and the time until it; the heads that do so are thrown away. After next-event
 pre-training of payment sequences (Padhi et al., ICASSP 2021; Babaev et al., SIGMOD 2022).
 """
 
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from graph.dag.protocol import Store
 
-BUCKETS = 256
+MERCHANT_BUCKETS = 256
 NO_MERCHANT = -100  # what `cross_entropy` leaves out
 
 
@@ -50,7 +50,7 @@ def next_payments(store: Store, end: int) -> NextPayments:
     order = np.argsort(first, kind="stable")
     return NextPayments(
         rows=first[order],
-        merchant=np.where(merchant >= 0, merchant * 2654435761 % (1 << 32) % BUCKETS, NO_MERCHANT)[order],
+        merchant=np.where(merchant >= 0, merchant * 2654435761 % (1 << 32) % MERCHANT_BUCKETS, NO_MERCHANT)[order],
         numbers=((numbers - numbers.mean(0)) / np.maximum(numbers.std(0), 1e-3)).astype(np.float32)[order],
     )
 
@@ -60,11 +60,11 @@ class NextPaymentHeads(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.merchant = nn.Linear(width, BUCKETS)
+        self.merchant = nn.Linear(width, MERCHANT_BUCKETS)
         self.numbers = nn.Linear(width, 2)
 
     def loss(self, h: Tensor, merchant: Tensor, numbers: Tensor) -> Tensor:
         """The mean loss of embeddings [B, D] for `NextPayments` of as many rows, merchants and numbers alike."""
-        named = nn.functional.cross_entropy(self.merchant(h), merchant, reduction="sum") / np.log(BUCKETS)
+        named = nn.functional.cross_entropy(self.merchant(h), merchant, reduction="sum") / np.log(MERCHANT_BUCKETS)
         known = (merchant != NO_MERCHANT).sum().clamp(min=1)
         return named / known + nn.functional.smooth_l1_loss(self.numbers(h), numbers)

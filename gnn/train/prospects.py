@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from graph.dag.protocol import Store
 
-NEXT = 8  # payments of an entity that say what becomes of it
+PAYMENTS_AHEAD = 8  # payments of an entity that say what becomes of it
 
 
 def prospects(store: Store, fraud: NDArray[np.float32], known: NDArray[np.int64]) -> NDArray[np.float32]:
@@ -25,7 +25,7 @@ def prospects(store: Store, fraud: NDArray[np.float32], known: NDArray[np.int64]
         known: Rows whose label may teach, int64, ascending; only these are counted, and only these have a share.
 
     Returns:
-        Shares of at most `NEXT` later payments, NaN where there is none, float32 [N, R].
+        Shares of at most `PAYMENTS_AHEAD` later payments, NaN where there is none, float32 [N, R].
     """
     out = np.full((store.rows, len(store.roles)), np.nan, np.float32)
     entity = store.column("entity", known)
@@ -35,7 +35,7 @@ def prospects(store: Store, fraud: NDArray[np.float32], known: NDArray[np.int64]
         rows, node = known[there][order], entity[there, role][order]
         before = np.concatenate([[0.0], np.cumsum(fraud[rows])])
         first = np.arange(len(rows)) + 1
-        last = np.minimum(first + NEXT, np.searchsorted(node, node, "right"))
+        last = np.minimum(first + PAYMENTS_AHEAD, np.searchsorted(node, node, "right"))
         more = last > first
         out[rows[more], role] = ((before[last] - before[first]) / np.maximum(last - first, 1))[more]
     return out

@@ -77,7 +77,7 @@ class Targets:
     settled: bool = True
 
     @property
-    def all_teach(self) -> "Targets":
+    def with_validation_in_training(self) -> "Targets":
         """The same, with the payments that chose among those that teach."""
         return replace(self, train=np.sort(np.concatenate([self.train, self.validation])))
 

@@ -25,8 +25,8 @@ from data.journal.protocol import Kind
 from gnn.errors import ModelError
 from gnn.model.artifact import Artifact
 from gnn.model.calibration import PlattScaling
-from gnn.model.network import LARGEST, ModelConfig, RingwatchNet
-from gnn.model.trees import apply
+from gnn.model.network import MAX_INT8_STEP, ModelConfig, RingwatchNet
+from gnn.model.trees import apply_trees
 from gnn.score.replay import capacity_for, numbered, present_roles
 from gnn.train.feed import Feed, state_for
 from gnn.train.head import fit_head, refit_head
@@ -37,12 +37,12 @@ from graph.dag.features import feature_names
 from graph.dag.protocol import DAY_US
 from graph.state import GraphState
 
-PASSES = 10  # of pre-training over a short history, at most
-STEPS = 60  # of an epoch, at least, where the history allows
-BLOCK = 1024  # payments that are embedded at once
-JUDGED = 60_000  # validation payments that choose the epoch, at most
-ENOUGH = 1_000  # payments too young to be labelled, to calibrate by
-VARIES = 1e-3  # standard deviation from which a feature is read
+MAX_PRETRAINING_PASSES = 10  # over a short history
+MIN_STEPS_PER_EPOCH = 60  # where the history is long enough
+ROWS_PER_BLOCK = 1024  # payments embedded at once
+MAX_VALIDATION_ROWS = 60_000  # a larger validation window is sampled when it chooses the epoch
+MIN_CALIBRATION_ROWS = 1_000  # payments too young to be labelled; with fewer, a refitted model keeps its calibration
+MIN_STANDARD_DEVIATION = 1e-3  # a feature that varied less in training is not read
 Report = Callable[[str, float], None]  # what is being done, and how far it is (0 to 1)
 
 
@@ -90,40 +90,50 @@ def train(
     net.to("cpu").eval().requires_grad_(False)
     report("growing the head", 0.0)
     net.trees, grown = fit_head(learner.features(), logit, targets, config.seed)
-    logit = apply(net.trees, learner.features(), logit)
+    logit = apply_trees(net.trees, learner.features(), logit)
     known = targets.validation
     calibration = PlattScaling.fit(logit[known].astype(np.float64), targets.fraud[known] > 0)
     if config.refit:
-        net, again = _refitted(learner, grown)
+        net, again = _refit_model(learner, grown)
         unlearnt = slice(int(known[-1]) + 1, int(targets.test[0]) if len(targets.test) else len(logit))
-        calibration = _as_before(calibration, logit[unlearnt], again[unlearnt])
+        calibration = transfer_calibration(calibration, logit[unlearnt], again[unlearnt])
     return Artifact(net_config, net, calibration, _facts(state, targets, config, learner.history, grown))
 
 
-def _refitted(first: "_Learner", grown: dict[str, Any]) -> tuple[RingwatchNet, NDArray[np.float32]]:
-    """The same model learnt from the payments that chose it as well, in the way that they chose; with its log-odds."""
+def _refit_model(first: "_Learner", grown: dict[str, Any]) -> tuple[RingwatchNet, NDArray[np.float32]]:
+    """The same model trained on the validation payments too, for as many epochs and trees as those chose.
+
+    Returns:
+        The network with its trees, and its log-odds of all rows, float32 [N].
+    """
     net = RingwatchNet(first.net.config, first.config.seed).to(first.config.device)
     torch.manual_seed(first.config.seed)
-    learner = _Learner(net, first.state, first.targets.all_teach, first.config, first.report, first)
+    learner = _Learner(net, first.state, first.targets.with_validation_in_training, first.config, first.report, first)
     logit = learner.run()
     net.to("cpu").eval().requires_grad_(False)
     first.report("growing the head", 0.5)
     net.trees = refit_head(learner.features(), logit, learner.targets, grown, first.config.seed)
-    return net, apply(net.trees, learner.features(), logit)
+    return net, apply_trees(net.trees, learner.features(), logit)
 
 
-def _as_before(calibration: PlattScaling, before: NDArray[np.float32], after: NDArray[np.float32]) -> PlattScaling:
-    """The calibration of a model, moved to fit the same model learnt anew.
+def transfer_calibration(
+    calibration: PlattScaling, before: NDArray[np.float32], after: NDArray[np.float32]
+) -> PlattScaling:
+    """The calibration of a model, adapted to the same model refitted on all labelled payments.
 
-    Nothing that is labelled is left to calibrate that one with. But both may score payments that are too young to be
-    labelled: there their mean probabilities are made equal, which moves no payment past another.
+    No labelled payment is left to calibrate the refitted model with. But payments too young to be labelled were used by
+    neither: the intercept is moved until the mean probability there is the same as before. The slope, and with it the
+    order of scores, stays.
 
     Args:
         calibration: Of the first model.
         before: Its log-odds of payments that neither has learnt from, float32 [n].
-        after: Those of the model learnt anew, float32 [n].
+        after: Those of the refitted model, float32 [n].
+
+    Returns:
+        The moved calibration; the same one, where there are fewer than `MIN_CALIBRATION_ROWS` payments.
     """
-    if len(before) < ENOUGH:
+    if len(before) < MIN_CALIBRATION_ROWS:
         return calibration
     wanted, scaled = calibration.probability(before).mean(), calibration.slope * after.astype(np.float64)
     moved = brentq(lambda intercept: expit(scaled + intercept).mean() - wanted, -1e3, 1e3)
@@ -153,8 +163,9 @@ class _Learner:
         self._category = torch.from_numpy(state.store.column("category").astype(np.int64)).to(self._device)
         x = self.x[self._feed.rows(targets.train)].cpu().numpy()
         net.mean.copy_(torch.from_numpy(x.mean(0)))
-        std = x.std(0)  # what never varied here says nothing, whatever it does later
-        net.scale.copy_(torch.from_numpy(np.where(std < VARIES, 0, 1 / np.maximum(std, VARIES)).astype(np.float32)))
+        std = x.std(0)  # a feature that never varied in training is not read, whatever it does later
+        scale = np.where(std < MIN_STANDARD_DEVIATION, 0, 1 / np.maximum(std, MIN_STANDARD_DEVIATION))
+        net.scale.copy_(torch.from_numpy(scale.astype(np.float32)))
         self._share = prospects(state.store, targets.fraud, targets.train)
         self._logit = torch.zeros(n, device=self._device)  # of the finished layers
         self._h = torch.empty((0, 0), device=self._device)  # embeddings by the newest finished layer
@@ -163,7 +174,7 @@ class _Learner:
         """Train every layer; returns the log-odds of all rows, float32 [N]."""
         for layer in range(self.net.config.layers):
             self._fit(layer)
-            self._choose_steps(layer)
+            self._choose_cache_steps(layer)
             self._finish(layer)
         logit: NDArray[np.float32] = self._logit.cpu().numpy()
         return logit
@@ -199,9 +210,9 @@ class _Learner:
         return h, step.float() + self._logit[here]
 
     def _keys_values(self, layer: int, rows: Tensor) -> Tensor:
-        """What rows leave to be read, [n, 2D], while nothing is learnt."""
+        """Keys and values of rows, [n, 2D], without gradients."""
         below = self.net.layer(layer)
-        return torch.cat([below.keys_values(self._below(layer, part)) for part in rows.split(BLOCK)])
+        return torch.cat([below.keys_values(self._below(layer, part)) for part in rows.split(ROWS_PER_BLOCK)])
 
     def _below(self, layer: int, rows: Tensor) -> Tensor:
         if layer > 0:
@@ -214,7 +225,7 @@ class _Learner:
         positive, negative = train[fraud[train] > 0], train[fraud[train] == 0]
         drawn = min(len(negative), config.negatives * len(positive))
         # A short history still takes enough steps an epoch to learn from.
-        batch = int(np.clip((len(positive) + drawn) // STEPS, 128, config.batch))
+        batch = int(np.clip((len(positive) + drawn) // MIN_STEPS_PER_EPOCH, 128, config.batch))
         steps = max(1, (len(positive) + drawn) // batch) * config.epochs
         if config.pretraining:
             self._pretrain(layer)
@@ -266,7 +277,7 @@ class _Learner:
         config, known = self.config, next_payments(self.state.store, int(self.targets.validation[0]))
         if not len(known.rows):
             return
-        steps = min(config.pretraining, -(-PASSES * len(known.rows) // config.batch))
+        steps = min(config.pretraining, -(-MAX_PRETRAINING_PASSES * len(known.rows) // config.batch))
         self.net.train()
         heads = NextPaymentHeads(self.net.config.width).to(self._device)
         parameters = [*self.net.learnt_in(layer), *heads.parameters()]
@@ -291,34 +302,34 @@ class _Learner:
         return {name: tensor.detach().clone() for name, tensor in self.net.state_dict().items()}
 
     @torch.no_grad()
-    def _choose_steps(self, layer: int, most: int = 100_000) -> None:
-        """Steps of a cache of int8: 127 of them reach all but 1 in 10,000 of what training payments show."""
+    def _choose_cache_steps(self, layer: int, most: int = 100_000) -> None:
+        """Set the size of a cache's steps: 127 of them cover all but 1 in 10,000 keys and values in training."""
         if self.net.config.cache == "float32":
             return
         rows = self.targets.train
         rows = np.sort(self._rng.choice(rows, min(most, len(rows)), replace=False))
         seen = self.net.layer(layer).keys_values(self._below(layer, self._feed.rows(rows))).abs().cpu().numpy()
-        steps = np.maximum(np.quantile(seen, 0.9999, axis=0), 1e-6) / LARGEST
+        steps = np.maximum(np.quantile(seen, 0.9999, axis=0), 1e-6) / MAX_INT8_STEP
         self.net.layer(layer).kv_scale.copy_(torch.from_numpy(steps.astype(np.float32)))
 
     @torch.no_grad()
     def _validate(self, layer: int) -> float:
         self.net.eval()
-        rows, unique, *read = self._judged
+        rows, unique, *read = self._validation_inputs
         fraud = self.targets.fraud[rows.cpu().numpy()] > 0
         if not fraud.any():
             return 0.0
         kv = self._keys_values(layer, unique)
-        blocks = zip(*(part.split(BLOCK) for part in (rows, *read)), strict=True)
+        blocks = zip(*(part.split(ROWS_PER_BLOCK) for part in (rows, *read)), strict=True)
         logit = torch.cat([self._attend(layer, here, kv, *seen)[1] for here, *seen in blocks])
         return float(average_precision_score(fraud, logit.cpu().numpy()))
 
     @cached_property
-    def _judged(self) -> tuple[Tensor, ...]:
-        """Validation payments, the distinct ones that they read, and how: the same for every epoch and layer."""
+    def _validation_inputs(self) -> tuple[Tensor, ...]:
+        """Validation rows, the distinct rows that they read, and how: the same for every epoch and layer."""
         rows = self.targets.validation
-        if len(rows) > JUDGED:
-            rows = np.sort(np.random.default_rng(0).choice(rows, JUDGED, replace=False))
+        if len(rows) > MAX_VALIDATION_ROWS:
+            rows = np.sort(np.random.default_rng(0).choice(rows, MAX_VALIDATION_ROWS, replace=False))
         near, valid, edge = self._feed.read(rows, self.net.config.neighbours)
         unique, place = torch.unique(near, return_inverse=True)
         return self._feed.rows(rows), unique, place, valid, edge
@@ -332,8 +343,8 @@ class _Learner:
         kv = self.net.layer(layer).rounded(self._keys_values(layer, self._feed.rows(np.arange(n))))
         h = torch.empty((n, self.net.config.width), device=self._device)
         logit = torch.empty(n, device=self._device)
-        for i in range(0, n, BLOCK):
-            rows = np.arange(i, min(n, i + BLOCK))
+        for i in range(0, n, ROWS_PER_BLOCK):
+            rows = np.arange(i, min(n, i + ROWS_PER_BLOCK))
             read = self._feed.read(rows, self.net.config.neighbours)
             h[i : i + len(rows)], logit[i : i + len(rows)] = self._attend(layer, self._feed.rows(rows), kv, *read)
             self.report(f"embedding all payments, layer {layer + 1}", i / n)

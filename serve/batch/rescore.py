@@ -26,7 +26,7 @@ from gnn.model.engines import make_engine
 from gnn.model.kernels import Work
 from gnn.model.network import ModelConfig
 from gnn.score.replay import capacity_for
-from gnn.score.scorer import BATCH, new_work
+from gnn.score.scorer import ROWS_PER_BATCH, new_work
 from graph.dag.protocol import Window
 from graph.dag.store import GraphStore
 from graph.device.cuda_device import CudaDevice
@@ -120,9 +120,9 @@ def _spread(
     graph, facts = ray.put(arrays), state.store.facts()
     if on_gpu:
         report("scoring", 0.0)
-        count = max(1, min(actors or gpus, gpus, -(-n // BATCH)))
+        count = max(1, min(actors or gpus, gpus, -(-n // ROWS_PER_BATCH)))
         return _on_cards(str(model), artifact.config, graph, facts, n, count), f"{count} x cuda"
-    count = max(1, min(actors or cpus, -(-n // BATCH)))
+    count = max(1, min(actors or cpus, -(-n // ROWS_PER_BATCH)))
     # A fraction of a CPU each, so that they start beside a service that holds some.
     options: dict[str, Any] = {"num_cpus": 0.9 * cpus / count}
     threads = max(1, cpus // count)
@@ -234,10 +234,10 @@ class _Slice:
 
     def _each(self, step: Callable[[NDArray[np.int64], Work], NDArray[np.float32]]) -> NDArray[np.float32]:
         out = []
-        for i in range(0, len(self._rows), BATCH):
-            rows = self._rows[i : i + BATCH]
+        for i in range(0, len(self._rows), ROWS_PER_BATCH):
+            rows = self._rows[i : i + ROWS_PER_BATCH]
             work = new_work(self._config, len(rows))
-            work.h[:], work.logit[:] = self._h[i : i + BATCH], self._logit[i : i + BATCH]
+            work.h[:], work.logit[:] = self._h[i : i + ROWS_PER_BATCH], self._logit[i : i + ROWS_PER_BATCH]
             out.append(step(rows, work).copy())
-            self._h[i : i + BATCH], self._logit[i : i + BATCH] = work.h, work.logit
+            self._h[i : i + ROWS_PER_BATCH], self._logit[i : i + ROWS_PER_BATCH] = work.h, work.logit
         return np.concatenate(out) if out else np.empty((0, 2 * self._config.width), np.float32)

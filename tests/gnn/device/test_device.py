@@ -131,7 +131,7 @@ def test_evidence_left_out(scored):
     rows = np.arange(0, N, 97)
     masks = np.concatenate([[0], 1 << np.arange(len(group_names(ROLES)))])
     work = scorer._prepare(rows)
-    expected = scorer._engine.without(scorer.cache.data, rows, work, masks)
+    expected = scorer._engine.score_ablated(scorer.cache.data, rows, work, masks)
     within = MOST[artifact.config.cache]
     np.testing.assert_allclose(to_host(net.device, net.outcome(rows, masks)[0]), expected, atol=within)
 

@@ -9,7 +9,7 @@ import torch
 from data.jit import jit, to_float32
 from data.journal.protocol import Events, Kind
 from gnn.model.artifact import Artifact, untrained
-from gnn.model.network import LARGEST, _recurse, uncached
+from gnn.model.network import MAX_INT8_STEP, _recurse, uncached
 from gnn.score.replay import late_capacity
 from gnn.score.scorer import Scorer
 from graph.dag.protocol import DAY_US, Window
@@ -85,7 +85,9 @@ def test_int8_equals_uncached_but_for_roundings_that_flip():
     for number in range(2):
         layer = artifact.net.layer(number)
         below = torch.cat([_recurse(artifact.net, store, some, number)[0] for some in np.array_split(rows, 6)])
-        expected = torch.clamp(torch.round(layer.keys_values(below) / layer.kv_scale), -LARGEST, LARGEST).numpy()
+        expected = torch.clamp(
+            torch.round(layer.keys_values(below) / layer.kv_scale), -MAX_INT8_STEP, MAX_INT8_STEP
+        ).numpy()
         steps = np.abs(scorer.cache.layer(number)[rows] - expected)
         assert 0 < (steps > 0).mean() < 1e-4
         assert steps.max() == 1

@@ -18,11 +18,11 @@ from gnn.errors import ModelError
 from gnn.evaluate.jobs import evaluate_files, train_files
 from gnn.model.artifact import load
 from gnn.rivals import snapml
-from gnn.rivals.boosting import INPUTS, categories, fit_rivals, input_names, raw_history, rival_inputs
+from gnn.rivals.boosting import INPUT_SETS, categories, fit_rivals, input_names, raw_history, rival_inputs
 from gnn.rivals.comparison import OURS, against_dict, against_table, as_the_model, cut, evaluate_against
 from gnn.rivals.snapml import installed
 from gnn.score.replay import numbered
-from gnn.train.boosted_trees import BoostingConfig, Setting, drawn, fit_trees
+from gnn.train.boosted_trees import BoostingConfig, Setting, fit_trees, sample_training_rows
 from gnn.train.targets import TrainConfig, make_targets
 from graph.dag.protocol import Window
 from graph.dag.sampler import neighbours
@@ -53,7 +53,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return paths
 
 
-@pytest.mark.parametrize("inputs", INPUTS)
+@pytest.mark.parametrize("inputs", INPUT_SETS)
 def test_inputs_are_named_and_never_change_when_more_becomes_known(inputs: str) -> None:
     runs, _ = history()
     early = built(runs[: len(runs) // 2])
@@ -140,7 +140,7 @@ def test_they_are_learnt_as_the_model_was(files: dict[str, Path]) -> None:
 
 def test_they_learn_from_all_frauds_of_the_training_rows_and_a_draw_of_the_rest() -> None:
     targets = make_targets(built(history()[0]), TrainConfig(test=0.25))
-    rows = drawn(targets, BoostingConfig(negatives=3))
+    rows = sample_training_rows(targets, BoostingConfig(negatives=3))
     fraud = targets.fraud[rows] > 0
     assert np.isin(rows, targets.train).all()
     assert (np.diff(rows) > 0).all()
@@ -195,7 +195,7 @@ def test_all_are_judged_on_the_same_payments(files: dict[str, Path]) -> None:
     written = json.loads(json.dumps(against_dict(found)))
     assert written["average_precision"] == written["against"][OURS]["average_precision"] == alone.average_precision
     assert against_table(found).row_count == 7 + installed()
-    assert (snapml.NAME in found.metrics) == installed()
+    assert (snapml.RIVAL_NAME in found.metrics) == installed()
 
 
 def test_rivals_are_refused_what_the_model_did_not_have(files: dict[str, Path], tmp_path: Path) -> None:
@@ -213,6 +213,6 @@ def test_the_command_prints_one_table_and_writes_json(files: dict[str, Path], tm
     words = [word for name, path in files.items() for word in (f"--{name}", path)]
     done = ringwatch("evaluate", *words, "--from", str(FIRST), "--against", "--json", tmp_path / "m.json")
     assert done.returncode == 0, done.stderr
-    for name in ("ringwatch", "rules", "logistic", *(f"trees: {inputs}" for inputs in INPUTS)):
+    for name in ("ringwatch", "rules", "logistic", *(f"trees: {inputs}" for inputs in INPUT_SETS)):
         assert name in done.stdout
     assert len(json.loads((tmp_path / "m.json").read_text())["against"]) == 7 + installed()

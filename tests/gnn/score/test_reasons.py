@@ -13,7 +13,7 @@ from gnn.model.groups import group_names
 from gnn.model.network import RingwatchNet
 from gnn.quality.fidelity import fidelity
 from gnn.rivals.pyg import HeteroRingwatch, agreement, hetero_inputs
-from gnn.score.reasons import OTHER, Reason, in_words, put_together
+from gnn.score.reasons import OTHER, Reason, build_explanation, explain_contributions
 from gnn.score.scorer import Scorer
 from gnn.score.shapley import all_masks, exact_values, pair_masks, pair_values
 from gnn.train.targets import TrainConfig
@@ -69,10 +69,10 @@ def test_the_fast_method_asks_little_and_always_adds_up():
 
 def test_what_is_not_named_is_added_up():
     named = [Reason("A", "a", 0.123456), Reason("B", "b", -0.1)]
-    told = put_together(-4.00004, named, -3.5, "the rest")
+    told = build_explanation(-4.00004, named, -3.5, "the rest")
     assert [r.code for r in told.reasons] == ["A", "B", OTHER]
     assert told.baseline + sum(r.contribution for r in told.reasons) == pytest.approx(-3.5, abs=1e-9)
-    assert put_together(1.0, [Reason("A", "a", 0.5)], 1.5, "the rest").reasons == [Reason("A", "a", 0.5)]
+    assert build_explanation(1.0, [Reason("A", "a", 0.5)], 1.5, "the rest").reasons == [Reason("A", "a", 0.5)]
 
 
 @pytest.fixture(scope="module")
@@ -174,7 +174,7 @@ def test_an_investigator_can_read_them():
     ):
         contribution[0, names.index(code)] = weight / 10
     x = state.store.features(row)
-    (told,) = in_words(state, row, x, np.array([-5.0]), contribution)
+    (told,) = explain_contributions(state, row, x, np.array([-5.0]), contribution)
     said = {r.code: r.message for r in told.reasons}
     assert said == {
         "HISTORY_DEVICE": "device first seen 3 minutes ago, used by 7 other accounts, new to this account, "

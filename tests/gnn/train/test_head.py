@@ -8,7 +8,7 @@ from data.journal.protocol import Events, Kind
 from gnn.errors import ModelError
 from gnn.model.artifact import load, untrained
 from gnn.model.network import uncached
-from gnn.model.trees import LEAF, Trees, apply, no_trees, random_trees, read_trees
+from gnn.model.trees import LEAF, Trees, apply_trees, no_trees, random_trees, read_trees
 from gnn.score.scorer import Scorer
 from gnn.train.head import fit_head, from_sklearn, refit_head
 from gnn.train.targets import Targets
@@ -41,7 +41,7 @@ def test_the_arrays_score_as_scikit_learn_does(grown):
     thresholds = trees.threshold[(trees.feature == 0)]
     x[: len(thresholds), 0] = thresholds  # exactly on a cut
     expected = model.decision_function(np.concatenate([x, logit[:, None]], 1))
-    np.testing.assert_allclose(apply(trees, x, logit), expected, atol=1e-5)
+    np.testing.assert_allclose(apply_trees(trees, x, logit), expected, atol=1e-5)
 
 
 def test_walking_side_by_side_ends_in_the_leaves_of_walks_one_by_one():
@@ -55,12 +55,12 @@ def test_walking_side_by_side_ends_in_the_leaves_of_walks_one_by_one():
                     low = row[trees.feature[node]] <= trees.threshold[node]
                     node = (trees.left if low else trees.right)[node]
                 expected[b] += trees.value[node]
-        np.testing.assert_allclose(apply(trees, x, logit), expected, atol=1e-5)
+        np.testing.assert_allclose(apply_trees(trees, x, logit), expected, atol=1e-5)
 
 
 def test_no_trees_change_nothing():
     x, logit, _ = inputs(50, 3)
-    np.testing.assert_array_equal(apply(no_trees(), x, logit), logit)
+    np.testing.assert_array_equal(apply_trees(no_trees(), x, logit), logit)
 
 
 def test_a_head_is_grown_on_the_payments_that_teach_and_grown_again_in_the_same_way():
@@ -72,7 +72,7 @@ def test_a_head_is_grown_on_the_payments_that_teach_and_grown_again_in_the_same_
     assert len(trees.root) == facts["stacked"]["trees"] + facts["plain"]["trees"]
     for ours, theirs in zip(trees, refit_head(x, logit, targets, facts), strict=True):
         np.testing.assert_array_equal(ours, theirs)
-    assert not np.array_equal(refit_head(x, logit, targets.all_teach, facts).value, trees.value)
+    assert not np.array_equal(refit_head(x, logit, targets.with_validation_in_training, facts).value, trees.value)
 
 
 def test_the_mean_of_models_and_the_network(grown):
@@ -81,7 +81,7 @@ def test_the_mean_of_models_and_the_network(grown):
     plain = HistGradientBoostingClassifier(max_iter=20, random_state=0).fit(x, fraud)
     theirs = stacked.decision_function(np.concatenate([x, logit[:, None]], 1)) + plain.decision_function(x)
     trees = from_sklearn(stacked, plain, network=0.2)
-    np.testing.assert_allclose(apply(trees, x, logit), 0.4 * theirs + 0.2 * logit, atol=1e-5)
+    np.testing.assert_allclose(apply_trees(trees, x, logit), 0.4 * theirs + 0.2 * logit, atol=1e-5)
 
 
 def test_a_model_keeps_its_head_and_both_engines_use_it(grown, tmp_path):
@@ -102,12 +102,12 @@ def test_a_model_keeps_its_head_and_both_engines_use_it(grown, tmp_path):
     scorer = Scorer(again, state)
     scorer.score(0, 300)
     np.testing.assert_allclose(scorer.logits(rows), expected, atol=1e-5)
-    whole = scorer._engine.without(scorer.cache.data, rows, scorer._prepare(rows), np.array([0, 5]))
+    whole = scorer._engine.score_ablated(scorer.cache.data, rows, scorer._prepare(rows), np.array([0, 5]))
     np.testing.assert_allclose(whole[:, 0], expected, atol=1e-5)
     from gnn.model.engines import TorchEngine
 
     torch_engine = TorchEngine(again.net, state.store, "cpu")
-    other = torch_engine.without(scorer.cache.data, rows, scorer._prepare(rows), np.array([0, 5]))
+    other = torch_engine.score_ablated(scorer.cache.data, rows, scorer._prepare(rows), np.array([0, 5]))
     np.testing.assert_allclose(other, whole, atol=1e-4)
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from gnn.train.pretrain import BUCKETS, NO_MERCHANT, NextPaymentHeads, next_payments
+from gnn.train.pretrain import MERCHANT_BUCKETS, NO_MERCHANT, NextPaymentHeads, next_payments
 from gnn.train.targets import TrainConfig
 from gnn.train.trainer import train
 from graph.state import GraphState
@@ -39,7 +39,7 @@ def test_a_pair_is_an_account_s_payment_and_its_next_and_ends_before_the_bound(s
     np.testing.assert_allclose(known.numbers, (numbers - numbers.mean(0)) / numbers.std(0), rtol=1e-5, atol=1e-5)
     there = entity[later, merchant] >= 0
     assert (known.merchant[~there] == NO_MERCHANT).all()
-    assert ((known.merchant[there] >= 0) & (known.merchant[there] < BUCKETS)).all()
+    assert ((known.merchant[there] >= 0) & (known.merchant[there] < MERCHANT_BUCKETS)).all()
     same = entity[later[there], merchant]
     assert len({(m, b) for m, b in zip(same.tolist(), known.merchant[there].tolist(), strict=True)}) == len(set(same))
 
@@ -47,7 +47,7 @@ def test_a_pair_is_an_account_s_payment_and_its_next_and_ends_before_the_bound(s
 def test_heads_learn_and_a_batch_without_merchants_has_a_loss() -> None:
     torch.manual_seed(0)
     heads = NextPaymentHeads(8)
-    h, merchant, numbers = torch.randn(64, 8), torch.randint(0, BUCKETS, (64,)), torch.randn(64, 2)
+    h, merchant, numbers = torch.randn(64, 8), torch.randint(0, MERCHANT_BUCKETS, (64,)), torch.randn(64, 2)
     optimiser = torch.optim.Adam(heads.parameters(), 0.05)
     first = heads.loss(h, merchant, numbers)
     for _ in range(100):

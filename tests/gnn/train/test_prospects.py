@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from gnn.train.prospects import NEXT, ProspectHeads, prospects
+from gnn.train.prospects import PAYMENTS_AHEAD, ProspectHeads, prospects
 from graph.state import GraphState
 from tests.gnn.train.test_train import built, history
 
@@ -26,7 +26,7 @@ def test_what_becomes_of_an_entity_is_the_share_of_fraud_among_its_next_payments
     for row in known.tolist():
         for role in range(len(store.roles)):
             if entity[row, role] >= 0:
-                later = known[(known > row) & (entity[known, role] == entity[row, role])][:NEXT]
+                later = known[(known > row) & (entity[known, role] == entity[row, role])][:PAYMENTS_AHEAD]
                 expected[row, role] = fraud[later].mean() if len(later) else np.nan
     assert 0 < np.nanmean(expected) < 1
     np.testing.assert_allclose(prospects(store, fraud, known), expected, rtol=1e-6)
