@@ -5,7 +5,7 @@ Nothing here scores a payment. What is exported is what the scorer reads: the wa
 """
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import networkx as nx
 import numpy as np
@@ -30,17 +30,17 @@ def to_hetero_data(
     """The causal neighbourhoods of payments, a tree for each seed.
 
     Trees share no node, entities included, so no message passes between seeds, whatever edges a model adds; one payment
-    can be seen by two seeds at two times, with other labels known. A payment of hop h is sampled, and its label judged,
-    from the payment of hop h - 1 that reads it, as the scorer's cache does. In a buffer that has wrapped, features of
-    payments near its old end count only what it still holds: `whole` tells these apart. None of h hops are among them
-    for seeds in the newest rows of a buffer that holds h + 1 windows.
+    can be seen by two seeds at two times, with different labels known. A payment of hop h is sampled, and its label
+    judged, from the payment of hop h - 1 that reads it, as in the scorer's cache. In a buffer that has wrapped, the
+    features of payments near its old end count only what the buffer still holds; `whole` is False for these. A buffer
+    of h + 1 windows is large enough for h hops from its newest rows to reach whole payments only.
 
     Args:
         store: The graph.
         seeds: Rows in the buffer, int64 [B].
         k: Past payments read for each role.
-        hops: How often.
-        x: Features of all rows from the oldest on, float32 [N, F], where they are at hand: a payment is read by many.
+        hops: Depth of a tree.
+        x: Features of all rows in the buffer, float32 [rows - oldest, F], where they are already computed.
         settle_us: Age, in microseconds, at which a payment without a label counts as legitimate.
 
     Returns:
@@ -48,8 +48,8 @@ def to_hetero_data(
         units), `category` int64 [N, 4] (hashed codes of `data.schema.CATEGORIES`, 0 where missing), `hop` int64,
         `seed` int64 (which seed's tree), `seed_mask` bool, `y` int64 (1 known as fraud by its reader, 0 known as
         legitimate, -1 nothing known; -1 for seeds), `known` bool and `whole` bool (the buffer holds all of the
-        payment's window). Nodes `<entity type>`, one for each tree that has
-        it: `node` int64, the number in the graph, and `seed` int64. Edges (payment, before_by_<role>, payment) from a
+        payment's window). Nodes `<entity type>`, one for each tree that has it: `node` int64, the number in the graph,
+        and `seed` int64. Edges (payment, before_by_<role>, payment) from a
         past payment to its reader, with `edge_attr` float32 [E, 8] of `graph.dag.sampler.EDGE_FEATURES`, and
         (<entity type>, <role>_of, payment).
 
@@ -63,57 +63,86 @@ def to_hetero_data(
         raise GraphError(f"seeds must be rows from {store.oldest} to {store.rows - 1}, at least one")
     if k < 1 or hops < 1:
         raise GraphError(f"k ({k}) and hops ({hops}) must be at least 1")
-    roles = store.roles
+    trees = _walk_trees(store, seeds, k, hops, settle_us)
+    data = HeteroData()
+    _add_payments(
+        data, store, trees, store.features(trees.row, settle_us) if x is None else x[trees.row - store.oldest]
+    )
+    for name, (source, target, tie) in zip(store.roles, trees.ties, strict=True):
+        relation = data["payment", f"before_by_{name}", "payment"]
+        relation.edge_index = torch.from_numpy(np.stack([source, target]))
+        relation.edge_attr = torch.from_numpy(tie)
+    _add_entities(data, store, trees)
+    return data
+
+
+class _Trees(NamedTuple):
+    """The payments of all trees, N, and what ties them. Payments are numbered from 0, seeds first."""
+
+    row: NDArray[np.int64]  # [N]
+    hop: NDArray[np.int64]  # [N] 0 for seeds
+    seed: NDArray[np.int64]  # [N] number of the seed whose tree it is in
+    label: NDArray[np.int64]  # [N] as its reader knew it: 1 fraud, 0 legitimate, -1 nothing or a seed
+    ties: list[tuple[NDArray[Any], ...]]  # by role: past payment [E], its reader [E], features of the tie [E, 8]
+
+
+def _walk_trees(store: Store, seeds: NDArray[np.int64], k: int, hops: int, settle_us: int) -> _Trees:
+    """Walk back from the seeds; see `to_hetero_data` for the arguments."""
     rows, hop, seed = [seeds], [np.zeros(len(seeds), np.int64)], [np.arange(len(seeds))]
     label = [np.full(len(seeds), -1)]
-    ties: list[list[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]]] = [[] for _ in roles]
+    ties: list[list[tuple[NDArray[Any], ...]]] = [[] for _ in store.roles]
     first, readers = 0, seeds
     for h in range(1, hops + 1):
         near = store.neighbours(readers, k)
         tie = store.edges(readers, near, settle_us)
-        after = first + len(readers)
-        number = np.where(near >= 0, after + np.cumsum(near.reshape(-1) >= 0).reshape(near.shape) - 1, -1)
-        for r in range(len(roles)):
-            b, n = np.nonzero(near[:, r] >= 0)
-            ties[r].append((number[b, r, n], first + b, tie[b, r, n]))
         there = near >= 0
+        after = first + len(readers)
+        number = np.where(there, after + np.cumsum(there.reshape(-1)).reshape(near.shape) - 1, -1)
+        for r, of_role in enumerate(ties):
+            b, n = np.nonzero(there[:, r])
+            of_role.append((number[b, r, n], first + b, tie[b, r, n]))
         rows.append(near[there])
         hop.append(np.full(int(there.sum()), h))
         seed.append(np.broadcast_to(seed[-1][:, None, None], near.shape)[there])
         label.append(np.where(tie[there][:, 1] > 0, tie[there][:, 2], -1).astype(np.int64))
         first, readers = after, near[there]
-    all_rows = np.concatenate(rows)
-    data = HeteroData()
-    payment = data["payment"]
-    payment.x = torch.from_numpy(store.features(all_rows, settle_us) if x is None else x[all_rows - store.oldest])
-    payment.row, payment.hop = torch.from_numpy(all_rows), torch.from_numpy(np.concatenate(hop))
-    payment.seed = torch.from_numpy(np.concatenate(seed))
-    time = store.column("time", all_rows)
-    payment.time, payment.amount = torch.from_numpy(time), torch.from_numpy(store.column("amount", all_rows))
-    payment.category = torch.from_numpy(store.column("category", all_rows).astype(np.int64))
-    first_held = store.column("time", np.array([store.oldest]))[0]
-    seen = (all_rows - store.window.rows >= store.oldest) | (time - first_held > store.window.span_us)
-    payment.whole = torch.from_numpy(seen | (store.oldest == 0))
-    payment.y = torch.from_numpy(np.concatenate(label))
+    joined = [tuple(np.concatenate(parts) for parts in zip(*of_role, strict=True)) for of_role in ties]
+    return _Trees(np.concatenate(rows), np.concatenate(hop), np.concatenate(seed), np.concatenate(label), joined)
+
+
+def _add_payments(data: "HeteroData", store: Store, trees: _Trees, x: NDArray[np.float32]) -> None:
+    """Add the nodes `payment`, with features `x` [N, F]."""
+    import torch
+
+    payment, rows, time = data["payment"], trees.row, store.column("time", trees.row)
+    payment.x, payment.row, payment.hop, payment.seed, payment.y = (
+        torch.from_numpy(array) for array in (x, rows, trees.hop, trees.seed, trees.label)
+    )
+    payment.time, payment.amount = torch.from_numpy(time), torch.from_numpy(store.column("amount", rows))
+    payment.category = torch.from_numpy(store.column("category", rows).astype(np.int64))
+    first_time = store.column("time", np.array([store.oldest]))[0]
+    whole = (rows - store.window.rows >= store.oldest) | (time - first_time > store.window.span_us)
+    payment.whole = torch.from_numpy(whole | (store.oldest == 0))
     payment.known, payment.seed_mask = payment.y >= 0, payment.hop == 0
-    for r, name in enumerate(roles):
-        source, target, tie = (np.concatenate(parts) for parts in zip(*ties[r], strict=True))
-        relation = data["payment", f"before_by_{name}", "payment"]
-        relation.edge_index = torch.from_numpy(np.stack([source, target]))
-        relation.edge_attr = torch.from_numpy(tie)
-    # An entity of a tree: the seed in the upper half, the node in the lower.
-    tree = np.concatenate(seed)[:, None] << 32 | store.column("entity", all_rows)
-    present = store.column("entity", all_rows) >= 0
+
+
+def _add_entities(data: "HeteroData", store: Store, trees: _Trees) -> None:
+    """Add the nodes of each entity type, one for each tree that holds the entity, and their edges to payments."""
+    import torch
+
+    entity = store.column("entity", trees.row)
+    present = entity >= 0
+    # An entity of a tree is one number: the seed in the upper half, the node in the lower.
+    in_tree = trees.seed[:, None] << 32 | entity
     for type_number, kind in enumerate(store.ids.types):
-        mine = np.flatnonzero(store.role_type == type_number)
-        of_trees = np.unique(tree[:, mine][present[:, mine]])
-        data[kind].node, data[kind].seed = (torch.from_numpy(a) for a in (of_trees & 0xFFFFFFFF, of_trees >> 32))
-        data[kind].num_nodes = len(of_trees)
-        for r in mine.tolist():
+        of_type = np.flatnonzero(store.role_type == type_number)
+        found = np.unique(in_tree[:, of_type][present[:, of_type]])
+        data[kind].node, data[kind].seed = (torch.from_numpy(a) for a in (found & 0xFFFFFFFF, found >> 32))
+        data[kind].num_nodes = len(found)
+        for r in of_type.tolist():
             touched = np.flatnonzero(present[:, r])
-            pairs = np.stack([np.searchsorted(of_trees, tree[touched, r]), touched])
-            data[kind, f"{roles[r]}_of", "payment"].edge_index = torch.from_numpy(pairs)
-    return data
+            pairs = np.stack([np.searchsorted(found, in_tree[touched, r]), touched])
+            data[kind, f"{store.roles[r]}_of", "payment"].edge_index = torch.from_numpy(pairs)
 
 
 def to_networkx(

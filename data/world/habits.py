@@ -31,7 +31,7 @@ PRICE_LEVEL = np.array([country.price for country in COUNTRIES])
 
 @dataclass(frozen=True)
 class PaymentColumns:
-    """PaymentColumns as columns of equal length [n]; an absent device, ip, card or payee is -1."""
+    """Payments as columns of equal length [n]; an absent device, ip, card or payee is -1."""
 
     time: Ints  # us since the epoch
     account: Ints
@@ -67,7 +67,7 @@ def habitual(
     channel: Ints | None = None,
     merchant: Ints | None = None,
 ) -> PaymentColumns:
-    """PaymentColumns as these accounts would make them at these times.
+    """Payments as these accounts would make them at these times.
 
     Args:
         rng: Source of every draw.

@@ -70,6 +70,7 @@ BANK_COUNT = 12  # a transfer's merchant is the bank that receives it
 STORES_PER_ACCOUNT, SITES_PER_ACCOUNT, PAYEES_PER_ACCOUNT = 8, 6, 5  # favourites
 DEVICES_PER_ACCOUNT = 3  # the main one, its successor, a second one
 LEASES_PER_PLACE = 3  # addresses that a household has one after another
+MIN_OFFICE = 5  # accounts from which a place of work shares an address and devices
 
 
 class Market:
@@ -171,11 +172,11 @@ WEEKDAY_PROFILES = np.array(
 
 
 def draw_town(rng: np.random.Generator, payments: int, start: int, days: int) -> Town:
-    """Draw the people, merchants, devices and addresses for a number of payments.
+    """Draw the people, merchants, devices and addresses of a world.
 
     Args:
         rng: Source of every draw.
-        payments: PaymentColumns the world will hold; sets how many people and merchants live in it.
+        payments: How many payments the world will hold; sets how many people and merchants live in it.
         start: First instant, us since the epoch, midnight.
         days: Length.
 
@@ -184,47 +185,106 @@ def draw_town(rng: np.random.Generator, payments: int, start: int, days: int) ->
     """
     accounts = max(240, payments // 28)
     merchants = _merchants(rng, max(80, payments // 110), max(len(COUNTRIES), accounts // 40), days)
-    home = rng.choice(len(COUNTRIES), accounts, p=_shares([c.weight for c in COUNTRIES]))
+    homes = _homes(rng, accounts, days)
+    devices = _devices(rng, homes)
+    return Town(
+        people=_people(rng, homes, devices, merchants, start, days),
+        merchants=merchants,
+        start=start,
+        days=days,
+        calendar=_calendar(rng, start, days),
+        devices=devices.numbered,
+        pool=max(3, accounts // 60),
+        places=homes.houses + homes.offices,
+    )
+
+
+class _Homes(NamedTuple):
+    """Who lives and works with whom, and for how long each account exists. Arrays are int64 [accounts]."""
+
+    country: Ints
+    join: Ints  # first day
+    leave: Ints  # day after the last
+    household: Ints
+    office: Ints
+    houses: int
+    offices: int
+
+    @property
+    def house_size(self) -> Ints:
+        """Accounts in the household of each."""
+        return np.bincount(self.household)[self.household]
+
+    @property
+    def office_size(self) -> Ints:
+        """Accounts in the office of each."""
+        return np.bincount(self.office)[self.office]
+
+
+def _homes(rng: np.random.Generator, accounts: int, days: int) -> _Homes:
+    """Draw households and offices: families share an address and often a tablet, offices both and a computer."""
+    weights = _shares([c.weight for c in COUNTRIES])
+    country = rng.choice(len(COUNTRIES), accounts, p=weights)
     join = np.where(rng.random(accounts) < 0.75, 0, rng.integers(0, days, accounts))
     leave = np.where(rng.random(accounts) < 0.92, days, join + 1 + rng.integers(0, days, accounts))
-
-    # Families share an address and often a tablet, offices an address and often a computer.
     household = _groups(rng, accounts, 0.50, 2, 5)
     office = _groups(rng, accounts, 0.40, 5, 40)
     houses, offices = int(household.max()) + 1, int(office.max()) + 1
-    size_of_house, size_of_office = np.bincount(household)[household], np.bincount(office)[office]
-    home = np.where(
-        size_of_house > 1, rng.choice(len(COUNTRIES), houses, p=_shares([c.weight for c in COUNTRIES]))[household], home
-    )
+    family = np.bincount(household)[household] > 1
+    country = np.where(family, rng.choice(len(COUNTRIES), houses, p=weights)[household], country)
     # A third of the offices open their staff's accounts together, some day: many new accounts behind one address.
     opened = np.where(rng.random(offices) < 0.33, rng.integers(0, days, offices), -1)[office]
-    together = (size_of_office >= 5) & (opened >= 0)
+    together = (np.bincount(office)[office] >= MIN_OFFICE) & (opened >= 0)
     join = np.where(together, np.minimum(opened + rng.integers(0, 4, accounts), days - 1), join)
     leave = np.minimum(np.maximum(leave, join + 1), days)
+    return _Homes(country, join, leave, household, office, houses, offices)
 
+
+class _Devices(NamedTuple):
+    """Devices by number: own ones first, then those of households, offices and libraries."""
+
+    own: Ints  # [accounts, DEVICES_PER_ACCOUNT]
+    shared: Ints  # [accounts], -1 for none
+    shared_use: Floats  # [accounts] share of payments by the shared one
+    numbered: int  # devices so far
+
+
+def _devices(rng: np.random.Generator, homes: _Homes) -> _Devices:
+    """Draw the devices that people own, and those that they share."""
+    accounts, houses, offices = len(homes.join), homes.houses, homes.offices
     own = np.arange(accounts * DEVICES_PER_ACCOUNT).reshape(accounts, DEVICES_PER_ACCOUNT)
     second_hand = rng.random(accounts) < 0.04
     own[second_hand, 1] = own[rng.integers(0, accounts, accounts), 0][second_hand]
-    tablet, computer = accounts * DEVICES_PER_ACCOUNT + household, accounts * DEVICES_PER_ACCOUNT + houses + office
-    library = accounts * DEVICES_PER_ACCOUNT + houses + offices + rng.integers(0, max(1, accounts // 400), accounts)
-    family_shares = (size_of_house > 1) & (rng.random(houses)[household] < 0.7)
-    office_shares = (size_of_office >= 5) & (rng.random(offices)[office] < 0.6) & ~family_shares
+    libraries = max(1, accounts // 400)
+    tablet, computer = own.size + homes.household, own.size + houses + homes.office
+    library = own.size + houses + offices + rng.integers(0, libraries, accounts)
+    family_shares = (homes.house_size > 1) & (rng.random(houses)[homes.household] < 0.7)
+    office_shares = (homes.office_size >= MIN_OFFICE) & (rng.random(offices)[homes.office] < 0.6) & ~family_shares
     reader = rng.random(accounts) < 0.05
-    shared_device = np.select([family_shares, office_shares, reader], [tablet, computer, library], -1)
+    shared = np.select([family_shares, office_shares, reader], [tablet, computer, library], -1)
     shared_use = np.select(
         [family_shares, office_shares, reader],
         [rng.uniform(0.1, 0.7, accounts), rng.uniform(0.05, 0.6, accounts), rng.uniform(0.02, 0.4, accounts)],
         0.0,
     )
+    return _Devices(own, shared, shared_use, own.size + houses + offices + libraries)
+
+
+def _people(
+    rng: np.random.Generator, homes: _Homes, devices: _Devices, merchants: Merchants, start: int, days: int
+) -> People:
+    """Draw everybody's habits. The order of the draws is part of the world: a seed stands for one world."""
+    accounts, home = len(homes.join), homes.country
     trip_start = start + (rng.random(accounts) * days * DAY).astype(np.int64)
     trip_days = np.where(rng.random(accounts) < 0.4, rng.uniform(2, 15, accounts), 0.0)
-    landlords = rng.choice(np.flatnonzero(join == 0), max(2, accounts // 30))
+    landlords = rng.choice(np.flatnonzero(homes.join == 0), max(2, accounts // 30))
     payees = rng.integers(0, accounts, (accounts, PAYEES_PER_ACCOUNT))
     payees[:, 0] = landlords[rng.integers(0, len(landlords), accounts)]
     mix = rng.gamma(np.array([0.40, 0.44, 0.05, 0.11]) * 6, size=(accounts, 4))
-    people = People(
-        join=join,
-        leave=leave,
+    in_office = homes.office_size >= MIN_OFFICE
+    return People(
+        join=homes.join,
+        leave=homes.leave,
         rate=rng.lognormal(0.0, 0.8, accounts),
         home=home,
         level=rng.normal(0.0, 0.45, accounts),
@@ -233,32 +293,20 @@ def draw_town(rng: np.random.Generator, payments: int, start: int, days: int) ->
         hour=np.where(rng.random(accounts) < 0.08, 1.0, rng.choice([9.5, 13.0, 18.5], accounts))
         + rng.normal(0, 1.5, accounts),
         hour_spread=rng.uniform(1.5, 5.0, accounts),
-        stores=merchants.stores.draw(rng, np.repeat(home, STORES_PER_ACCOUNT)).reshape(accounts, STORES_PER_ACCOUNT),
-        sites=merchants.sites.draw(rng, np.zeros(accounts * SITES_PER_ACCOUNT, np.int64)).reshape(
-            accounts, SITES_PER_ACCOUNT
-        ),
+        stores=merchants.stores.draw(rng, np.repeat(home, STORES_PER_ACCOUNT)).reshape(accounts, -1),
+        sites=merchants.sites.draw(rng, np.zeros(accounts * SITES_PER_ACCOUNT, np.int64)).reshape(accounts, -1),
         payees=payees,
-        devices=own,
+        devices=devices.own,
         switch=start + (rng.uniform(0, 2.5, accounts) * days * DAY).astype(np.int64),
         second=np.where(rng.random(accounts) < 0.45, rng.uniform(0.05, 0.4, accounts), 0.0),
         wallet=np.where(rng.random(accounts) < 0.45, rng.uniform(0.2, 0.95, accounts), 0.0),
-        shared_device=shared_device,
-        shared_device_use=shared_use,
-        place=offices + household,
-        shared_place=np.where(size_of_office >= 5, office, -1),
-        shared_place_use=np.where(size_of_office >= 5, rng.uniform(0.1, 0.6, accounts), 0.0),
+        shared_device=devices.shared,
+        shared_device_use=devices.shared_use,
+        place=homes.offices + homes.household,
+        shared_place=np.where(in_office, homes.office, -1),
+        shared_place_use=np.where(in_office, rng.uniform(0.1, 0.6, accounts), 0.0),
         trip=np.stack([trip_start, trip_start + (trip_days * DAY).astype(np.int64)], axis=1),
         abroad=rng.integers(0, len(COUNTRIES), accounts),
-    )
-    return Town(
-        people=people,
-        merchants=merchants,
-        start=start,
-        days=days,
-        calendar=_calendar(rng, start, days),
-        devices=accounts * DEVICES_PER_ACCOUNT + houses + offices + max(1, accounts // 400),
-        pool=max(3, accounts // 60),
-        places=offices + houses,
     )
 
 

@@ -24,7 +24,7 @@ from graph.dag.store import GraphStore
 
 
 class Engine(Protocol):
-    """Runs a network on rows of one store; `work` holds what is known of them so far. C slots, L layers, D width."""
+    """Runs a network on rows of one store, step by step; `work` holds results so far. C slots, L layers, D width."""
 
     name: str  # "cpu" or "cuda"
 
@@ -47,7 +47,7 @@ class Engine(Protocol):
         """Turn the network's log-odds in `work.logit` into the model's."""
 
     def forward(self, rows: NDArray[np.int64], cache: KeyValueCache, write: bool, work: Work) -> bool:
-        """All of these at once on rows whose neighbours are all in the cache, or False where that is not to be had."""
+        """Do all steps at once on rows whose neighbours are all in the cache; False, and nothing done, otherwise."""
 
     def score_ablated(
         self, cache: KeysValues, rows: NDArray[np.int64], work: Work, masks: NDArray[np.int64]
@@ -80,39 +80,39 @@ class CpuEngine:
         self._threads = threads
 
     def describe(self, rows: NDArray[np.int64], work: Work) -> None:
-        """See `Engine`."""
+        """Set `work.x` [B, F] to the features of rows int64 [B]."""
         view, pairs = self._store.view_for(self._settle_us), self._plan.pairs
         self._each(len(rows), lambda i, j: describe(view, pairs, rows[i:j], work.x[i:j]))
 
     def gather(self, rows: NDArray[np.int64], work: Work) -> None:
-        """See `Engine`."""
+        """Set `work.near` [B, R, K] to the rows' neighbours, and `work.edge` [B, R, K, E] to what ties them."""
         view = self._store.view_for(self._settle_us)
         self._each(len(rows), lambda i, j: kernels.gather(view, rows[i:j], part(work, i, j)))
 
     def encode(self, rows: NDArray[np.int64], work: Work) -> None:
-        """See `Engine`."""
+        """Set `work.h` [B, D] to the rows' embeddings from their own features, and `work.logit` [B] to 0."""
         view, w, plan = self._store.view_for(self._settle_us), self._weights, self._plan
         self._each(len(rows), lambda i, j: kernels.encode(view, w, plan, rows[i:j], part(work, i, j)))
 
     def keys_values(self, layer: int, work: Work) -> NDArray[np.float32]:
-        """See `Engine`."""
+        """Keys and values that later rows read of these in a layer, float32 [B, 2D]."""
         w, out = self._weights, np.empty((len(work.h), self._weights.kv_w.shape[2]), np.float32)
         self._each(len(out), lambda i, j: kernels.keys_values(w, layer, part(work, i, j), out[i:j]))
         return out
 
     def attend(self, layer: int, kv: KeysValues, work: Work) -> None:
-        """See `Engine`."""
+        """Update `work.h` and add to `work.logit`, reading the layer's keys and values `kv` [C, 2D]."""
         w, plan = self._weights, self._plan
         self._each(len(work.h), lambda i, j: kernels.attend(w, plan, layer, as_uint16_bits(kv), part(work, i, j)))
 
     def finish(self, work: Work) -> None:
-        """See `Engine`."""
+        """Turn the network's log-odds in `work.logit` [B] into the model's."""
         w, plan = self._weights, self._plan
         if len(plan.trees.root):
             self._each(len(work.h), lambda i, j: kernels.finish(w, plan, part(work, i, j)))
 
     def forward(self, rows: NDArray[np.int64], cache: KeyValueCache, write: bool, work: Work) -> bool:
-        """See `Engine`."""
+        """All steps in one call of one kernel, for a micro-batch over a float32 cache; False for anything else."""
         if len(rows) > MIN_ROWS_PER_CHUNK or cache.data.dtype != np.float32:
             return False
         kernels.forward(
@@ -123,7 +123,7 @@ class CpuEngine:
     def score_ablated(
         self, cache: KeysValues, rows: NDArray[np.int64], work: Work, masks: NDArray[np.int64]
     ) -> NDArray[np.float32]:
-        """See `Engine`."""
+        """Log-odds float32 [B, G] of rows without the evidence in each bit mask int64 [G]; `cache` [L, C, 2D]."""
         view, w, plan = self._store.view_for(self._settle_us), self._weights, self._plan
         out = np.empty((len(rows), len(masks)), np.float32)
 
@@ -151,47 +151,47 @@ class TorchEngine:
         self._groups = torch.from_numpy(feature_groups(net.config.roles)).to(self._device)
 
     def describe(self, rows: NDArray[np.int64], work: Work) -> None:
-        """See `Engine`."""
+        """Set `work.x` [B, F] to the features of rows int64 [B]."""
         work.x[:] = self._store.features(rows, self._settle_us)
 
     def gather(self, rows: NDArray[np.int64], work: Work) -> None:
-        """See `Engine`."""
+        """Set `work.near` [B, R, K] to the rows' neighbours, and `work.edge` [B, R, K, E] to what ties them."""
         work.near[:] = self._store.neighbours(rows, work.near.shape[2])
         work.edge[:] = self._store.edges(rows, work.near, self._settle_us)
 
     @torch.inference_mode()
     def encode(self, rows: NDArray[np.int64], work: Work) -> None:
-        """See `Engine`."""
+        """Set `work.h` [B, D] to the rows' embeddings from their own features, and `work.logit` [B] to 0."""
         work.h[:] = self._net.encode(self._to(work.x), self._category(rows)).cpu().numpy()
         work.logit[:] = 0
 
     @torch.inference_mode()
     def keys_values(self, layer: int, work: Work) -> NDArray[np.float32]:
-        """See `Engine`."""
+        """Keys and values that later rows read of these in a layer, float32 [B, 2D]."""
         out: NDArray[np.float32] = self._net.layer(layer).keys_values(self._to(work.h)).cpu().numpy()
         return out
 
     @torch.inference_mode()
     def attend(self, layer: int, kv: KeysValues, work: Work) -> None:
-        """See `Engine`."""
+        """Update `work.h` and add to `work.logit`, reading the layer's keys and values `kv` [C, 2D]."""
         near, edge = self._to(work.near >= 0), self._to(work.edge)
         h, step = self._net.layer(layer).attend(self._to(work.h), self._gathered(layer, kv, work), near, edge)
         work.h[:] = h.cpu().numpy()
         work.logit[:] += step.cpu().numpy()
 
     def finish(self, work: Work) -> None:
-        """See `Engine`."""
+        """Turn the network's log-odds in `work.logit` [B] into the model's."""
         work.logit[:] = apply_trees(self._net.trees, work.x, work.logit)
 
     @torch.inference_mode()
     def forward(self, rows: NDArray[np.int64], cache: KeyValueCache, write: bool, work: Work) -> bool:
-        """See `Engine`."""
+        """Nothing is done: always False, as this engine has no single call for all steps."""
         return False
 
     def score_ablated(
         self, cache: KeysValues, rows: NDArray[np.int64], work: Work, masks: NDArray[np.int64]
     ) -> NDArray[np.float32]:
-        """See `Engine`."""
+        """Log-odds float32 [B, G] of rows without the evidence in each bit mask int64 [G]; `cache` [L, C, 2D]."""
         net = self._net
         normal, category = net.normalise(self._to(work.x), self._category(rows))
         near, edge = self._to(work.near >= 0), self._to(work.edge)
