@@ -35,6 +35,7 @@ class Settings(BaseModel):
     batch_rows: int = Field(4_096, ge=1)  # of one micro-batch
     max_items: int = Field(10_000, ge=1)  # of one call
     max_body: int = Field(16 << 20, ge=1)  # bytes
+    max_lag: int = Field(10_000, ge=0)  # events of the journal a replica may be behind and still be ready
     max_future_s: float = Field(86_400, ge=0)  # how far ahead of the wall clock a timestamp may be
     # Rows of the graph's buffer, at least; 0: as many as a model that joins late needs to be exact (`late_capacity`).
     capacity: int = Field(0, ge=0)

@@ -84,5 +84,5 @@ def test_cupy_is_imported_only_when_asked_for(monkeypatch):
     monkeypatch.setitem(sys.modules, "cupy", None)  # as if it were not installed
     with pytest.raises(GraphError, match=r"ringwatch\[cuda\]"):
         CudaDevice()
-    code = "import sys, serve.replica.house, gnn.train.trainer; sys.exit('cupy' in sys.modules)"
+    code = "import sys, serve.replica.replica, gnn.train.trainer; sys.exit('cupy' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0

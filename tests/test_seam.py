@@ -18,7 +18,7 @@ from graph.dag.protocol import DAY_US, Nodes, Store, Window
 from graph.dag.store import GraphStore
 from graph.snapshot import restore, save
 from graph.state import GraphState
-from serve.replica.house import House
+from serve.replica.replica import Replica
 from serve.settings import Settings
 from tests.graph.history import HOUR_US, sharing
 
@@ -118,12 +118,12 @@ def test_a_replica_runs_on_it(tmp_path):
     journal.close()
     scored = []
     for make in (GraphStore, elsewhere):
-        house = House(artifact, config)
-        house.build(GraphState(ROLES, 1 << 11, artifact.config.window, house.journal, make=make))
-        house.open()
-        assert house.scored == N
-        scored.append(house.probability[:N].copy())
-        house.close()
+        replica = Replica(artifact, config)
+        replica.build(GraphState(ROLES, 1 << 11, artifact.config.window, replica.journal, make=make))
+        replica.open()
+        assert replica.slot.scored == N
+        scored.append(replica.probability[:N].copy())
+        replica.close()
     np.testing.assert_allclose(scored[1], scored[0], atol=1e-5)
 
 

@@ -13,43 +13,58 @@ from graph.state import GraphState
 BASE_LOG_ODDS: Final = -4.0  # of a payment to which no rule applies
 
 
-def rules_score(state: GraphState, rows: NDArray[np.int64]) -> tuple[NDArray[np.float64], list[Explanation]]:
-    """Score payments by rules on the graph's features; by the amount alone, where even those cannot be computed.
+def rules_score(state: GraphState, rows: NDArray[np.int64]) -> tuple[NDArray[np.float64], list[Explanation | None]]:
+    """A plain score from the graph's features, without a model. Where even these fail, the amount alone speaks.
 
     Args:
         state: The graph.
-        rows: int64 [n].
+        rows: Rows in the buffer, int64 [n].
 
     Returns:
-        Probabilities [n], and the rules that applied to each; with `BASE_LOG_ODDS` they add up to the log-odds.
+        Probabilities, float64 [n], and the rules that applied; with `BASE_LOG_ODDS` they add up to the log-odds.
     """
+    amounts = state.store.column("amount", rows)
     try:
         x = np.expm1(state.store.features(rows))
-        at = {name: i for i, name in enumerate(feature_names(state.store.roles))}
-    except Exception:  # this is the last resort: whatever broke the features must not leave a payment unanswered
-        x, at = np.zeros((len(rows), 0), np.float32), {}
-    amount = state.store.column("amount", rows)
-    probabilities, explanations = np.empty(len(rows)), []
-    for b in range(len(rows)):
-        found = _rules(state, x[b], at, float(amount[b]))
+    except Exception:  # the last resort: whatever broke the features must not leave a payment unanswered
+        return request_score(amounts)
+    at = {name: i for i, name in enumerate(feature_names(state.store.roles))}
+    return _scored([_amount_rule(int(a)) + _graph_rules(state, v, at) for a, v in zip(amounts, x, strict=True)])
+
+
+def request_score(amounts: NDArray[np.int64]) -> tuple[NDArray[np.float64], list[Explanation | None]]:
+    """A plain score from what a request says by itself, for payments that no graph holds; as `rules_score`.
+
+    Args:
+        amounts: Minor units, int64 [n].
+    """
+    return _scored([_amount_rule(amount) for amount in amounts.tolist()])
+
+
+def _scored(applied: list[list[Reason]]) -> tuple[NDArray[np.float64], list[Explanation | None]]:
+    """Scores of payments by the rules that applied to each."""
+    probabilities = np.empty(len(applied))
+    explanations: list[Explanation | None] = []
+    for b, found in enumerate(applied):
         log_odds = BASE_LOG_ODDS + sum(r.contribution for r in found)
         probabilities[b] = 1 / (1 + math.exp(-log_odds))
         named = sorted(found, key=lambda r: -r.contribution)
         if len(named) > MAX_REASONS:
             named = named[: MAX_REASONS - 1]
-        explanations.append(
-            build_explanation(BASE_LOG_ODDS, named, log_odds, f"{len(found) - len(named)} more rules together")
-        )
+        rest = f"{len(found) - len(named)} more rules together"
+        explanations.append(build_explanation(BASE_LOG_ODDS, named, log_odds, rest))
     return probabilities, explanations
 
 
-def _rules(state: GraphState, x: NDArray[np.float32], at: dict[str, int], amount: float) -> list[Reason]:
+def _amount_rule(amount: int) -> list[Reason]:
+    return [Reason("RULE_AMOUNT", f"amount {amount / 100:,.2f} is high", 1.0)] if amount >= 100_000 else []
+
+
+def _graph_rules(state: GraphState, x: NDArray[np.float32], at: dict[str, int]) -> list[Reason]:
     def value(name: str) -> float:
         return float(x[at[name]]) if name in at else 0.0
 
     found = []
-    if amount >= 100_000:
-        found.append(Reason("RULE_AMOUNT", f"amount {amount / 100:,.2f} is high", 1.0))
     for role in state.store.roles:
         frauds = round(value(f"{role}.fraud.30d"))
         if frauds:

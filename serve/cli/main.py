@@ -221,14 +221,14 @@ def snapshot(
 ) -> None:
     """Bring a journal's snapshots up to date, so that a restart replays little; the service does so by itself."""
     from gnn.model.artifact import load
-    from serve.replica.snapshots import follow
+    from serve.replica.snapshots import bring_up_to_date
     from serve.settings import Settings
 
     with plain_errors(), progress() as report:
         if not journal.exists():
             fail(f"no journal at {journal}")
         settings = Settings.from_environment(model=model, journal=journal, insecure=True, snapshots=snapshots)
-        path = follow(load(model), settings, report)
+        path = bring_up_to_date(load(model), settings, report)
     out.print(f"snapshot {escape(str(path))}" if path else "nothing new, or another process is at it")
 
 

@@ -1,6 +1,5 @@
-"""The HTTP service: routes over one `House`."""
+"""The HTTP service: routes over one `Replica`."""
 
-import hmac
 import logging
 import sys
 import threading
@@ -12,10 +11,10 @@ from typing import Annotated, Any
 from fastapi import FastAPI, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from data.schema import LABEL_SCHEMA, TRANSACTION_SCHEMA
 from gnn.model.artifact import load
+from serve.http.guard import Guard
 from serve.http.metrics import ServiceMetrics
 from serve.http.wire import (
     ARROW,
@@ -35,14 +34,15 @@ from serve.problems import MEDIA_TYPE, Problem, ProblemDetails
 from serve.replica.admission import LabelCall, ScoreCall
 from serve.replica.answers import json_bytes
 from serve.replica.batcher import Batcher
-from serve.replica.house import House
-from serve.replica.snapshots import Keeper
+from serve.replica.replica import Replica
+from serve.replica.snapshots import SnapshotScheduler
 from serve.settings import Settings
 
 log = logging.getLogger("ringwatch")
 DEADLINE = "x-ringwatch-deadline-ms"
 JSON = "application/json"
-OPEN = ("/livez", "/readyz", "/openapi.json")  # asked without a key
+FOLLOW_S = 0.02  # between two looks at the journal for what others wrote to it
+BUSY_S = 0.001  # between two steps of work in the background
 PROBLEMS: dict[int | str, dict[str, Any]] = {
     status: {"description": what, "content": {MEDIA_TYPE: {"schema": ProblemDetails.model_json_schema()}}}
     for status, what in {
@@ -58,34 +58,34 @@ PROBLEMS: dict[int | str, dict[str, Any]] = {
 }
 
 
-def build_app(settings: Settings, house: House | None = None) -> FastAPI:
+def build_app(settings: Settings, replica: Replica | None = None) -> FastAPI:
     """The service as an ASGI application.
 
     Args:
         settings: How it runs.
-        house: By default one is made from the settings; it replays its journal in the background and is not ready until
-            that is done.
+        replica: By default one is made from the settings; it replays its journal in the background and is not ready
+            until that is done.
     """
     metrics = ServiceMetrics()
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         sys.setswitchinterval(0.0005)  # a thread that waits for the interpreter waits no longer than this
-        held = house or House(load(settings.model), settings)
-        app.state.house = held
+        held = replica or Replica(load(settings.model), settings)
+        app.state.replica = held
         app.state.batcher = Batcher(held.process, settings.batch_rows, settings.queue_rows, held.idle)
         stop = threading.Event()
-        opening = threading.Thread(target=_open, args=(held, stop), daemon=True)
-        opening.start()
+        keeping = threading.Thread(target=_keep_current, args=(held, stop), daemon=True, name="ringwatch-follow")
+        keeping.start()
         yield
         app.state.batcher.close()
         stop.set()
-        opening.join()
+        keeping.join()
         held.close()
 
     app = FastAPI(title="Ringwatch", version="1", lifespan=lifespan, docs_url=None, redoc_url=None)
     app.state.settings, app.state.metrics = settings, metrics
-    app.add_middleware(_Guard, settings=settings, metrics=metrics)
+    app.add_middleware(Guard, settings=settings, metrics=metrics)
     app.add_exception_handler(Problem, _problem)
     app.add_exception_handler(HTTPException, _http_problem)
     app.add_exception_handler(RequestValidationError, _query_problem)
@@ -95,18 +95,22 @@ def build_app(settings: Settings, house: House | None = None) -> FastAPI:
     return app
 
 
-def _open(house: House, stop: threading.Event) -> None:
-    """Make a house ready, then, until `stop`, score what is missing behind its back and have snapshots made."""
-    if not house.ready:
-        house.open()
-    keeper = Keeper(house.settings, lambda: house.state.applied)
-    try:
-        while not stop.is_set() and house.fill():
-            time.sleep(0.001)  # whoever waits for the house goes first
-    except Exception:  # what is missing is still computed as it is asked for
-        log.exception("past payments were not scored")
-    stop.wait()
-    keeper.close()
+def _keep_current(replica: Replica, stop: threading.Event) -> None:
+    """Make a replica ready; then, until `stop`, follow the journal behind the requests and have snapshots made."""
+    if not replica.ready:
+        replica.open()
+    scheduler = SnapshotScheduler(replica.settings, lambda: replica.follower.position)
+    filling = True
+    while not stop.is_set():
+        try:
+            more = replica.follow()
+            filling = filling and replica.fill()
+        except Exception:  # what is missing is still computed as it is asked for, and read when the next payment comes
+            log.exception("what is done in the background failed")
+            filling, more = False, False
+        # Whoever waits for the replica goes first.
+        stop.wait(BUSY_S if filling or more else FOLLOW_S)
+    scheduler.close()
 
 
 def _payments(app: FastAPI) -> None:
@@ -167,32 +171,42 @@ def _rings(app: FastAPI) -> None:
     @app.get("/v1/rings", responses=PROBLEMS, response_model=list[RingOut], tags=["rings"])
     def rings(request: Request, limit: Annotated[int, Query(ge=1, le=1000)] = 20) -> list[RingOut]:
         """The riskiest rings, riskiest first."""
-        house: House = _ready(request).house
-        return [ring_out(ring, house.transaction_ids(ring.transactions)) for ring in house.rings(limit)]
+        replica: Replica = _ready(request).replica
+        return [ring_out(ring, replica.transaction_ids(ring.transactions)) for ring in replica.rings(limit)]
 
     @app.get("/v1/rings/{ring_id}", responses=PROBLEMS, response_model=RingOut, tags=["rings"])
     def ring(request: Request, ring_id: str) -> RingOut:
         """One ring, by its id or by that of a ring which has merged into it."""
-        house: House = _ready(request).house
-        found = house.ring(ring_id)
+        replica: Replica = _ready(request).replica
+        found = replica.ring(ring_id)
         if found is None:
             raise Problem(404, "Not found", f"no ring {ring_id[:100]!r}")
-        return ring_out(found, house.transaction_ids(found.transactions))
+        return ring_out(found, replica.transaction_ids(found.transactions))
 
 
 def _probes(app: FastAPI) -> None:
+    settings: Settings = app.state.settings
+
     @app.get("/livez", tags=["probes"])
     async def livez(request: Request) -> dict[str, str]:
         """Whether the replica can go on."""
-        if reason := request.app.state.house.ailment:
+        if reason := request.app.state.replica.unhealthy:
             raise Problem(503, "Unavailable", reason)
         return {"status": "live"}
 
     @app.get("/readyz", responses=PROBLEMS, tags=["probes"])
     async def readyz(request: Request) -> dict[str, Any]:
         """Whether the replica scores."""
-        house: House = _ready(request).house
-        return {"status": "ready", "model": house.artifact.version, "journal_offset": house.state.applied}
+        replica: Replica = _ready(request).replica
+        if replica.lag > settings.max_lag:
+            detail = f"{replica.lag:,} events behind the journal"
+            raise Problem(503, "Not ready", detail, headers={"Retry-After": "1"})
+        return {
+            "status": "ready",
+            "model": replica.artifact.version,
+            "journal_offset": replica.follower.position,
+            "lag": replica.lag,
+        }
 
     @app.post("/v1/noop", include_in_schema=False)
     async def noop(request: Request) -> Response:
@@ -204,7 +218,9 @@ def _probes(app: FastAPI) -> None:
     async def metrics(request: Request) -> Response:
         """For Prometheus."""
         state = request.app.state
-        return Response(state.metrics.text(state.house, state.batcher.waiting), media_type="text/plain; version=0.0.4")
+        return Response(
+            state.metrics.text(state.replica, state.batcher.waiting), media_type="text/plain; version=0.0.4"
+        )
 
 
 async def _submit(request: Request, call: ScoreCall | LabelCall, batch: Any) -> Any:
@@ -237,11 +253,11 @@ def _deadline(request: Request, settings: Settings) -> float:
 
 def _ready(request: Request) -> Any:
     state = request.app.state
-    house: House = state.house
-    if house.broken:
+    replica: Replica = state.replica
+    if replica.broken:
         raise Problem(503, "Unavailable", "this replica is being replaced")
-    if not house.ready:
-        detail = f"replaying the journal: {house.progress}"
+    if not replica.ready:
+        detail = f"replaying the journal: {replica.progress()}"
         raise Problem(503, "Not ready", detail, headers={"Retry-After": "1"})
     return state
 
@@ -284,64 +300,3 @@ async def _query_problem(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     found = [(str(e["loc"][-1]), e["msg"]) for e in error.errors()]
     return Problem(422, "Invalid content", f"{found[0][0]}: {found[0][1]}", found).response()
-
-
-class _Guard:
-    """Asks for a key, limits bodies, counts, and lets no exception out as anything but a problem."""
-
-    def __init__(self, app: ASGIApp, settings: Settings, metrics: ServiceMetrics) -> None:
-        self._app, self._settings, self._metrics = app, settings, metrics
-        self._keys = [key.get_secret_value().encode() for key in settings.api_keys]
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        begin, status = time.perf_counter(), 500
-
-        async def watched(message: Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-            await send(message)
-
-        try:
-            headers = dict(scope["headers"])
-            self._authorise(scope["path"], headers)
-            await self._app(scope, self._bounded(headers, receive), watched)
-        except Problem as problem:
-            await problem.response()(scope, receive, watched)
-        except Exception:
-            log.exception("a request failed")
-            await Problem(500, "Internal error", "the request could not be served").response()(scope, receive, watched)
-        finally:
-            route = scope.get("route")
-            path = getattr(route, "path", "other")
-            self._metrics.requests.labels(path, status).inc()
-            self._metrics.seconds.labels(path).observe((time.perf_counter() - begin) * 1e3)
-
-    def _authorise(self, path: str, headers: dict[bytes, bytes]) -> None:
-        if self._settings.insecure or path in OPEN:
-            return
-        scheme, _, key = headers.get(b"authorization", b"").partition(b" ")
-        # Every key is compared, in constant time, so that time tells nothing of how near a guess was.
-        matches = [hmac.compare_digest(key.strip(), mine) for mine in self._keys]
-        if scheme.lower() != b"bearer" or not any(matches):
-            raise Problem(401, "Unauthorized", "send a valid key", headers={"WWW-Authenticate": "Bearer"})
-
-    def _bounded(self, headers: dict[bytes, bytes], receive: Receive) -> Receive:
-        most, got = self._settings.max_body, 0
-        too_large = Problem(413, "Body too large", f"a body may have at most {most:,} bytes")
-        declared = headers.get(b"content-length", b"0")
-        if declared.isdigit() and (len(declared) > 15 or int(declared) > most):
-            raise too_large
-
-        async def bounded() -> Message:
-            nonlocal got
-            message = await receive()
-            got += len(message.get("body", b""))
-            if got > most:
-                raise too_large
-            return message
-
-        return bounded

@@ -14,7 +14,7 @@ from serve.settings import Settings
 from serve.terminal import out
 
 if TYPE_CHECKING:
-    from serve.replica.house import House
+    from serve.replica.replica import Replica
 
 CPUS = 0.5  # of a replica: a fraction, so that replicas start on small machines
 
@@ -105,20 +105,20 @@ def share(settings: Settings, cards: int) -> float:
     return int(10_000 / together) / 10_000  # Ray counts to four places
 
 
-def deployment(settings: Settings, gpus: float = 0.0, house: "Callable[[Settings], House] | None" = None) -> Any:
+def deployment(settings: Settings, gpus: float = 0.0, make: "Callable[[Settings], Replica] | None" = None) -> Any:
     """The Ray Serve application: the scoring replica is the ingress.
 
     Args:
         settings: How it runs.
         gpus: GPUs of each replica, a share of one included; 0 where the cluster has none, or it would wait for ever.
-        house: Makes what a replica holds; by default from the settings.
+        make: Makes what a replica holds; by default from the settings.
     """
     from ray import serve as ray_serve
 
     def build() -> Any:  # runs in the replica: nothing of it is pickled but the settings
         from serve.http.app import build_app
 
-        return build_app(settings, house(settings) if house is not None else None)
+        return build_app(settings, make(settings) if make is not None else None)
 
     @ray_serve.deployment(
         num_replicas=settings.replicas,
@@ -134,8 +134,8 @@ def deployment(settings: Settings, gpus: float = 0.0, house: "Callable[[Settings
 
         def check_health(self) -> None:
             """Ray replaces a replica that fails this, once it has answered what it has taken on."""
-            held = getattr(self.app.state, "house", None)  # type: ignore[attr-defined]
-            if held is not None and (reason := held.ailment):
+            held = getattr(self.app.state, "replica", None)  # type: ignore[attr-defined]
+            if held is not None and (reason := held.unhealthy):
                 raise RuntimeError(reason)
 
     application: Any = ScoringReplica

@@ -1,8 +1,8 @@
 """What an operator watches, in Prometheus' text format."""
 
-from typing import Any
-
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+from serve.replica.replica import Replica
 
 MILLISECONDS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 250, 1000)
 
@@ -23,6 +23,7 @@ class ServiceMetrics:
             registry=self._registry,
         )
         self._offset = Gauge("ringwatch_journal_offset", "Events applied", registry=self._registry)
+        self._lag = Gauge("ringwatch_journal_lag", "Events of the journal not applied yet", registry=self._registry)
         self._waiting = Gauge("ringwatch_waiting_rows", "Payments and labels that wait", registry=self._registry)
         self._scored = Gauge("ringwatch_scored_rows", "Payments by who scored them", ["by"], registry=self._registry)
         self._batches = Gauge("ringwatch_batches", "Micro-batches so far", registry=self._registry)
@@ -30,13 +31,14 @@ class ServiceMetrics:
             "ringwatch_stage_seconds", "Seconds spent so far, by stage", ["stage"], registry=self._registry
         )
 
-    def text(self, house: Any, waiting: int) -> bytes:
+    def text(self, replica: Replica, waiting: int) -> bytes:
         """The metrics now."""
-        self._offset.set(house.state.applied)
+        self._offset.set(replica.follower.position)
+        self._lag.set(replica.lag)
         self._waiting.set(waiting)
-        self._batches.set(house.batches)
-        for by, rows in house.scored_by.items():
+        self._batches.set(replica.batches)
+        for by, rows in replica.scored_by.items():
             self._scored.labels(by).set(rows)
-        for stage, seconds in house.seconds.items():
+        for stage, seconds in replica.seconds.items():
             self._stage.labels(stage).set(seconds)
         return generate_latest(self._registry)

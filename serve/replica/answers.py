@@ -1,9 +1,14 @@
-"""How answers are rendered."""
+"""What the payments of a call are answered, as one record, and how it is rendered: as JSON or as an Arrow table."""
 
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
 
+import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 from pydantic_core import to_json
+
+from gnn.score.reasons import Explanation
 
 ANSWER_SCHEMA = pa.schema(
     [
@@ -20,6 +25,86 @@ ANSWER_SCHEMA = pa.schema(
 )
 
 
-def json_bytes(content: Any) -> bytes:
+@dataclass(frozen=True)
+class Answers:
+    """The answers to the n payments of one call.
+
+    Attributes:
+        ids: Transaction ids, [n].
+        probability: Of fraud, float64 [n].
+        decisions: One of `serve.decide.policy.Decision` for each, [n].
+        explanations: Why, [n]; None where no reasons are given.
+        ring_ids: The ring of each as of the payment, -1 where there is none, int64 [n].
+        ring_sizes: Accounts in it, [n].
+        scored_by: `cuda`, `cpu` or `rules`, [n].
+        degraded: Whether that was not the preferred scorer, [n].
+        offsets: In the journal, [n].
+        model_name: Of the model that scored.
+        model_version: Of the model that scored.
+        milliseconds: Time spent, by stage.
+    """
+
+    ids: Sequence[str]
+    probability: NDArray[np.float64]
+    decisions: Sequence[str]
+    explanations: Sequence[Explanation | None]
+    ring_ids: NDArray[np.int64]
+    ring_sizes: NDArray[np.integer]
+    scored_by: Sequence[str]
+    degraded: Sequence[bool]
+    offsets: Sequence[int]
+    model_name: str
+    model_version: str
+    milliseconds: dict[str, float]
+
+
+def as_json(answers: Answers, i: int) -> bytes:
+    """The answer to payment `i` as a JSON object, see `serve.http.wire.Answer`."""
+    probability, why, ring = float(answers.probability[i]), answers.explanations[i], int(answers.ring_ids[i])
+    return json_bytes(
+        {
+            "transaction_id": answers.ids[i],
+            "fraud_probability": probability,
+            "risk_score": round(100 * probability),
+            "decision": answers.decisions[i],
+            "baseline": None if why is None else why.baseline,
+            "reasons": [
+                {"code": r.code, "message": r.message, "contribution": r.contribution}
+                for r in (() if why is None else why.reasons)
+            ],
+            "ring": {"id": ring_name(ring), "size": int(answers.ring_sizes[i])} if ring >= 0 else None,
+            "model": {"name": answers.model_name, "version": answers.model_version},
+            "scored_by": answers.scored_by[i],
+            "degraded": answers.degraded[i],
+            "journal_offset": answers.offsets[i],
+            "timings": answers.milliseconds,
+        }
+    )
+
+
+def as_table(answers: Answers) -> pa.Table:
+    """All answers as columns of `ANSWER_SCHEMA`; reasons and timings are left out."""
+    return pa.table(
+        {
+            "transaction_id": answers.ids,
+            "fraud_probability": answers.probability,
+            "risk_score": np.rint(100 * answers.probability).astype(np.int32),
+            "decision": answers.decisions,
+            "ring_id": [ring_name(ring) if ring >= 0 else None for ring in answers.ring_ids.tolist()],
+            "scored_by": answers.scored_by,
+            "degraded": answers.degraded,
+            "journal_offset": answers.offsets,
+            "model_version": [answers.model_version] * len(answers.ids),
+        },
+        schema=ANSWER_SCHEMA,
+    )
+
+
+def ring_name(founder: int) -> str:
+    """What a ring is called, by the row that founded it."""
+    return f"R-{founder}"
+
+
+def json_bytes(content: object) -> bytes:
     """Compact JSON."""
     return to_json(content)

@@ -1,8 +1,8 @@
 """Micro-batches: whatever waits when the last batch is done goes into the next one. No timer, so no idle wait.
 
-One worker thread takes batches through the house, in order of arrival, which is journal order. The event loop stays
-free to read requests and answer probes meanwhile. The thread takes batches from a plain queue and hands outcomes back
-in one call: an executor, with its futures of futures, would cost a lone payment more.
+One worker thread takes batches through `Replica.process`, in order of arrival, which is journal order. The event loop
+stays free to read requests and answer probes meanwhile. The thread takes batches from a plain queue and hands outcomes
+back in one call: an executor, with its futures of futures, would cost a lone payment more.
 """
 
 import asyncio

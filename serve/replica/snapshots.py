@@ -1,6 +1,6 @@
 """Snapshots of a replica, made by a process of their own that follows the journal as any replica does.
 
-The follower takes up the newest snapshot, applies and scores what came after it, and writes the next. It shares nothing
+That process takes up the newest snapshot, applies and scores what came after it, and writes the next. It shares nothing
 with the replicas but files, so that they score on undisturbed, and two snapshots of one journal never differ in more
 than their age. It runs at the lowest priority.
 """
@@ -12,21 +12,17 @@ import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from data.errors import JournalError
 from data.journal.protocol import Journal
+from data.report import Report
 from gnn.model.artifact import Artifact
 from graph.errors import GraphError
-from graph.memory import ArrayPart
 from graph.snapshot import Restored, list_snapshots, restore, save, sole_writer
 from graph.state import GraphState
 from serve.settings import Settings
-
-if TYPE_CHECKING:
-    from serve.replica.house import House
 
 log = logging.getLogger("ringwatch")
 LOWEST = 19  # niceness
@@ -55,9 +51,9 @@ def newest(settings: Settings, artifact: Artifact, capacity: int, journal: Journ
 
 
 def _misfit(state: GraphState, artifact: Artifact, capacity: int, journal: Journal) -> str | None:
+    """Why a graph cannot be gone on from, if it cannot."""
     store = state.store
-    window = artifact.config.window
-    if (store.roles, store.window) != (artifact.roles, window) or store.capacity != capacity:
+    if (store.roles, store.window, store.capacity) != (artifact.roles, artifact.config.window, capacity):
         return "it has other roles, another window or another capacity than the model and the settings ask for"
     if state.applied > journal.end:
         return f"it is of offset {state.applied:,}, the journal ends at {journal.end:,}"
@@ -69,63 +65,37 @@ def _misfit(state: GraphState, artifact: Artifact, capacity: int, journal: Journ
     return None
 
 
-def write(house: "House") -> Path:
-    """Write a snapshot of a replica that serves nothing, the keys and values of its model included."""
-    cache, state = house.scorers[-1].cache, house.state
-    slots = min(state.store.rows, state.store.capacity)
-    name = f"model.{house.artifact.version}"
-    parts = {
-        "probability": ArrayPart(house.probability, slots),
-        f"{name}.data": ArrayPart(cache.data, slots, axis=1),
-        f"{name}.depth": ArrayPart(cache.depth, slots),
-    }
-    facts = {"scored": house.scored, name: {"upto": cache.upto, "complete_from": cache.complete_from}}
-    return save(state, house.settings.snapshot_folder, parts, facts)
-
-
-def take_up(house: "House", restored: Restored) -> None:
-    """Give a replica the graph of a snapshot, and what its model had computed, if that is there."""
-    house.build(restored.state)
-    name = f"model.{house.artifact.version}"
-    if name in restored.facts:
-        house.scorers[-1].cache.adopt(
-            restored.extra[f"{name}.data"], restored.extra[f"{name}.depth"], **restored.facts[name]
-        )
-        house.probability = restored.extra["probability"]
-        house.scored = restored.facts["scored"]
-    else:  # another model scored these: what they read of each other is filled in behind the service's back
-        house.scored = restored.state.store.rows
-
-
-def follow(artifact: Artifact, settings: Settings, report: Callable[[str, float], None]) -> Path | None:
-    """Bring the snapshots of a journal up to date.
+def bring_up_to_date(artifact: Artifact, settings: Settings, report: Report) -> Path | None:
+    """Bring the snapshots of a journal up to date, the keys and values of the model included.
 
     Returns:
         The new snapshot; None where another process is at it, or nothing new has come.
     """
-    from serve.replica.house import House
+    from serve.replica.replica import Replica
 
     with sole_writer(settings.snapshot_folder) as may:
         if not may:
             return None
-        house = House(artifact, settings.model_copy(update={"device": "cpu"}))
+        replica = Replica(artifact, settings.model_copy(update={"device": "cpu"}))
         try:
-            begun = house.open(report)
-            return write(house) if house.state.applied > begun else None
+            if replica.open(report) == replica.follower.position:
+                return None
+            slot = replica.slot
+            return save(replica.state, settings.snapshot_folder, slot.parts(), slot.facts())
         finally:
-            house.close()
+            replica.close()
 
 
-class Keeper:
-    """Starts a follower whenever enough has been applied since the last.
+class SnapshotScheduler:
+    """Starts a process that writes a snapshot whenever enough has been applied since the last.
 
     Args:
         settings: They say how often.
-        applied: The journal offset reached.
+        position: The journal offset reached.
     """
 
-    def __init__(self, settings: Settings, applied: Callable[[], int]) -> None:
-        self._settings, self._applied = settings, applied
+    def __init__(self, settings: Settings, position: Callable[[], int]) -> None:
+        self._settings, self._position = settings, position
         self._stop = threading.Event()
         self._process: subprocess.Popen[bytes] | None = None
         self._thread = threading.Thread(target=self._run, daemon=True, name="ringwatch-snapshots")
@@ -133,11 +103,11 @@ class Keeper:
             self._thread.start()
 
     def _run(self) -> None:
-        s, done = self._settings, self._applied()
+        s, done = self._settings, self._position()
         while not self._stop.wait(1.0):
-            if self._applied() - done < s.snapshot_every:
+            if self._position() - done < s.snapshot_every:
                 continue
-            done = self._applied()
+            done = self._position()
             options = ["--model", str(s.model), "--journal", str(s.journal), "--snapshots", str(s.snapshot_folder)]
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "serve", "snapshot", *options],
@@ -151,7 +121,7 @@ class Keeper:
                 log.warning("no snapshot: %s", said.decode(errors="replace").strip()[-500:])
 
     def close(self) -> None:
-        """Stop, and the follower with it: what it has not finished is not there."""
+        """Stop, and the process with it: what it has not finished is not there."""
         self._stop.set()
         if self._process is not None and self._process.poll() is None:
             self._process.terminate()

@@ -16,7 +16,7 @@ from gnn.model.artifact import Artifact, load
 from gnn.model.network import RingwatchNet
 from gnn.score.replay import numbered, open_model, score_events
 from serve.replica.admission import LabelCall, ScoreCall
-from serve.replica.house import House
+from serve.replica.replica import Replica
 from serve.settings import Settings
 
 FOLDER = Path(__file__).parent
@@ -60,13 +60,13 @@ def answers(history: str) -> list[dict[str, Any]]:
     """Every twelfth answer of a replica to the history in calls of several sizes, and the rings at its end."""
     with tempfile.TemporaryDirectory() as folder:
         settings = Settings(model=FOLDER / history / "model", journal=Path(folder) / "j.sqlite", insecure=True)
-        house = House(artifact(history), settings.model_copy(update={"device": "cpu", "snapshot_every": 0}))
-        house.open()
+        replica = Replica(artifact(history), settings.model_copy(update={"device": "cpu", "snapshot_every": 0}))
+        replica.open()
         found: list[dict[str, Any]] = []
         n = 0
         for kind, batch in merged(*files(history), chunk=97):
             if kind is Kind.LABEL:
-                house.process([LabelCall(batch)])
+                replica.process([LabelCall(batch)])
                 continue
             at = 0
             while at < len(batch):
@@ -75,10 +75,10 @@ def answers(history: str) -> list[dict[str, Any]]:
                     size = CALL[n % len(CALL)]
                     calls.append(ScoreCall(batch.slice(at, size)))
                     at, n = at + size, n + 1
-                for bodies in house.process([call for call in calls if len(call.batch)]):
+                for bodies in replica.process([call for call in calls if len(call.batch)]):
                     found += [json.loads(body) for body in bodies]
-        rings = [_plain(ring) for ring in house.rings(RINGS)]
-        house.close()
+        rings = [_plain(ring) for ring in replica.rings(RINGS)]
+        replica.close()
     for answer in found:
         del answer["timings"]
     return [*found[::ANSWERED], *rings]

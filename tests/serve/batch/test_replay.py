@@ -15,7 +15,7 @@ from data.journal.protocol import Kind
 from gnn.model.artifact import Artifact, untrained
 from gnn.score.replay import numbered, open_model, score_events
 from serve.cli.demo import as_sent, service
-from serve.replica.house import House, LabelCall, ScoreCall
+from serve.replica.replica import LabelCall, Replica, ScoreCall
 from serve.stream.ingest import ingest_runs
 from tests.serve.cli.test_cli import ringwatch
 from tests.serve.http.test_service import ROLES, settings
@@ -99,8 +99,8 @@ def test_scores_do_not_depend_on_calls_and_micro_batches(
 ) -> None:
     runs, replayed = long_history
     rng = np.random.default_rng(size)
-    house = House(model(), settings(tmp_path))
-    house.open()
+    replica = Replica(model(), settings(tmp_path))
+    replica.open()
     calls: list[ScoreCall | LabelCall] = []
     for kind, batch in runs:
         for at in range(0, len(batch), size):
@@ -110,12 +110,12 @@ def test_scores_do_not_depend_on_calls_and_micro_batches(
     while calls:
         n = 1 if together == "one call" else int(rng.integers(1, 40))
         now, calls = calls[:n], calls[n:]
-        outcomes = house.process(now)
+        outcomes = replica.process(now)
         for call, outcome in zip(now, outcomes, strict=True):
             if isinstance(call, ScoreCall):
                 online += outcome["fraud_probability"].to_pylist()
         if isinstance(now[0], ScoreCall):  # sent again it changes nothing, and is answered alike
-            assert house.process(now[:1])[0]["fraud_probability"].equals(outcomes[0]["fraud_probability"])
+            assert replica.process(now[:1])[0]["fraud_probability"].equals(outcomes[0]["fraud_probability"])
     np.testing.assert_allclose(online, replayed, rtol=0, atol=1e-5)
-    assert house.journal.end == sum(len(batch) for _, batch in runs)
-    house.close()
+    assert replica.journal.end == sum(len(batch) for _, batch in runs)
+    replica.close()

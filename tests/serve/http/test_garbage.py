@@ -32,15 +32,15 @@ ITEMS = {"/v1/score": PAYMENT, "/v1/scores": PAYMENT, "/v1/labels": LABEL}
 def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
     """A service that holds a few payments and a ring."""
     config = service_settings(tmp_path_factory.mktemp("garbage"))
-    house = opened(untrained(ROLES, neighbours=4, window_rows=1 << 12), config)
-    with TestClient(build_app(config, house), raise_server_exceptions=False) as client:
+    replica = opened(untrained(ROLES, neighbours=4, window_rows=1 << 12), config)
+    with TestClient(build_app(config, replica), raise_server_exceptions=False) as client:
         known = [{**PAYMENT, "transaction_id": f"k{i}", "account_id": f"a{i % 4}"} for i in range(8)]
         assert client.post("/v1/scores", json=known).status_code == 200
         assert len(client.get("/v1/rings").json()) == 1
         yield client
         # After all of it: alive, the graph where the journal is, and the next payment is scored.
         assert client.get("/livez").status_code == 200
-        assert end(client) == house.state.applied
+        assert end(client) == replica.state.applied
         before = end(client)
         assert client.post("/v1/score", json={**PAYMENT, "transaction_id": "after"}).json()["scored_by"] == "cpu"
         assert end(client) == before + 1

@@ -21,7 +21,7 @@ from gnn.score.scorer import Scorer
 from graph.state import GraphState
 from serve.http.app import build_app
 from serve.http.wire import ARROW, arrow_bytes
-from serve.replica.house import House
+from serve.replica.replica import Replica
 from serve.settings import Settings
 from tests.world import label_batch, payment_batch
 
@@ -46,10 +46,10 @@ def settings(folder: Path, **more: object) -> Settings:
     return Settings(model=folder, journal=folder / "journal.sqlite", insecure=True, capacity=1 << 13, **more)
 
 
-def opened(artifact: Artifact, config: Settings, **more) -> House:
-    house = House(artifact, config, **more)
-    house.open()
-    return house
+def opened(artifact: Artifact, config: Settings, **more) -> Replica:
+    replica = Replica(artifact, config, **more)
+    replica.open()
+    return replica
 
 
 @pytest.fixture
@@ -60,7 +60,7 @@ def client(artifact, tmp_path) -> Iterator[TestClient]:
 
 
 def end(client: TestClient) -> int:
-    return int(client.app.state.house.journal.end)
+    return int(client.app.state.replica.journal.end)
 
 
 def test_an_answer_has_all_its_parts(client):
@@ -176,8 +176,8 @@ def test_cuda_then_cpu_then_rules_answer(artifact, tmp_path):
         return [gpu, cpu]
 
     config = settings(tmp_path)
-    house = opened(artifact, config, scorers=scorers)
-    with TestClient(build_app(config, house)) as client:
+    replica = opened(artifact, config, scorers=scorers)
+    with TestClient(build_app(config, replica)) as client:
 
         def ask(i: int) -> tuple[str, bool]:
             body = client.post("/v1/score", json={**PAYMENT, "transaction_id": f"f{i}"}).json()
@@ -190,13 +190,13 @@ def test_cuda_then_cpu_then_rules_answer(artifact, tmp_path):
         made[1].fails = True
         assert ask(2) == ("rules", True)
         made[1].fails = False
-        house.breakers[1]._until = 0.0  # its pause is over: one call may try it again
+        replica.slot.breakers[1]._until = 0.0  # its pause is over: one call may try it again
         assert ask(3) == ("cpu", True)
-        assert house.scored == house.state.store.rows == 4  # the row that rules answered has been caught up
+        assert replica.slot.scored == replica.state.store.rows == 4  # the row that rules answered has been caught up
         made[0].fails = False
-        house.breakers[0]._until = 0.0
+        replica.slot.breakers[0]._until = 0.0
         assert ask(4) == ("cuda", False)
-        assert house.journal.end == 5
+        assert replica.journal.end == 5
 
 
 GARBAGE = [
@@ -284,7 +284,7 @@ def test_what_was_acknowledged_survives_kill_9(artifact, tmp_path):
     acknowledged += child.stdout.read().split("\n")[:-1]
     child.wait()
     config = settings(tmp_path)
-    house = opened(artifact, config)
-    assert all(house.state.row_of(i) is not None for i in acknowledged)
-    assert house.scored == house.state.store.rows >= 25
-    house.close()
+    replica = opened(artifact, config)
+    assert all(replica.state.row_of(i) is not None for i in acknowledged)
+    assert replica.slot.scored == replica.state.store.rows >= 25
+    replica.close()

@@ -15,7 +15,7 @@ from graph.state import GraphState
 from serve.errors import ServeError
 from serve.http.app import build_app
 from serve.http.deployment import share
-from serve.replica.house import House
+from serve.replica.replica import Replica
 from serve.settings import Settings
 from tests.cuda_host.host import GXX, HostDevice
 from tests.cuda_host.streams import StreamDevice
@@ -54,9 +54,9 @@ def test_a_fault_of_the_device_loses_no_request(artifact, tmp_path, fault):
         if name == "attend_one":
             raise RuntimeError(fault)
 
-    house = House(artifact, config, scorers=scorers)
-    house.open()
-    with TestClient(build_app(config, house)) as client:
+    replica = Replica(artifact, config, scorers=scorers)
+    replica.open()
+    with TestClient(build_app(config, replica)) as client:
         for i, payment in enumerate(payments):
             if i == 25 and fault == "hung":
                 host.stuck = lambda name: name == "attend_one"
@@ -68,14 +68,14 @@ def test_a_fault_of_the_device_loses_no_request(artifact, tmp_path, fault):
             assert client.get("/livez").status_code == (200 if i < 25 else 503)
     assert [a["scored_by"] for a in answers] == ["cuda"] * 25 + ["cpu"] * 15
     assert [a["degraded"] for a in answers] == [False] * 25 + [True] * 15
-    assert "lost its GPU" in str(house.ailment)
+    assert "lost its GPU" in str(replica.unhealthy)
     launched = len(host.launched)
-    replacement = House(artifact, config, scorers=lambda model, state: [Scorer(model, state)])
+    replacement = Replica(artifact, config, scorers=lambda model, state: [Scorer(model, state)])
     replacement.open()  # replays the journal: nothing is missing in it
     assert replacement.state.store.rows == 40
-    assert replacement.ailment is None
+    assert replacement.unhealthy is None
     found = np.array([a["fraud_probability"] for a in answers])
-    np.testing.assert_allclose(found, replacement.probability[:40], atol=1e-5)
+    np.testing.assert_allclose(found, replacement.slot.probabilities(np.arange(40)), atol=1e-5)
     assert len(host.launched) == launched
     assert json.dumps(answers[25]["reasons"])
     replacement.close()
@@ -96,13 +96,13 @@ def test_a_gpu_that_fails_at_the_start(artifact, tmp_path, device):
 
     host.fails = fails
     config = settings(tmp_path, device=device)
-    house = House(artifact, config, scorers=scorers)
+    replica = Replica(artifact, config, scorers=scorers)
     if device == "cuda":
         with pytest.raises(RuntimeError, match="NoKernelImage"):
-            house.open()
+            replica.open()
         return
-    house.open()
-    with TestClient(build_app(config, house)) as client:
+    replica.open()
+    with TestClient(build_app(config, replica)) as client:
         answer = client.post("/v1/score", json=bodies(1)[0]).json()
         assert (answer["scored_by"], answer["degraded"]) == ("cpu", True)
         assert client.get("/livez").status_code == 200
@@ -149,13 +149,13 @@ def test_reasons_beside_a_device_s_score_are_the_cpus_and_add_up_to_it(tmp_path,
         cpu = Scorer(model, state)
         return [CudaScorer(cpu, HostDevice(), buckets=(1, 8)), cpu]
 
-    house = House(model, config, scorers=scorers)
-    house.open()
-    with TestClient(build_app(config, house)) as client:
+    replica = Replica(model, config, scorers=scorers)
+    replica.open()
+    with TestClient(build_app(config, replica)) as client:
         answers = [client.post("/v1/score", json=payment).json() for payment in bodies(60)]
-    alone = House(model, config, scorers=lambda model, state: [Scorer(model, state)])
+    alone = Replica(model, config, scorers=lambda model, state: [Scorer(model, state)])
     alone.open()
-    expected = alone._reasons(np.arange(60))
+    expected = alone.slot.reasons(np.arange(60))
     alone.close()
     moved = [0.0]
     for answer, why in zip(answers, expected, strict=True):

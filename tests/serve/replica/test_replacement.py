@@ -59,10 +59,10 @@ SERVICE = """
         device.stuck = lambda name: name == "attend_one" and cpu.state.store.rows > 5
         return CudaScorer(cpu, device, buckets=(1,), patience_s=settings.cuda_wait_ms / 1e3)
 
-    def house(settings):
+    def replica(settings):
         from gnn.model.artifact import load
         from gnn.score.scorer import Scorer
-        from serve.replica.house import House
+        from serve.replica.replica import Replica
 
         first = not (folder / "begun").exists()  # the replacement has a GPU that works
         (folder / "begun").touch()
@@ -72,11 +72,11 @@ SERVICE = """
             broken = hung(cpu, settings) if fault == "hung" else Failing(cpu)
             return [broken, cpu] if first else [cpu]
 
-        return House(load(settings.model), settings, scorers)
+        return Replica(load(settings.model), settings, scorers)
 
     ray.init(include_dashboard=False, log_to_driver=False, configure_logging=False)
     ray_serve.start(http_options={"host": settings.host, "port": port + 1000})
-    ray_serve.run(deployment(settings, 0.0, house), name="ringwatch", route_prefix="/")
+    ray_serve.run(deployment(settings, 0.0, replica), name="ringwatch", route_prefix="/")
     answers, broken, begin = [], [], time.monotonic()
     with httpx.Client(timeout=10) as client:
         while time.monotonic() - begin < 120 and len([a for a in answers if not a["degraded"]]) < 10:

@@ -13,8 +13,8 @@ from graph.snapshot import list_snapshots
 from serve.http.app import build_app
 from serve.http.wire import ARROW, arrow_bytes
 from serve.replica.admission import LabelCall, ScoreCall
-from serve.replica.house import House
-from serve.replica.snapshots import follow
+from serve.replica.replica import Replica
+from serve.replica.snapshots import bring_up_to_date
 from serve.settings import Settings
 from tests.world import label_batch, payment_batch
 
@@ -39,11 +39,11 @@ def settings(model: Path, folder: Path, **more: object) -> Settings:
     return Settings(model=model, journal=folder / "journal.sqlite", insecure=True, **more)
 
 
-def send(house: House, first: int, last: int) -> np.ndarray:
+def send(replica: Replica, first: int, last: int) -> np.ndarray:
     """Payments in fifties with a label after each; their scores."""
     scores = []
     for i in range(first, last, 50):
-        table, _ = house.process(
+        table, _ = replica.process(
             [
                 ScoreCall(PAYMENTS.slice(i, 50), reasons=False, table=True),
                 LabelCall(label_batch(PAYMENTS, [i], [i % 100 == 0])),
@@ -53,9 +53,9 @@ def send(house: House, first: int, last: int) -> np.ndarray:
     return np.concatenate(scores)
 
 
-def opened(artifact: Artifact, config: Settings) -> tuple[House, int]:
-    house = House(artifact, config)
-    return house, house.open()
+def opened(artifact: Artifact, config: Settings) -> tuple[Replica, int]:
+    replica = Replica(artifact, config)
+    return replica, replica.open()
 
 
 def test_a_restart_from_a_snapshot_goes_on_with_the_same_bits(model, artifact, tmp_path):
@@ -63,52 +63,52 @@ def test_a_restart_from_a_snapshot_goes_on_with_the_same_bits(model, artifact, t
     expected = send(never_stopped, 0, 900)
     rings = never_stopped.rings(50)
     config = settings(model, tmp_path / "two")
-    house, begun = opened(artifact, config)
+    replica, begun = opened(artifact, config)
     assert begun == 0
-    got = [send(house, 0, 400)]
-    made = follow(artifact, config, lambda what, share: None)  # while the house is open, as in a service
+    got = [send(replica, 0, 400)]
+    made = bring_up_to_date(artifact, config, lambda what, share: None)  # while the replica is open, as in a service
     assert made == list_snapshots(config.snapshot_folder)[0]
-    got.append(send(house, 400, 600))
-    house.close()
-    house, begun = opened(artifact, config)
+    got.append(send(replica, 400, 600))
+    replica.close()
+    replica, begun = opened(artifact, config)
     assert begun == 408  # 400 payments and 8 labels are in the snapshot, the rest came from the journal
-    assert not house.fill()  # nothing is missing: keys and values were in it too
-    got.append(send(house, 600, 900))
+    assert not replica.fill()  # nothing is missing: keys and values were in it too
+    got.append(send(replica, 600, 900))
     np.testing.assert_array_equal(np.concatenate(got), expected)
-    assert house.rings(50) == rings
-    assert follow(artifact, config, lambda what, share: None) is not None
-    assert follow(artifact, config, lambda what, share: None) is None  # nothing new
-    house.close()
+    assert replica.rings(50) == rings
+    assert bring_up_to_date(artifact, config, lambda what, share: None) is not None
+    assert bring_up_to_date(artifact, config, lambda what, share: None) is None  # nothing new
+    replica.close()
 
 
 def test_another_model_fills_its_cache_behind_the_services_back(model, artifact, tmp_path):
     config = settings(model, tmp_path / "old")
-    house, _ = opened(artifact, config)
-    send(house, 0, 600)
-    house.close()
-    follow(artifact, config, lambda what, share: None)
+    replica, _ = opened(artifact, config)
+    send(replica, 0, 600)
+    replica.close()
+    bring_up_to_date(artifact, config, lambda what, share: None)
     other = untrained(ROLES, seed=3, neighbours=4, window_rows=1 << 12)
     from_scratch, _ = opened(other, settings(model, tmp_path / "new"))
     expected = send(from_scratch, 0, 900)
-    house, begun = opened(other, config)
+    replica, begun = opened(other, config)
     assert begun == 612
-    got = send(house, 600, 700)  # at once: what is missing is computed as it is read
-    while house.fill():
+    got = send(replica, 600, 700)  # at once: what is missing is computed as it is read
+    while replica.fill():
         pass
-    got = np.concatenate([got, send(house, 700, 900)])
+    got = np.concatenate([got, send(replica, 700, 900)])
     np.testing.assert_array_equal(got, expected[600:])
-    np.testing.assert_array_equal(house.probability[:900], expected)
-    np.testing.assert_array_equal(house.scorers[-1].cache.data, from_scratch.scorers[-1].cache.data)
-    house.close()
+    np.testing.assert_array_equal(replica.slot.probabilities(np.arange(900)), expected)
+    np.testing.assert_array_equal(replica.slot.scorers[-1].cache.data, from_scratch.slot.scorers[-1].cache.data)
+    replica.close()
 
 
 @pytest.mark.parametrize("spoil", ["damage", "capacity", "journal"])
 def test_a_snapshot_that_does_not_fit_is_left_aside(model, artifact, tmp_path, spoil):
     config = settings(model, tmp_path)
-    house, _ = opened(artifact, config)
-    send(house, 0, 200)
-    house.close()
-    path = follow(artifact, config, lambda what, share: None)
+    replica, _ = opened(artifact, config)
+    send(replica, 0, 200)
+    replica.close()
+    path = bring_up_to_date(artifact, config, lambda what, share: None)
     if spoil == "damage":
         file = path / "rows.bin"
         blob = bytearray(file.read_bytes())
@@ -120,13 +120,13 @@ def test_a_snapshot_that_does_not_fit_is_left_aside(model, artifact, tmp_path, s
         for stale in tmp_path.glob("journal.sqlite*"):
             if stale.is_file():
                 stale.unlink()
-        house, _ = opened(artifact, settings(model, tmp_path, snapshots=tmp_path / "none"))
-        house.process([ScoreCall(payment_batch(300, seed=99), reasons=False, table=True)])
-        house.close()
-    house, begun = opened(artifact, config)
+        replica, _ = opened(artifact, settings(model, tmp_path, snapshots=tmp_path / "none"))
+        replica.process([ScoreCall(payment_batch(300, seed=99), reasons=False, table=True)])
+        replica.close()
+    replica, begun = opened(artifact, config)
     assert begun == 0
-    assert house.ready
-    house.close()
+    assert replica.ready
+    replica.close()
 
 
 def test_the_service_has_snapshots_made_while_it_scores(model, tmp_path):
@@ -144,7 +144,7 @@ def test_the_service_has_snapshots_made_while_it_scores(model, tmp_path):
             assert client.post("/v1/scores", content=body, headers={"content-type": ARROW}).status_code == 200
             sent += 20
             time.sleep(0.02)
-    house, begun = opened(load(model), config)
+    replica, begun = opened(load(model), config)
     assert begun >= 100
-    assert house.state.applied == sent
-    house.close()
+    assert replica.state.applied == sent
+    replica.close()

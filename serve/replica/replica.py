@@ -1,0 +1,332 @@
+"""A scoring replica: a follower of the journal that also writes to it, and a model that scores what it writes.
+
+A payment's way through it is `process`: one commit, then graph, scores and answers; one thread, one micro-batch at a
+time. What others write to the journal is followed in between (`follow`), so that a payment does not wait for it.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from data.errors import JournalError
+from data.journal.protocol import Journal
+from data.journal.sqlite import SqliteJournal
+from data.report import Report, silent
+from gnn.model.artifact import Artifact
+from gnn.score.reasons import Explanation
+from gnn.score.replay import capacity_for, late_capacity
+from gnn.score.rules import request_score, rules_score
+from graph.errors import GraphError
+from graph.rings.index import Ring
+from graph.state import GraphState
+from serve.decide.policy import decide
+from serve.problems import Problem
+from serve.replica import snapshots
+from serve.replica.admission import Admission, Admitted, LabelCall, ScoreCall
+from serve.replica.answers import Answers, as_json, as_table
+from serve.replica.follower import Follower
+from serve.replica.slot import MakeScorers, ModelSlot, default_scorers
+from serve.settings import Settings
+
+log = logging.getLogger("ringwatch")
+FILL_ROWS = 64  # payments scored at once in the background: a payment that comes meanwhile waits for no more
+FOLLOW_ROWS = 512  # events of others applied at once in the background, for the same reason
+
+
+class Replica:
+    """Everything one replica holds, without HTTP.
+
+    Args:
+        artifact: The model.
+        settings: The service's.
+        scorers: Makes the scorers over a graph, the preferred first; by default a GPU's where there is one, and the
+            CPU's. All share one cache.
+
+    Attributes:
+        artifact: The model.
+        settings: The service's.
+        journal: What is followed and written to.
+        follower: The graph, and how far it has come.
+        slot: The model, and what it said of each payment.
+        ready: Whether the journal has been replayed.
+        lag: Events of the journal that were not in the graph when it was last looked at.
+        batches: Micro-batches so far.
+        scored_by: Payments so far, by who scored them.
+        seconds: Time spent so far, by stage.
+    """
+
+    def __init__(self, artifact: Artifact, settings: Settings, scorers: MakeScorers | None = None) -> None:
+        self.artifact, self.settings = artifact, settings
+        self.journal: Journal = SqliteJournal(settings.journal)
+        self._capacity = _capacity(artifact, settings)
+        self._make_scorers = scorers or default_scorers(settings)
+        window = artifact.config.window
+        self._take_on(GraphState(artifact.roles, self._capacity, window, source=self.journal))
+        self.ready = False
+        self._lock = threading.Lock()  # of the graph, the model and the journal: whoever reads or writes them holds it
+        self._answers: dict[int, bytes] = {}  # given, and not kept yet, by offset
+        self.lag = 0
+        self.batches = 0
+        self.scored_by = {"cuda": 0, "cpu": 0, "rules": 0}
+        self.seconds = {"commit": 0.0, "graph": 0.0, "score": 0.0}
+
+    def _take_on(self, state: GraphState) -> None:
+        """Follow with this graph from now on, as if nothing in it had been scored."""
+        self.follower = Follower(self.journal, state)
+        named = self.settings.device == "cuda"
+        self.slot = ModelSlot(self.artifact, state, self._make_scorers(self.artifact, state), named)
+
+    @property
+    def state(self) -> GraphState:
+        """The graph."""
+        return self.follower.state
+
+    @property
+    def unhealthy(self) -> str | None:
+        """Why this replica is to be replaced, if it is. One whose GPU failed still answers, from the CPU."""
+        if self.follower.broken:
+            return "this replica lost its place in the journal"
+        if self.slot.lost:
+            return "this replica lost its GPU; the CPU answers until it is replaced"
+        return None
+
+    @property
+    def broken(self) -> bool:
+        """Whether the graph no longer follows the journal."""
+        return self.follower.broken
+
+    def progress(self) -> str:
+        """How far the replay is, for people."""
+        return f"{self.follower.position:,} of {self.journal.end:,} events"
+
+    def open(self, report: Report = silent) -> int:
+        """Take up the newest snapshot, replay what the journal holds after it; ready afterwards.
+
+        Returns:
+            The offset of the snapshot, 0 without one.
+        """
+        try:
+            restored = snapshots.newest(self.settings, self.artifact, self._capacity, self.journal)
+            if restored is not None:
+                self._take_on(restored.state)
+                self.slot.adopt(restored.extra, restored.facts)
+            begun, end = self.follower.position, max(1, self.journal.end)
+            self.slot.warm()
+            for _ in self.follower.steps():
+                self.slot.score_new()
+                report("replaying the journal", self.follower.position / end)
+        except Exception:
+            self.follower.broken = True
+            log.exception("the journal cannot be replayed")
+            raise
+        self.ready = True
+        return begun
+
+    def follow(self, rows: int = FOLLOW_ROWS) -> bool:
+        """Take in some of what others have written to the journal meanwhile; for a thread in the background.
+
+        Args:
+            rows: Events, at most; a payment that comes meanwhile waits for as many.
+
+        Returns:
+            Whether there is more.
+        """
+        with self._lock:
+            if self.follower.broken:
+                return False
+            self.lag = self.follower.lag()
+            if self.lag:
+                try:
+                    self.lag -= self.follower.catch_up(self.follower.position + min(self.lag, rows))
+                except GraphError:
+                    log.exception("the graph cannot follow the journal")
+                    return False
+                self.slot.score_new()
+            return self.lag > 0
+
+    def fill(self) -> bool:
+        """Score some more of the payments that were there before this model, newest first.
+
+        Returns:
+            Whether any are left.
+        """
+        with self._lock:
+            return self.slot.fill(FILL_ROWS)
+
+    def process(self, calls: Sequence[ScoreCall | LabelCall]) -> list[Any]:
+        """Take a micro-batch through: one commit, then graph, scores and answers.
+
+        Returns:
+            For each call its bodies (a list of bytes), an Arrow table, a count of labels, or a `Problem`.
+        """
+        with self._lock:
+            return self._process(calls)
+
+    def _process(self, calls: Sequence[ScoreCall | LabelCall]) -> list[Any]:
+        def refused(reason: str) -> list[Any]:
+            return [Problem(503, "Unavailable", reason)] * len(calls)
+
+        if self.follower.broken:
+            return refused("this replica lost its place in the journal and is being replaced")
+        begin = time.perf_counter()
+        try:
+            with self.journal.begin() as commit:
+                # What others wrote comes first, while nobody else may write: what is believed of a payment rests on it.
+                self.follower.catch_up(commit.end)
+                admission = Admission(commit, self._believed)
+                outcomes = [admission.take(call) for call in calls]
+                admission.append()
+        except JournalError as error:
+            log.error("journal: %s", error)
+            return refused("the journal cannot be written; nothing was recorded")
+        except GraphError:
+            log.exception("the graph cannot follow the journal")
+            return refused("this replica lost its place in the journal and is being replaced; nothing was recorded")
+        committed = time.perf_counter()
+        try:
+            for event in commit.events:
+                self.follower.apply(event)
+        except Exception:
+            log.exception("the graph cannot follow the journal")
+            return refused("recorded, but this replica cannot answer; ask again")
+        applied = time.perf_counter()
+        self.lag = 0
+        scored_by, degraded = self.slot.score_new()
+        scored = time.perf_counter()
+        timings = {"commit": committed - begin, "graph": applied - committed, "score": scored - applied}
+        self.batches += 1
+        for stage, seconds in timings.items():
+            self.seconds[stage] += seconds
+        self.scored_by[scored_by] += sum(len(o.offsets) for o in outcomes if isinstance(o, Admitted))
+        return [self._answered(o, scored_by, degraded, timings) if isinstance(o, Admitted) else o for o in outcomes]
+
+    def idle(self) -> None:
+        """Keep the answers given since; when nothing waits."""
+        with self._lock:
+            self._keep_answers()
+
+    def rings(self, limit: int) -> list[Ring]:
+        """The riskiest rings."""
+        with self._lock:
+            return self.state.rings.rings(limit, score=self._ring_scores)
+
+    def ring(self, ring_id: str) -> Ring | None:
+        """One ring."""
+        with self._lock:
+            return self.state.rings.ring(ring_id, score=self._ring_scores)
+
+    def transaction_ids(self, rows: Sequence[int]) -> list[str]:
+        """The ids of payments."""
+        with self._lock:
+            return self.state.transaction_ids(np.array(rows, np.int64))
+
+    def close(self) -> None:
+        """Keep what is not kept yet and close the journal."""
+        self.idle()
+        self.journal.close()
+
+    def _ring_scores(self, rows: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Probabilities of a ring's payments, as far as they are known; they weigh in where rings are ranked."""
+        known = self.slot.known_probabilities(rows)
+        return known if len(known) else np.zeros(1)
+
+    def _believed(self, name: str) -> bool | None:
+        row = self.state.row_of(name)
+        if row is None:
+            return None
+        known = int(self.state.store.believed(np.array([row]))[0])
+        return None if known < 0 else bool(known)
+
+    def _answered(
+        self, admitted: Admitted, scored_by: str, degraded: bool, timings: dict[str, float]
+    ) -> "list[bytes] | pa.Table":
+        call, begin, store = admitted.call, time.perf_counter(), self.state.store
+        rows = store.offsets.rows(np.array(admitted.offsets, np.int64))
+        n, held = len(rows), rows >= store.oldest
+        by, worse = [scored_by] * n, [degraded] * n
+        if held.all():
+            probability, why = self._judged(call, rows, scored_by)
+            ring_ids, ring_sizes = store.ring_ids(rows), store.column("ring", rows)[:, 0]
+        else:  # a payment that was recorded so long ago that the graph holds it no longer, and is sent again
+            probability, why = request_score(call.batch.column("amount").to_numpy())
+            ring_ids, ring_sizes = np.full(n, -1), np.zeros(n, np.int64)
+            if held.any():
+                there = np.flatnonzero(held)
+                probability[there], known = self._judged(call, rows[there], scored_by)
+                for at, reason in zip(there.tolist(), known, strict=True):
+                    why[at] = reason
+                ring_ids[there], ring_sizes[there] = (
+                    store.ring_ids(rows[there]),
+                    store.column("ring", rows[there])[:, 0],
+                )
+            for at in np.flatnonzero(~held).tolist():
+                by[at], worse[at] = "rules", True
+        stages = {**timings, "reasons": time.perf_counter() - begin}
+        stages["total"] = sum(stages.values())
+        answers = Answers(
+            ids=call.batch.column("transaction_id").to_pylist(),
+            probability=probability,
+            decisions=[decide(float(p), self.settings) for p in probability],
+            explanations=why,
+            ring_ids=ring_ids,
+            ring_sizes=ring_sizes,
+            scored_by=by,
+            degraded=worse,
+            offsets=admitted.offsets,
+            model_name=self.artifact.name,
+            model_version=self.artifact.version,
+            milliseconds={name: round(1e3 * seconds, 3) for name, seconds in stages.items()},
+        )
+        return as_table(answers) if call.table else self._bodies(admitted, answers)
+
+    def _judged(
+        self, call: ScoreCall, rows: NDArray[np.int64], scored_by: str
+    ) -> tuple[NDArray[np.float64], list[Explanation | None]]:
+        """Probabilities of rows in the buffer, float64 [n], and why, [n]."""
+        if scored_by == "rules":
+            return rules_score(self.state, rows)
+        wanted = call.reasons and not call.table
+        return self.slot.probabilities(rows), list(self.slot.reasons(rows)) if wanted else [None] * len(rows)
+
+    def _bodies(self, admitted: Admitted, answers: Answers) -> list[bytes]:
+        """Answers as JSON. A payment that was there before is answered as it was then, if that was kept."""
+        offsets, reasons = admitted.offsets, admitted.call.reasons
+        again = [offset for offset, known in zip(offsets, admitted.known, strict=True) if known and reasons]
+        kept = self._kept(again) if again else {}
+        bodies = []
+        for i, offset in enumerate(offsets):
+            body = kept.get(offset) or as_json(answers, i)
+            bodies.append(body)
+            if reasons and offset not in kept and answers.scored_by[i] != "rules":
+                self._answers.setdefault(offset, body)
+        return bodies
+
+    def _kept(self, offsets: Sequence[int]) -> dict[int, bytes]:
+        given = {offset: self._answers[offset] for offset in offsets if offset in self._answers}
+        return self.journal.answers.find([offset for offset in offsets if offset not in given]) | given
+
+    def _keep_answers(self) -> None:
+        if self._answers:
+            try:
+                self.journal.answers.keep(list(self._answers.items()))
+            except JournalError as error:  # an answer can be computed again
+                log.warning("answers not kept: %s", error)
+            self._answers = {}
+
+
+def _capacity(artifact: Artifact, settings: Settings) -> int:
+    """Rows of the graph's buffer."""
+    window = artifact.config.window
+    enough = late_capacity(window.rows, artifact.config.layers)
+    capacity = max(settings.capacity or enough, capacity_for(0, window))
+    if capacity < enough:
+        log.warning(
+            "a buffer of %s rows: a model that joins late needs %s to be exact at once", f"{capacity:,}", f"{enough:,}"
+        )
+    return capacity
