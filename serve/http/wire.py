@@ -3,9 +3,8 @@
 The hot route validates the raw body with a compiled `TypeAdapter`; the models also describe the API (OpenAPI).
 """
 
-import re
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from functools import cache
 from typing import Annotated, Any, Literal
 
@@ -14,8 +13,6 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter,
 
 from data.errors import DataError
 from data.schema import (
-    EARLIEST,
-    LATEST,
     MAX_AMOUNT,
     MAX_ID,
     MAX_TRANSACTION_ID,
@@ -25,54 +22,42 @@ from data.schema import (
     check_transactions,
 )
 from graph.rings.index import Ring
+from serve.http import values
 from serve.http.ipc import is_compressed
 from serve.problems import Problem, invalid, too_many
 
 ARROW = "application/vnd.apache.arrow.stream"
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-TICK = timedelta(microseconds=1)
-LOW, HIGH = ((moment - EPOCH) // TICK for moment in (EARLIEST, LATEST))
 MAX_ONE = 1 << 16  # bytes of one payment or label; a good one has a few hundred, and 12 KiB at the very most
 MAX_ERRORS = 60_000  # that are spelled out: each of 10,000 payments without its six required fields
-CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
-
-
-def _microseconds(value: Any) -> int:
-    """RFC 3339 text with an offset, or integer microseconds, to microseconds."""
-    if isinstance(value, str):
-        try:
-            moment = datetime.fromisoformat(value)
-        except ValueError:
-            raise ValueError("is no RFC 3339 time, such as 2026-01-31T12:00:00Z") from None
-        if moment.tzinfo is None:
-            raise ValueError("has no offset from UTC: write 2026-01-31T12:00:00Z")
-        value = (moment - EPOCH) // TICK
-    if type(value) is not int:
-        raise ValueError("is neither RFC 3339 text nor integer microseconds")
-    if not LOW <= value < HIGH:
-        raise ValueError("is outside 2000-01-01 to 2100-01-01")
-    return value
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, str) and CONTROL.search(value):
-        raise ValueError("holds a control character")
-    return value
-
 
 Moment = Annotated[
     int,
-    BeforeValidator(_microseconds, json_schema_input_type=datetime | int),
+    BeforeValidator(values.moment, json_schema_input_type=datetime | int),
     Field(
-        description="RFC 3339 with an offset, or integer microseconds since 1970 UTC", examples=["2026-01-31T12:00:00Z"]
+        description="ISO 8601 (RFC 3339), UTC where it has no offset; or integer microseconds since 1970 UTC",
+        examples=["2026-01-31T12:00:00Z"],
     ),
 ]
-TransactionId = Annotated[str, BeforeValidator(_plain), Field(min_length=1, max_length=MAX_TRANSACTION_ID)]
-Id = Annotated[str, BeforeValidator(_plain), Field(min_length=1, max_length=MAX_ID)]
+Amount = Annotated[
+    int,
+    BeforeValidator(values.amount, json_schema_input_type=int),
+    Field(ge=0, le=MAX_AMOUNT, description="in minor units"),
+]
+Flag = Annotated[bool, BeforeValidator(values.flag, json_schema_input_type=bool)]
+TransactionId = Annotated[
+    str,
+    BeforeValidator(values.name("transaction_id"), json_schema_input_type=str | int),
+    Field(min_length=1, max_length=MAX_TRANSACTION_ID),
+]
+Id = Annotated[
+    str,
+    BeforeValidator(values.name("account_id"), json_schema_input_type=str | int),
+    Field(min_length=1, max_length=MAX_ID),
+]
 
 
 class Wire(BaseModel):
-    """Strict: nothing is converted, nothing unknown is let through."""
+    """Strict: nothing unknown is let through, and a value is what `data.columns` lets it be at every door."""
 
     model_config = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
 
@@ -85,7 +70,7 @@ class Payment(Wire):
     account_id: Id
     merchant_id: Id
     device_id: Id | None = None
-    amount: int = Field(ge=0, le=MAX_AMOUNT, description="in minor units")
+    amount: Amount
     currency: str = Field(pattern="^[A-Z]{3}$", description="ISO 4217", examples=["EUR"])
     ip: Id | None = None
     card_id: Id | None = None
@@ -100,7 +85,7 @@ class Label(Wire):
     """What became known of a payment."""
 
     transaction_id: TransactionId
-    is_fraud: bool
+    is_fraud: Flag
     reported_at: Moment
 
 
@@ -245,7 +230,7 @@ def read_arrow(body: bytes, schema: pa.Schema, most: int) -> pa.RecordBatch:
                 if rows > most:
                     raise too_many(most)
             table = pa.Table.from_batches(batches, reader.schema)
-        good, refused = check(table, "body")
+        good, refused = check(table, "body", notation=values.API)
     except DataError as error:
         raise Problem(422, "Invalid content", str(error), [("body", str(error))]) from None
     except (pa.ArrowException, OSError, ValueError, TypeError) as error:
@@ -280,8 +265,8 @@ def ring_out(ring: Ring, transactions: list[str]) -> RingOut:
         accounts=list(ring.accounts),
         shared=[SharedOut(role=e.role, name=e.name, accounts=e.accounts) for e in ring.shared],
         transactions=transactions,
-        first_seen=EPOCH + ring.first_seen * TICK,
-        last_seen=EPOCH + ring.last_seen * TICK,
+        first_seen=values.EPOCH + ring.first_seen * values.TICK,
+        last_seen=values.EPOCH + ring.last_seen * values.TICK,
         amount_at_risk=ring.amount_at_risk,
         known_frauds=ring.known_frauds,
         risk=ring.risk,

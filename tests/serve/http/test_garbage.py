@@ -88,9 +88,12 @@ def test_any_other_json_is_refused(client: TestClient, path: str, value: Any) ->
 def test_one_wrong_field_is_refused_and_named(client: TestClient, path: str, data: st.DataObject) -> None:
     item = ITEMS[path]
     field = data.draw(st.sampled_from(sorted(item)))
-    # No such value is right in any field: a time is no float, text has no control characters, no field is an object.
+    # No such value is right in any field: no time is so small, text has no control characters, no field is an object.
     wrong = (
-        st.none() | st.floats() | st.text(max_size=5).map(lambda s: s + "\x00") | st.dictionaries(st.text(), st.none())
+        st.none()
+        | st.floats(max_value=1e9).filter(lambda value: value not in (0, 1))
+        | st.text(max_size=5).map(lambda s: s + "\x00")
+        | st.dictionaries(st.text(), st.none())
     )
     value = data.draw(wrong)
     if field == "device_id" and value is None:
@@ -111,7 +114,7 @@ def test_missing_and_unknown_fields_are_refused_and_named(client: TestClient, pa
 
 TIMES = (
     "1900-01-01T00:00:00Z", "2300-01-01T00:00:00Z", "9999-12-31T23:59:59-23:59", "0001-01-01T00:00:00+23:59",
-    "2026-02-30T00:00:00Z", "2026-01-02T03:04:05+99:99", "2026-01-02 03:04", "yesterday", "", "Z" * 60_000,
+    "2026-02-30T00:00:00Z", "2026-01-02T03:04:05+99:99", "02/01/2026", "yesterday", "", "Z" * 60_000,
     -2_208_988_800_000_000, 10_413_792_000_000_000, 2**63, -(2**70), 1.5, True, None, [], {},
 )  # fmt: skip
 
