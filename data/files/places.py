@@ -69,6 +69,8 @@ def find_places(where: Where) -> list[Place]:
         return [Place(shown(where), None, "", table=where)]
     if not isinstance(where, Path | str):
         return [place for one in where for place in find_places(one)]
+    if len(parts := getattr(where, "parts", ())) > 1 and not isinstance(where, Path):
+        return find_places(list(parts))
     text = str(where)
     if text == STDIN:
         return [Place(shown(where), None, STDIN)]

@@ -86,7 +86,7 @@ class Records:
         self.live = any(place.path == STDIN for place in self._places)
         if self.live and len(self._places) > 1:
             raise DataError("standard input cannot be read beside files")
-        if self.live and options.label is not None:
+        if self.live and kind == "payments" and options.label is not None:
             raise DataError("--label-column reads the payments twice, which standard input cannot be")
 
     def checked(self, tally: Tally) -> Iterator[Numbered]:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from data.digests import DuplicateDetector
 from data.errors import DataError
+from data.files.address import Address
 from data.files.options import ReadOptions
 from data.files.places import Where
 from data.files.readers import OnRefusal, read_ahead
@@ -47,7 +48,7 @@ def read_transactions(
         TooManyRefused: More rows were bad than `options` let pass; raised at the end.
         DataError: The source cannot be read.
     """
-    options = options or ReadOptions()
+    options = _options(path, options)
     records = Records(path, "payments", options)
     tally = Tally(records.shown, strict, on_refusal, options.max_refused)
     return _batches(records.checked(tally), tally)
@@ -64,10 +65,15 @@ def read_labels(
 
     With a label column in `options`, `path` holds the payments that have it.
     """
-    options = options or ReadOptions()
+    options = _options(path, options)
     records = Records(path, "labels" if options.label is None else "payments", options)
     tally = Tally(records.shown, strict, on_refusal, options.max_refused)
     return _batches(records.checked(tally) if options.label is None else records.labels(tally), tally)
+
+
+def _options(where: Where, options: ReadOptions | None) -> ReadOptions:
+    """The options given, or those that the source carries."""
+    return options or (where.options if isinstance(where, Address) else ReadOptions())
 
 
 def _batches(parts: Iterator[Numbered], tally: Tally) -> Iterator[pa.RecordBatch]:
@@ -118,16 +124,20 @@ def merged(
     for bound in (start, stop):
         if bound is not None and bound.tzinfo is None:
             raise DataError(f"{bound} has no time zone")
-    options = options or ReadOptions()
-    if labels is not None and options.label is not None:
+    if labels is not None and options is not None and options.label is not None:
         raise DataError("labels come from a source of their own or from a column of the payments, not from both")
-    payments = Records(transactions, "payments", options)
-    tallies = [Tally(payments.shown, strict, on_refusal, options.max_refused)]
+    given = _options(transactions, options)
+    payments = Records(transactions, "payments", given)
+    tallies = [Tally(payments.shown, strict, on_refusal, given.max_refused)]
     known = None
-    if labels is not None or options.label is not None:
-        held = payments if labels is None else Records(labels, "labels", options)
-        tallies.append(Tally(f"labels of {held.shown}", strict, on_refusal, options.max_refused))
-        known = _KnownLabels(held, tallies[1], labels is None)
+    if labels is None and given.label is not None:
+        labels = transactions
+    if labels is not None:
+        given = _options(labels, options)
+        of_payments = given.label is not None
+        held = Records(labels, "payments" if of_payments else "labels", given)
+        tallies.append(Tally(f"labels of {held.shown}", strict, on_refusal, given.max_refused))
+        known = _KnownLabels(held, tallies[1], of_payments)
     timed = _interleaved(payments, known, tallies[0])
     runs = _runs(_clipped(timed, _microseconds(start), _microseconds(stop)), chunk)
     # What is read next is checked and put in order while the caller works on what it has.

@@ -26,8 +26,8 @@ Report = Callable[[str, float], None]
 def find_rings(
     model: Path,
     journal: Path | None = None,
-    transactions: Path | None = None,
-    labels: Path | None = None,
+    transactions: Path | str | None = None,
+    labels: Path | str | None = None,
     limit: int = 10,
     report: Report = lambda what, share: None,
     *,

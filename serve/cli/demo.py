@@ -55,8 +55,8 @@ class DemoConfig:
     """
 
     out: Path = Path("var/demo")
-    transactions: Path | None = None
-    labels: Path | None = None
+    transactions: Path | str | None = None
+    labels: Path | str | None = None
     start: datetime | None = None
     stop: datetime | None = None
     train_until: datetime | None = None
@@ -259,7 +259,7 @@ def _cut(runs: list[Run], begin: int) -> tuple[list[Run], list[Run]]:
     return runs, []
 
 
-def _last_fifth(transactions: Path) -> datetime:
+def _last_fifth(transactions: Path | str) -> datetime:
     batches = [batch.column("timestamp").cast(pa.int64()) for _, batch in merged(transactions)]
     if not batches:
         raise ServeError(f"{transactions}: holds no payment")

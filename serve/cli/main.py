@@ -8,7 +8,21 @@ from rich.markup import escape
 
 from serve.cli import journal as cli_journal
 from serve.cli import quality as cli_quality
-from serve.cli.options import Cache, Device, From, Labels, Model, Precision, Strict, Transactions, Until, example
+from serve.cli.options import (
+    Cache,
+    Device,
+    From,
+    Labels,
+    Model,
+    Precision,
+    RequiredLabels,
+    SomeTransactions,
+    Strict,
+    Transactions,
+    Until,
+    example,
+    reads,
+)
 from serve.terminal import Refusals, fail, one_of, out, plain_errors, progress, when
 
 app = typer.Typer(
@@ -62,9 +76,10 @@ def dataset(
 
 
 @app.command(epilog=example("train --transactions t.parquet --labels l.parquet --out var/model --until 2018-08-01"))
+@reads
 def train(
     transactions: Transactions,
-    labels: Annotated[Path, typer.Option(help="Labels: transaction_id, is_fraud, reported_at.", show_default=False)],
+    labels: RequiredLabels,
     out_folder: Annotated[Path, typer.Option("--out", help="Folder for the model.", show_default=False)],
     start: From = None,
     until: Until = None,
@@ -140,10 +155,11 @@ cli_journal.register(app)
 
 
 @app.command(epilog=example("rescore --model var/model --transactions t.parquet --labels l.parquet --out var/scores"))
+@reads
 def rescore(
     model: Model,
     out_folder: Annotated[Path, typer.Option("--out", help="Folder for scores.parquet.", show_default=False)],
-    transactions: Annotated[Path | None, typer.Option(help="Transactions: Parquet, Arrow IPC or CSV.")] = None,
+    transactions: SomeTransactions = None,
     labels: Labels = None,
     journal: Annotated[Path | None, typer.Option(help="A service's journal, in place of files.")] = None,
     device: Device = "auto",
@@ -267,6 +283,7 @@ def capacity(
 
 
 @app.command(epilog=example("ingest --transactions t.parquet --labels l.parquet --url http://127.0.0.1:8000"))
+@reads
 def ingest(
     transactions: Transactions,
     labels: Labels = None,
@@ -299,10 +316,11 @@ def ingest(
 
 
 @app.command(epilog=example("rings --journal var/journal.sqlite --model var/model --draw var/rings"))
+@reads
 def rings(
     model: Model,
     journal: Annotated[Path | None, typer.Option(help="A service's journal.")] = None,
-    transactions: Annotated[Path | None, typer.Option(help="Or a file of transactions.")] = None,
+    transactions: SomeTransactions = None,
     labels: Labels = None,
     limit: Annotated[int, typer.Option(min=1, help="Rings to show, riskiest first.")] = 10,
     draw: Annotated[Path | None, typer.Option(help="Draw each ring into this folder.")] = None,
@@ -326,9 +344,12 @@ def rings(
 
 
 @app.command(epilog=example("demo --out var/demo"))
+@reads
 def demo(
     out_folder: Annotated[Path, typer.Option("--out", help="Folder for all that is made.")] = Path("var/demo"),
-    transactions: Annotated[Path | None, typer.Option(help="Your own transactions in place of a made world.")] = None,
+    transactions: Annotated[
+        str | None, typer.Option(help="Your own transactions in place of a made world.", show_default=False)
+    ] = None,
     labels: Labels = None,
     start: From = None,
     until: Until = None,

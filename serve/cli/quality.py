@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from serve.cli.options import Device, From, Labels, Model, Strict, Transactions, Until, example
+from serve.cli.options import Device, From, Labels, Model, RequiredLabels, Strict, Transactions, Until, example, reads
 from serve.terminal import Refusals, fail, out, plain_errors, progress, when
 
 LEAKS = 1  # exit status of an audit that found what must not be there
@@ -18,30 +18,30 @@ def register(app: typer.Typer) -> None:
     """Add the commands."""
     app.command(
         epilog=example("evaluate --model var/model --transactions t.parquet --labels l.parquet --from 2018-08-08")
-    )(evaluate)
+    )(reads(evaluate))
     app.command(
         epilog=example(
             "audit --transactions t.parquet --labels l.parquet --test-from 2018-08-08 --until 2018-08-15 "
             "--published handbook"
         )
-    )(audit)
+    )(reads(audit))
     app.command(
         epilog=example(
             "card --model var/model --transactions t.parquet --labels l.parquet --from 2018-08-08 --out CARD.md"
         )
-    )(card)
+    )(reads(card))
     app.command(
         epilog=example(
             "prequential --transactions t.parquet --labels l.parquet --first 2018-06-06 --weeks 8 --every 2 "
             "--picture weeks.png"
         )
-    )(prequential)
+    )(reads(prequential))
 
 
 def evaluate(
     model: Model,
     transactions: Transactions,
-    labels: Annotated[Path, typer.Option(help="Labels: transaction_id, is_fraud, reported_at.", show_default=False)],
+    labels: RequiredLabels,
     start: From = None,
     until: Until = None,
     protocol: Annotated[
@@ -96,7 +96,7 @@ def evaluate(
 
 def audit(
     transactions: Annotated[
-        Path | None, typer.Option(help="Transactions: Parquet, Arrow IPC or CSV; without them payments are made.")
+        str | None, typer.Option(help="Transactions; without them payments are made.", show_default=False)
     ] = None,
     labels: Labels = None,
     start: From = None,
@@ -126,7 +126,7 @@ def audit(
             from data.world.synthetic import WorldConfig, simulate
 
             simulate(WorldConfig(transactions=60_000, seed=seed)).write(Path(folder))
-            transactions, labels = (Path(folder) / f"{name}.parquet" for name in ("transactions", "labels"))
+            transactions, labels = (f"{folder}/{name}.parquet" for name in ("transactions", "labels"))
         refusals = Refusals()
         found = audit_files(
             transactions,
@@ -154,7 +154,7 @@ def audit(
 def card(
     model: Model,
     transactions: Transactions,
-    labels: Annotated[Path, typer.Option(help="Labels: transaction_id, is_fraud, reported_at.", show_default=False)],
+    labels: RequiredLabels,
     out_file: Annotated[Path, typer.Option("--out", help="Markdown file to write.", show_default=False)],
     start: From = None,
     until: Until = None,
@@ -191,7 +191,7 @@ def card(
 
 def prequential(
     transactions: Transactions,
-    labels: Annotated[Path, typer.Option(help="Labels: transaction_id, is_fraud, reported_at.", show_default=False)],
+    labels: RequiredLabels,
     first: Annotated[str, typer.Option(help="First day of the first week that is judged.", show_default=False)],
     weeks: Annotated[int, typer.Option(min=1, help="Weeks that are judged.")] = 4,
     every: Annotated[int, typer.Option(min=1, help="Weeks from one training to the next.")] = 1,

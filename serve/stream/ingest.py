@@ -104,4 +104,4 @@ def ingest_files(
 
 def rows_in(path: Path | str) -> int:
     """Rows of a Parquet file, from its footer; 0 where that cannot be told cheaply."""
-    return pq.read_metadata(path).num_rows if str(path).endswith(".parquet") and Path(path).exists() else 0
+    return pq.read_metadata(path).num_rows if str(path).endswith(".parquet") and Path(path).is_file() else 0
