@@ -1,5 +1,12 @@
-"""`python -m serve` is `ringwatch`."""
+"""`python -m serve` is `python -m ringwatch`, whatever lies in the working directory."""
 
-from serve.cli.main import main
+import os
+import sys
 
-main()
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+sys.path[:] = [ROOT, *(path for path in sys.path if os.path.abspath(path) not in (os.getcwd(), ROOT))]
+
+from serve.cli.main import main  # noqa: E402
+
+if __name__ == "__main__":
+    main()

@@ -32,6 +32,7 @@ from graph.dag.store import GraphStore
 from graph.device.cuda_device import CudaDevice
 from graph.device.launch import Device
 from graph.state import GraphState
+from serve.children import safe_folder
 
 Report = Callable[[str, float], None]
 Opens = Callable[[], Device]
@@ -81,7 +82,8 @@ def rescore(
         report("building the graph", state.applied / max(1, expected))
     started = not ray.is_initialized()
     if started:
-        ray.init(include_dashboard=False, log_to_driver=False, configure_logging=False)
+        with safe_folder():
+            ray.init(include_dashboard=False, log_to_driver=False, configure_logging=False)
     try:
         logit, what = _spread(artifact, Path(model).resolve(), state, device, actors, report)
     finally:

@@ -6,7 +6,6 @@ import secrets
 import signal
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,6 +26,7 @@ from data.world.synthetic import WorldConfig, simulate
 from gnn.evaluate.jobs import check_protocol, judge, train_files, with_labels
 from gnn.evaluate.metrics import Metrics, as_table, to_dict
 from gnn.train.targets import TrainConfig
+from serve import children
 from serve.batch.rings import draw_rings, find_rings, rings_table
 from serve.errors import ServeError
 from serve.http.client import RingwatchClient
@@ -160,11 +160,11 @@ def service(model: Path, journal: Path, *options: str) -> Iterator[RingwatchClie
         port = free.getsockname()[1]
     key = secrets.token_urlsafe(24)
     log = journal.with_suffix(".log")
-    command = [sys.executable, "-m", "serve", "serve", "--model", str(model), "--journal", str(journal)]
+    command = children.command("serve", "--model", str(model), "--journal", str(journal))
     with log.open("wb") as sink:
         process = subprocess.Popen(
             [*command, "--port", str(port), *options],
-            env={**os.environ, "RINGWATCH_API_KEYS": key},
+            env=children.environment(RINGWATCH_API_KEYS=key),
             stdout=sink,
             stderr=subprocess.STDOUT,
             start_new_session=True,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from data.journal.sqlite import SqliteJournal
 from gnn.model.artifact import load
+from serve.children import safe_folder
 from serve.errors import ServeError
 from serve.settings import Settings
 from serve.terminal import out
@@ -41,7 +42,9 @@ def run_service(settings: Settings) -> None:
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
-    ray.init(include_dashboard=False, log_to_driver=False, configure_logging=False)
+    settings = _absolute(settings)
+    with safe_folder():
+        ray.init(include_dashboard=False, log_to_driver=False, configure_logging=False)
     try:
         proxy = settings.port + 1000 if settings.port < 64000 else settings.port - 1000
         # gRPC and the proxy are not used; the proxy cannot be left out without the replicas' own listeners.
@@ -53,6 +56,12 @@ def run_service(settings: Settings) -> None:
     finally:
         ray_serve.shutdown()
         ray.shutdown()
+
+
+def _absolute(settings: Settings) -> Settings:
+    """Paths that mean the same in a replica, whose working directory is another."""
+    paths = {"model": settings.model, "journal": settings.journal, "snapshots": settings.snapshots}
+    return settings.model_copy(update={name: path and path.resolve() for name, path in paths.items()})
 
 
 def environment(settings: Settings) -> dict[str, str]:

@@ -8,7 +8,6 @@ than their age. It runs at the lowest priority.
 import logging
 import os
 import subprocess
-import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -22,6 +21,7 @@ from gnn.model.artifact import Artifact
 from graph.errors import GraphError
 from graph.snapshot import Restored, list_snapshots, restore, save, sole_writer
 from graph.state import GraphState
+from serve import children
 from serve.settings import Settings
 
 log = logging.getLogger("ringwatch")
@@ -110,8 +110,8 @@ class SnapshotScheduler:
             done = self._position()
             options = ["--model", str(s.model), "--journal", str(s.journal), "--snapshots", str(s.snapshot_folder)]
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "serve", "snapshot", *options],
-                env={**os.environ, "RINGWATCH_CAPACITY": str(s.capacity)},
+                children.command("snapshot", *options),
+                env=children.environment(RINGWATCH_CAPACITY=str(s.capacity)),
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.PIPE,
             )

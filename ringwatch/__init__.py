@@ -1,0 +1,67 @@
+"""Ringwatch for people who import it: `import ringwatch` in place of four packages with common names.
+
+    history = ringwatch.History.read("payments/")
+    artifact = ringwatch.load_model("var/model")
+    ringwatch.RingwatchClient("http://127.0.0.1:8000", key="...").score({...})
+
+Names are imported when they are first used: none costs anything before.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from data.currency import format_amount
+    from data.errors import DataError
+    from data.files.options import ReadOptions
+    from data.files.sources import merged, read_labels, read_transactions
+    from data.history import History
+    from gnn.errors import ModelError
+    from gnn.evaluate.jobs import evaluate_files, train_files
+    from gnn.model.artifact import load as load_model
+    from graph.errors import GraphError
+    from serve.errors import ServeError
+    from serve.http.client import RingwatchClient
+
+_WHERE = {
+    "DataError": "data.errors",
+    "GraphError": "graph.errors",
+    "History": "data.history",
+    "ModelError": "gnn.errors",
+    "ReadOptions": "data.files.options",
+    "RingwatchClient": "serve.http.client",
+    "ServeError": "serve.errors",
+    "evaluate_files": "gnn.evaluate.jobs",
+    "format_amount": "data.currency",
+    "load_model": "gnn.model.artifact",
+    "merged": "data.files.sources",
+    "read_labels": "data.files.sources",
+    "read_transactions": "data.files.sources",
+    "train_files": "gnn.evaluate.jobs",
+}
+__all__ = [
+    "DataError",
+    "GraphError",
+    "History",
+    "ModelError",
+    "ReadOptions",
+    "RingwatchClient",
+    "ServeError",
+    "evaluate_files",
+    "format_amount",
+    "load_model",
+    "merged",
+    "read_labels",
+    "read_transactions",
+    "train_files",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _WHERE:
+        raise AttributeError(f"module 'ringwatch' has no attribute {name!r}")
+    return getattr(import_module(_WHERE[name]), {"load_model": "load"}.get(name, name))
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
