@@ -7,7 +7,6 @@ artifact or measured on the history given; nothing is written by hand for one mo
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,6 +17,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from sklearn.metrics import average_precision_score, roc_auc_score
 
+from data.currency import format_amount
 from data.files.readers import OnRefusal
 from data.files.sources import merged
 from gnn.evaluate.jobs import Judged, base_rate, check_protocol, judge, score_runs, selection, with_labels
@@ -187,13 +187,10 @@ def slices(
     missing = pc.is_null(payments["device_id"]).to_numpy()[rows]
     if not missing.all():
         masks["device known"], masks["device missing"] = ~missing, missing
-    amount = payments["amount"].to_numpy()[rows]
-    edges = np.quantile(amount, [0.25, 0.5, 0.75])
-    quarter = np.searchsorted(edges, amount, "right")
-    names = [f"amount below {edges[0] / 100:,.2f}"]
-    names += [f"amount {low / 100:,.2f} to {high / 100:,.2f}" for low, high in pairwise(edges)]
-    names += [f"amount from {edges[2] / 100:,.2f}"]
-    masks |= {name: quarter == q for q, name in enumerate(names)}
+    amount, currency = payments["amount"].to_numpy()[rows], payments["currency"].to_numpy()[rows]
+    for code in np.unique(currency).tolist():
+        # Amounts of different currencies are not compared: each has its own quarters.
+        masks |= _quarters(amount, currency == code, code)
     if truth is not None:
         table = pq.read_table(truth, columns=["transaction_id", "ring_kind"])
         kinds = dict(zip(table["transaction_id"].to_pylist(), table["ring_kind"].to_pylist(), strict=True))
@@ -221,6 +218,15 @@ def slices(
             )
         )
     return tuple(found)
+
+
+def _quarters(amount: NDArray[np.int64], of: NDArray[np.bool_], currency: str) -> dict[str, NDArray[np.bool_]]:
+    """Masks of the quarters by amount of the payments in one currency."""
+    edges = np.quantile(amount[of], [0.25, 0.5, 0.75])
+    quarter = np.searchsorted(edges, amount, "right")
+    first, second, third = (format_amount(round(edge), currency) for edge in edges.tolist())
+    names = [f"amount below {first}", f"amount {first} to {second}", f"amount {second} to {third}"]
+    return {name: of & (quarter == q) for q, name in enumerate([*names, f"amount from {third}"])}
 
 
 def markdown(card: Card) -> str:

@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from rich.table import Table
 
+from data.currency import format_totals
 from data.files.sources import Run, merged
 from data.journal.protocol import Kind
 from data.world.synthetic import WorldConfig, simulate
@@ -139,7 +140,7 @@ def run_demo(config: DemoConfig) -> DemoResult:
     pq.write_table(pa.table(answers), config.out / "answers.parquet")
     (config.out / "metrics.json").write_text(json.dumps(to_dict(metrics), indent=2) + "\n")
     out.print(as_table(metrics))
-    out.print(_caught(sent, judged.fraud, judged.payments["amount"].to_numpy()))
+    out.print(_caught(sent, judged.fraud, judged.payments))
     out.print(rings_table(found))
     if truth is not None:
         out.print(_against_truth(served, pq.read_table(config.out / "world/members.parquet"), start))
@@ -268,12 +269,13 @@ def _last_fifth(transactions: Path | str) -> datetime:
     return moment.replace(hour=0, minute=0, second=0, microsecond=0) + timedelta(days=1)
 
 
-def _caught(sent: _Sent, fraud: NDArray[np.bool_], amount: NDArray[np.int64]) -> Table:
-    """What the decisions given over HTTP would have stopped."""
+def _caught(sent: _Sent, fraud: NDArray[np.bool_], payments: pa.Table) -> Table:
+    """What the decisions given over HTTP would have stopped; money by currency."""
     n = len(sent.decisions)
-    fraud, amount = fraud[-n:], amount[-n:]
+    fraud, payments = fraud[-n:], payments.slice(len(payments) - n)
     flagged = np.isin(sent.decisions, FLAGGED)
-    money, caught = amount[fraud].sum() / 100, amount[fraud & flagged].sum() / 100
+    money, caught = totals(payments, fraud), totals(payments, fraud & flagged)
+    shares = [f"{caught.get(code, 0) / max(1, total):.0%}" for code, total in money.items()]
     table = Table(title=f"{n:,} payments sent one by one over HTTP")
     table.add_column("")
     table.add_column("", justify="right")
@@ -283,8 +285,8 @@ def _caught(sent: _Sent, fraud: NDArray[np.bool_], amount: NDArray[np.int64]) ->
             "frauds held for review or declined",
             f"{(fraud & flagged).sum():,} ({(fraud & flagged).sum() / max(1, fraud.sum()):.0%})",
         ),
-        ("fraud money", f"{money:,.2f}"),
-        ("fraud money held", f"{caught:,.2f} ({caught / max(money, 1e-9):.0%})"),
+        ("fraud money", format_totals(money)),
+        ("fraud money held", f"{format_totals(caught)} ({', '.join(shares) or '0%'})"),
         (
             "honest payments held",
             f"{(~fraud & flagged).sum():,} of {(~fraud).sum():,} ({(~fraud & flagged).mean():.2%})",
@@ -296,6 +298,13 @@ def _caught(sent: _Sent, fraud: NDArray[np.bool_], amount: NDArray[np.int64]) ->
     for row in rows:
         table.add_row(*row)
     return table
+
+
+def totals(payments: pa.Table, chosen: NDArray[np.bool_]) -> dict[str, int]:
+    """Minor units of the chosen payments by currency, the largest sum first."""
+    sums = payments.select(["currency", "amount"]).filter(pa.array(chosen)).group_by("currency")
+    pairs = sums.aggregate([("amount", "sum")]).to_pylist()
+    return {pair["currency"]: pair["amount_sum"] for pair in sorted(pairs, key=lambda pair: -pair["amount_sum"])}
 
 
 def _against_truth(served: list[dict[str, Any]], members: pa.Table, start: datetime) -> Table:
