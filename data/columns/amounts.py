@@ -5,7 +5,7 @@ would be a hundred times too little. So one decimal refuses a whole column, unle
 """
 
 from dataclasses import replace
-from decimal import ROUND_FLOOR, Decimal, localcontext
+from decimal import ROUND_HALF_EVEN, Decimal, localcontext
 from typing import Final
 
 import numpy as np
@@ -21,6 +21,8 @@ _WAY_OUT: Final = (
     "amounts are whole numbers of minor units (12.34 EUR is 1234). For files, name the unit: --amount-unit major where "
     "12.34 means 12.34 EUR, or --amount-unit minor where 4200.0 means 42.00 EUR"
 )
+_NOISE: Final = 1e-6  # minor units that arithmetic with floats may have added: 85.64999999999999 is 85.65
+_DIGITS: Final = 15  # of a text, above which it is that of a float
 _EASY: Final = 13  # digits before the point that, with three behind it, a float64 holds exactly enough
 
 
@@ -29,7 +31,7 @@ def amounts(raw: pa.Array, limit: int, notation: Notation = CANONICAL) -> Column
 
     Integers, and text that is a whole number without a decimal point (`4200`, ` 12`, `3e3`, `1.5e+07`), need no unit.
     Floats, decimals and text with a point do. In major units a value is converted exactly; one with more decimals than
-    its currency has is refused.
+    its currency has is refused, but for what the arithmetic of floats adds (a millionth of a minor unit).
 
     Args:
         raw: The values.
@@ -90,9 +92,10 @@ def _of_floats(raw: pa.Array, limit: int, powers: NDArray[np.int64] | None) -> C
     scale = np.float64(1) if powers is None else 10.0**powers
     with np.errstate(over="ignore", invalid="ignore"):
         units = np.rint(given.astype(np.float64) * scale)
-        # A decimal with that many places is read back from its minor units to the very same float.
-        exact = (units / scale).astype(given.dtype) == given
-        fine = np.spacing(np.abs(given)).astype(np.float64) * scale < 1  # else neighbouring minor units look alike
+        apart = np.spacing(np.abs(given)).astype(np.float64) * scale  # minor units from one float to the next
+        lost = np.abs(given.astype(np.float64) * scale - units)
+        exact = lost <= (0 if powers is None else np.maximum(_NOISE, apart))
+        fine = apart < 1 / 4  # else neighbouring minor units look alike
     for row in np.flatnonzero(valid & ~(np.isfinite(given) & exact & (fine | (units > limit)))).tolist():
         value = given[row]
         if not np.isfinite(value):
@@ -166,7 +169,9 @@ def _exact(value: str, notation: Notation, power: int | None, limit: int) -> int
         if number.adjusted() > 30:
             return f"{written[:40]} is too large"
         units = number if power is None else number.scaleb(power)
-        whole = units.to_integral_value(ROUND_FLOOR)
+        whole = units.to_integral_value(ROUND_HALF_EVEN)
+        if power is not None and len(number.as_tuple().digits) >= _DIGITS and abs(units - whole) <= Decimal(_NOISE):
+            units = whole
         if whole != units:
             more = "is not a whole number of minor units" if power is None else "has more decimals than its currency"
             return f"{written[:40]} {more}" + ("" if power is None else f" ({power})")

@@ -5,6 +5,7 @@ The files are not part of Ringwatch: each function says where they come from.
 
 import io
 import zipfile
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Final
@@ -13,10 +14,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from data.errors import DataError
+from data.files.options import LabelColumn, ReadOptions
+from data.files.sources import merged
+from data.journal.protocol import Kind
 from data.schema import LABEL_SCHEMA, TIMESTAMP, TRANSACTION_SCHEMA, check_labels, check_transactions
 
 WEEK: Final = timedelta(days=7)
@@ -43,28 +46,21 @@ def handbook(source: Path, label_delay: timedelta = WEEK) -> tuple[pa.Table, pa.
     Raises:
         DataError: The file cannot be read, lacks a column, or holds an amount that is not in whole cents.
     """
-    names = ["TRANSACTION_ID", "TX_DATETIME", "CUSTOMER_ID", "TERMINAL_ID", "TX_AMOUNT", "TX_FRAUD"]
-    try:
-        if missing := set(names) - set(pq.read_schema(source).names):
-            raise DataError(f"{source}: no column {', '.join(sorted(missing))}")
-        raw = pq.read_table(source, columns=names)
-    except (OSError, pa.ArrowException) as error:
-        raise DataError(f"cannot read {source}: {error}") from error
-    order = np.argsort(raw["TX_DATETIME"].cast(pa.int64()).to_numpy(), kind="stable")
-    raw = raw.take(pa.array(order)).combine_chunks()
-    cents, loss = _minor_units(raw["TX_AMOUNT"].to_numpy())
-    if loss.max(initial=0) > 1e-6:
-        raise DataError(f"{source}: TX_AMOUNT is not in whole cents")
-    transactions = {
-        "transaction_id": raw["TRANSACTION_ID"].cast(pa.string()),
-        "timestamp": raw["TX_DATETIME"].cast(pa.timestamp("us")).cast(TIMESTAMP),
-        "account_id": raw["CUSTOMER_ID"].cast(pa.string()),
-        "merchant_id": raw["TERMINAL_ID"].cast(pa.string()),
-        "amount": cents,
-        "currency": pa.repeat("EUR", len(raw)),
-    }
-    fraud = pc.equal(raw["TX_FRAUD"], 1)
-    return _tables(transactions, fraud, fraud, label_delay, source)
+    options = ReadOptions.of(
+        [
+            "transaction_id=TRANSACTION_ID,timestamp=TX_DATETIME,account_id=CUSTOMER_ID,merchant_id=TERMINAL_ID",
+            "amount=TX_AMOUNT:major",
+        ],
+        ["currency=EUR"],
+    )
+    options = replace(options, label=LabelColumn("TX_FRAUD", label_delay, only_frauds=True))
+    held: dict[Kind, list[pa.RecordBatch]] = {Kind.TRANSACTION: [], Kind.LABEL: []}
+    for kind, batch in merged(source, strict=True, options=options, chunk=1 << 16):
+        held[kind].append(batch)
+    return (
+        pa.Table.from_batches(held[Kind.TRANSACTION], TRANSACTION_SCHEMA).combine_chunks(),
+        pa.Table.from_batches(held[Kind.LABEL], LABEL_SCHEMA).combine_chunks(),
+    )
 
 
 def s_ffsd(source: Path, label_delay: timedelta = WEEK) -> tuple[pa.Table, pa.Table]:

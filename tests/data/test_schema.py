@@ -390,6 +390,14 @@ def test_every_minor_unit_survives_its_way_through_major_units(units: list[int],
         assert major(column, [currency] * len(units)) == (units, [])
 
 
+def test_what_arithmetic_with_floats_adds_is_rounded_off() -> None:
+    noisy = ["85.64999999999999", "0.30000000000000004", "1.0000001"]
+    for column in (pa.array(noisy), pa.array([float(v) for v in noisy])):
+        found, refused = major(column, ["EUR"] * 3)
+        assert found == [8565, 30]
+        assert refused == [(2, "amount", "1.0000001 has more decimals than its currency (2)")]
+
+
 def test_major_units_beyond_the_limit_or_below_zero_are_refused() -> None:
     for column in (pa.array(["1e14", "-0.01", "5"]), pa.array([1e14, -0.01, 5]), pa.array([10**14, -1, 5])):
         found, refused = major(column, ["EUR"] * 3)
