@@ -32,7 +32,7 @@ from gnn.train.targets import TrainConfig
 from gnn.train.trainer import train
 from graph.state import GraphState
 
-TAUGHT = 0.7  # share of the days that the model is trained on
+TRAINING_SHARE = 0.7  # share of the days that the model is trained on
 
 
 def in_format(artifact: Artifact, cache: str) -> Artifact:
@@ -62,7 +62,7 @@ def measure(seed: int) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as folder:
         simulate(config).write(Path(folder))
         payments, labels, truth = (Path(folder) / f"{name}.parquet" for name in ("transactions", "labels", "truth"))
-        stop = config.start + timedelta(days=round(TAUGHT * config.days))
+        stop = config.start + timedelta(days=round(TRAINING_SHARE * config.days))
         taught = list(merged(payments, labels, stop=stop, chunk=1 << 16))
         end = config.start + timedelta(days=config.days)
         whole = list(merged(payments, labels, stop=end, chunk=1 << 16))

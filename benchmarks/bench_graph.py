@@ -39,7 +39,7 @@ from graph.state import GraphState
 ROLES = ("account", "merchant", "device")
 K = 16
 START_US = 1_700_000_000_000_000
-IN_FLIGHT = 64  # reads asked for ahead when the limit is measured
+READS_IN_FLIGHT = 64  # reads asked for ahead when the limit is measured
 
 
 @jit()
@@ -47,8 +47,8 @@ def read_rows(rows: NDArray[np.void], at: NDArray[np.int64]) -> int:
     """Random reads of records, many in flight: what a walk could reach if it knew beforehand where it goes."""
     total = 0
     for i in range(at.shape[0]):
-        if i + IN_FLIGHT < at.shape[0]:
-            prefetch(rows, at[i + IN_FLIGHT])
+        if i + READS_IN_FLIGHT < at.shape[0]:
+            prefetch(rows, at[i + READS_IN_FLIGHT])
         total += rows[at[i]].time
     return total
 
@@ -58,8 +58,8 @@ def read_lines(lines: NDArray[np.int64], at: NDArray[np.int64]) -> int:
     """Random reads of whole lines of 64 bytes [n, 8], many in flight."""
     total = 0
     for i in range(at.shape[0]):
-        if i + IN_FLIGHT < at.shape[0]:
-            prefetch(lines[at[i + IN_FLIGHT]], 0)
+        if i + READS_IN_FLIGHT < at.shape[0]:
+            prefetch(lines[at[i + READS_IN_FLIGHT]], 0)
         for j in range(8):
             total += lines[at[i], j]
     return total

@@ -20,8 +20,8 @@ TESTS = [
     "tests/gnn/device/test_device_scorer.py",
 ]
 TESTS += ["tests/gnn/device/test_cuda.py", "tests/serve/batch/test_cards.py"]
-WITHIN_S = 480  # all of it
-SMALL = "gpu and (layouts or host_moves or following)"  # what compute-sanitizer is given: it slows every access
+TIME_LIMIT_S = 480  # all of it
+SANITIZER_TESTS = "gpu and (layouts or host_moves or following)"  # few: the sanitizer is slow
 
 
 def main() -> int:
@@ -54,7 +54,7 @@ def main() -> int:
         write(name, unmeasured() | found, card=card, torch=torch.__version__, tests=tests, sanitizer=sanitized)
         print(f"gpu-check: {list(found)[-1]}, {time.perf_counter() - begin:.0f} s", flush=True)
 
-    left = WITHIN_S - 60 - (time.perf_counter() - begin)  # a part takes less than a minute
+    left = TIME_LIMIT_S - 60 - (time.perf_counter() - begin)  # a part takes less than a minute
     figures = unmeasured() | gpu_bench.measure(device, Sizes(), left, keep)
     show(name, figures)
     print(f"gpu-check: {time.perf_counter() - begin:.0f} s in all")
@@ -78,7 +78,7 @@ def sanitize() -> str:
     if tool is None:
         return "missing: not on PATH"
     before = [tool, "--tool", "memcheck", "--error-exitcode", "9", "--target-processes", "all"]
-    return "failed" if pytest([TESTS[0], "-k", SMALL], 120, before) else "passed"
+    return "failed" if pytest([TESTS[0], "-k", SANITIZER_TESTS], 120, before) else "passed"
 
 
 if __name__ == "__main__":

@@ -29,12 +29,12 @@ from numpy.typing import NDArray
 from benchmarks.report import Figure, show
 from graph.dag.features import WINDOW_NAMES, WINDOWS_US
 
-SIZE = 16  # payments of each entity in a sample
+PAYMENTS_PER_ENTITY = 16  # payments of each entity in a sample
 SPAN_US = 60 * 86_400_000_000  # a stream lasts this long, whatever its length
-EXPONENT = 1.05  # of the Zipf choice of entities
-CHUNK = 1 << 20  # payments drawn at a time, so that no temporary is as long as the stream
-MOST = 1_000_000  # payments given to a rival, at most
-SECONDS = 6.0  # measured on the best configuration, at most; choosing it takes about as long
+ZIPF_EXPONENT = 1.05  # of the Zipf choice of entities
+PAYMENTS_PER_DRAW = 1 << 20  # payments drawn at a time, so that no temporary is as long as the stream
+MAX_RIVAL_PAYMENTS = 1_000_000  # payments given to a rival, at most
+MAX_SECONDS = 6.0  # measured on the best configuration, at most; choosing it takes about as long
 CORES = len(os.sched_getaffinity(0))
 BATCHES = (64, 1024, 8192)  # above, few payments would see the one before them
 
@@ -73,10 +73,10 @@ def stream(n: int, accounts: int, merchants: int, devices: int, zipf: bool, seed
     # Shuffled, so that popular entities do not share cache lines because their numbers are adjacent.
     numbers = [rng.permutation(size).astype(np.int32) for size in sizes]
     out = Stream(np.empty((n, 3), np.int32), np.empty(n, np.int64), np.empty(n, np.int64))
-    power = 1 - EXPONENT
+    power = 1 - ZIPF_EXPONENT
     clock = 0
-    for first in range(0, n, CHUNK):
-        m = min(CHUNK, n - first)
+    for first in range(0, n, PAYMENTS_PER_DRAW):
+        m = min(PAYMENTS_PER_DRAW, n - first)
         here = slice(first, first + m)
         for r, size in enumerate(sizes):
             ranks = rng.integers(0, size, m)
@@ -103,7 +103,7 @@ def nodes(payments: Stream) -> tuple[NDArray[np.int32], int]:
     return (payments.entity + np.concatenate(([0], np.cumsum(sizes)[:-1]))).astype(np.int32), int(sizes.sum())
 
 
-def pyg_steps(payments: Stream, batch: int, size: int = SIZE) -> Step:
+def pyg_steps(payments: Stream, batch: int, size: int = PAYMENTS_PER_ENTITY) -> Step:
     """`LastNeighborLoader` used as in PyG's TGN example: look up the batch's nodes once each, then insert its edges.
 
     An edge writes both its ends, and a payment has three. Account-merchant and device-sink give each entity one
@@ -144,7 +144,7 @@ def _torch(name: str, package: str, note: str, steps: Callable[..., Step], size:
         torch.set_num_threads(before)
 
 
-def pyg_last_neighbor(payments: Stream, size: int = SIZE, most: int = MOST) -> PeerResult:
+def pyg_last_neighbor(payments: Stream, size: int = PAYMENTS_PER_ENTITY, most: int = MAX_RIVAL_PAYMENTS) -> PeerResult:
     """PyG's table of the last neighbours of each node, in PyTorch."""
     note = (
         "less: no time, amount or window; a sample for each entity of a batch, not for each payment; above 16 payments"
@@ -153,7 +153,7 @@ def pyg_last_neighbor(payments: Stream, size: int = SIZE, most: int = MOST) -> P
     return _torch("PyG LastNeighborLoader", "torch-geometric", note, pyg_steps, size, head(payments, most))
 
 
-def tgm_steps(payments: Stream, batch: int, size: int = SIZE) -> Step:
+def tgm_steps(payments: Stream, batch: int, size: int = PAYMENTS_PER_ENTITY) -> Step:
     """The recency hook, called on batches as its loader calls it, without the loader's own cost.
 
     Directed, an entry is written for the source alone, so each entity has one edge to the row number of each payment.
@@ -179,7 +179,7 @@ def tgm_steps(payments: Stream, batch: int, size: int = SIZE) -> Step:
     return step
 
 
-def tgm_recency(payments: Stream, size: int = SIZE, most: int = MOST) -> PeerResult:
+def tgm_recency(payments: Stream, size: int = PAYMENTS_PER_ENTITY, most: int = MAX_RIVAL_PAYMENTS) -> PeerResult:
     """TGM's circular buffers of recent neighbours, in PyTorch."""
     note = "less: row numbers alone, no amount, no window. More: GPU, neighbours before any time inside its buffer"
     return _torch("tgm recency sampler", "tgm-lib", note, tgm_steps, size, head(payments, most))
@@ -224,7 +224,7 @@ def snapml_steps(payments: Stream, batch: int, setting: str, threads: int) -> St
     return lambda first, last: processor.transform(edges[first * k : last * k])
 
 
-def snapml_gfp(payments: Stream, cheapest: bool, setting: str = "", most: int = MOST) -> PeerResult:
+def snapml_gfp(payments: Stream, cheapest: bool, setting: str = "", most: int = MAX_RIVAL_PAYMENTS) -> PeerResult:
     """IBM's Graph Feature Preprocessor, in C++: the cheapest setting with amounts, the default one, or any named."""
     setting = setting or ("cheapest" if cheapest else "default")
     # Its threads wait for each other within every batch: several help in large batches on idle cores, if at all.
@@ -253,9 +253,9 @@ def networkx_steps(payments: Stream, batch: int, incidence: bool) -> Step:
     def newest(node: int) -> list[int]:
         near = graph._adj.get(node, {})
         if incidence:
-            return [payment - count for payment in islice(reversed(near), SIZE)]
+            return [payment - count for payment in islice(reversed(near), PAYMENTS_PER_ENTITY)]
         # A set, as an account has both a merchant's and a device's edge for each payment.
-        return nlargest(SIZE, {key for keys in near.values() for key in keys})
+        return nlargest(PAYMENTS_PER_ENTITY, {key for keys in near.values() for key in keys})
 
     def step(first: int, last: int) -> list[list[list[int]]]:
         found = []
@@ -314,7 +314,7 @@ def duckdb_features(payments: Stream) -> Any:
     return connection
 
 
-def duckdb_windows(payments: Stream, most: int = MOST) -> PeerResult:
+def duckdb_windows(payments: Stream, most: int = MAX_RIVAL_PAYMENTS) -> PeerResult:
     """DuckDB's window functions: the velocity features of all payments at once."""
     part = head(payments, most)
     duckdb_features(head(part, 10_000)).close()  # to warm up
@@ -337,10 +337,10 @@ def _best(name: str, package: str, note: str, builds: Settings, payments: Stream
     tried: dict[tuple[int, int], float] = {}
     for (batch, threads), build in builds.items():
         for _ in (1, 2):  # twice, as the first call also takes the package's buffers and threads
-            rate, _ = _rate(build, batch, payments, SECONDS / 15)
+            rate, _ = _rate(build, batch, payments, MAX_SECONDS / 15)
             tried[batch, threads] = max(rate, tried.get((batch, threads), 0.0))
     finals = [max((key for key in tried if key[1] == t), key=tried.__getitem__) for t in {t for _, t in tried}]
-    results = {key: _rate(builds[key], key[0], payments, SECONDS / len(finals)) for key in finals}
+    results = {key: _rate(builds[key], key[0], payments, MAX_SECONDS / len(finals)) for key in finals}
     words = {key: f"batch {key[0]}, threads {key[1]}" for key in tried}
     rate, done, best = max((*result, words[key]) for key, result in results.items())
     return PeerResult(name, rate, note, version(package), done, best, {words[key]: r for key, r in tried.items()})
@@ -383,7 +383,7 @@ def compare(payments: Stream) -> list[PeerResult]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--transactions", type=int, default=MOST)
+    parser.add_argument("--transactions", type=int, default=MAX_RIVAL_PAYMENTS)
     n = parser.parse_args().transactions
     accounts, merchants = max(1, n // 10), max(1, n // 100)
     for kind in ("uniform", "zipf"):

@@ -18,8 +18,8 @@ from data.errors import DataError
 from data.jit import jit, prefetch, signed, word_at
 
 KEY_VARIABLE = "RINGWATCH_ID_KEY"  # 32 hexadecimal digits
-LOOKUPS_PER_BLOCK = 32  # look-ups whose reads are asked for before the first of them is done
-MAX_LOAD_FACTOR, LOAD_FACTOR_AFTER_GROWTH = 0.75, 0.6  # fill at which the buckets grow, and their fill afterwards
+LOOKUPS_PER_BLOCK = 32  # look-ups whose reads are prefetched together
+MAX_LOAD_FACTOR, LOAD_FACTOR_AFTER_GROWTH = 0.75, 0.6  # the table grows when it is fuller than the first
 
 Digests = NDArray[np.uint64]  # [n, 2]
 Key = tuple[np.uint64, np.uint64]
@@ -185,9 +185,9 @@ def bucket_of(t: Table, high: np.uint64, low: np.uint64) -> int:
 
 @jit()
 def prefetch_lookups(t: Table, wanted: NDArray[np.uint64], at: int) -> None:
-    """Ask for what the look-ups of a block from `at` on will read, in two steps, as buckets say which digests to read.
+    """Prefetch what the look-ups of the block from `at` on will read: the digests that their buckets point to.
 
-    The buckets have been asked for a block ahead of their digests, so that nothing waits for them.
+    The buckets themselves are prefetched one block earlier, so that reading them here waits for nothing.
     """
     stop = min(at + LOOKUPS_PER_BLOCK, wanted.shape[0])
     for n in range(stop if at else 0, min(at + 2 * LOOKUPS_PER_BLOCK, wanted.shape[0])):
@@ -200,7 +200,7 @@ def prefetch_lookups(t: Table, wanted: NDArray[np.uint64], at: int) -> None:
 
 @jit()
 def remove(t: Table, at: int) -> None:
-    """Empty a bucket, and move back those behind it that would no longer be found."""
+    """Empty the bucket `at`, and move back the entries behind it that a search would no longer reach."""
     size = t.buckets.shape[0]
     hole = at
     while True:
@@ -237,7 +237,7 @@ def find(t: Table, wanted: NDArray[np.uint64], out: NDArray[np.int64]) -> None:
 
 
 class DuplicateDetector:
-    """Rows by id and content, in order, so that repeats are told from news; 39 bytes or so a row.
+    """Remembers digests of rows' ids and contents, about 39 bytes a row, to tell repeats and conflicts from new rows.
 
     Args:
         id_column: Name of the column of ids.

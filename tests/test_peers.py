@@ -80,7 +80,7 @@ def test_networkx_finds_the_last_payments_of_each_entity(tiny, incidence):
     pytest.importorskip("networkx")
     found = peers.networkx_steps(tiny, N, incidence)(0, N)
     for row in range(N):
-        assert found[row] == [last_rows(tiny, row, role, row, peers.SIZE) for role in range(3)]
+        assert found[row] == [last_rows(tiny, row, role, row, peers.PAYMENTS_PER_ENTITY) for role in range(3)]
 
 
 @pytest.mark.parametrize(("setting", "hours"), [("cheapest", 12), ("20 days", 480)])

@@ -39,7 +39,7 @@ BOUND = (
 )
 TREES = ("trees: columns", "trees: raw history", "trees: features", "trees: history")
 SAGE = "PyG SAGEConv"
-WORSE = 0.03  # by so much a ring kind's recall may fall behind
+MAX_RECALL_LOSS = 0.03  # by so much a ring kind's recall may fall behind
 
 
 def judged(contest: Contest, options: argparse.Namespace) -> Table:
@@ -127,7 +127,7 @@ def world(options: argparse.Namespace) -> None:
         for measure in mine:
             if measure.startswith("recall, ") and measure != f"recall, {LONE}" and measure in rival:
                 gap = float(np.mean(mine[measure])) - float(np.mean(rival[measure]))
-                figures[f"{measure}, above {best}"] = Figure(gap, "1", -WORSE)
+                figures[f"{measure}, above {best}"] = Figure(gap, "1", -MAX_RECALL_LOSS)
     about = (
         "The seeded payment world at the frozen difficulty `WorldConfig.hard`: trained on "
         f"{len(histories.TEACHING)} worlds of 150,000 payments side by side, tested on {len(histories.JUDGING)} others "

@@ -30,9 +30,9 @@ from data.schema import TIMESTAMP, TRANSACTION_SCHEMA, check_transactions
 from graph.dag.features import feature_names
 
 FOLDS = 5
-DRAWS = 3  # of columns
-PARTS = 4  # of the accounts that teach: each is scored by trees taught with the others
-SUSPECTS = 3  # accounts at the other ends that are read one by one
+COLUMN_DRAWS = 3  # of columns
+TEACHING_PARTS = 4  # of the accounts that teach: each is scored by trees taught with the others
+COUNTERPARTS_READ = 3  # accounts at the other ends that are read one by one
 ROLES = ("account", "payee")
 START_US = 1_577_836_800_000_000  # 2020-01-01
 DAY_US = 86_400_000_000
@@ -147,7 +147,7 @@ def folds(data: Accounts, seed: int) -> list[tuple[NDArray[np.int64], NDArray[np
 
 
 def trees(
-    x: NDArray[np.float32], fraud: NDArray[np.bool_], train: NDArray[np.int64], seed: int, draws: int = DRAWS
+    x: NDArray[np.float32], fraud: NDArray[np.bool_], train: NDArray[np.int64], seed: int, draws: int = COLUMN_DRAWS
 ) -> NDArray[np.float64]:
     """Log-odds of all accounts by boosted trees taught with some, the mean of a few draws of columns."""
     scores = []
@@ -160,7 +160,7 @@ def trees(
                 l2_regularization=1.0,
                 max_iter=250,
                 max_features=0.2,
-                random_state=DRAWS * seed + draw,
+                random_state=COLUMN_DRAWS * seed + draw,
             )
             scores.append(model.fit(x[train], fraud[train]).decision_function(x))
     return np.asarray(np.mean(scores, 0), np.float64)
@@ -172,7 +172,7 @@ def two_rounds(data: Accounts, x: NDArray[np.float32], train: NDArray[np.int64],
     A score that is read comes from trees that have not seen that account's label: no label reaches an input.
     """
     first = trees(x, data.fraud, train, seed)
-    parts = StratifiedKFold(PARTS, shuffle=True, random_state=seed).split(train, data.fraud[train])
+    parts = StratifiedKFold(TEACHING_PARTS, shuffle=True, random_state=seed).split(train, data.fraud[train])
     for number, (others, part) in enumerate(parts):
         scores = trees(x, data.fraud, train[others], seed + number + 1, draws=1)
         first[train[part]] = scores[train[part]]
@@ -183,12 +183,12 @@ def two_rounds(data: Accounts, x: NDArray[np.float32], train: NDArray[np.int64],
 
 
 def most_suspect(me: NDArray[np.int64], other: NDArray[np.int64], score: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The highest scores among the accounts at the other ends, [N, SUSPECTS]; NaN where there are fewer."""
+    """The highest scores among the accounts at the other ends, [N, COUNTERPARTS_READ]; NaN where there are fewer."""
     pairs = np.unique(np.stack([me, other], 1), axis=0)
     pairs = pairs[np.lexsort((-score[pairs[:, 1]], pairs[:, 0]))]
     place = np.arange(len(pairs)) - np.searchsorted(pairs[:, 0], pairs[:, 0])
-    out = np.full((len(score), SUSPECTS), np.nan)
-    few = place < SUSPECTS
+    out = np.full((len(score), COUNTERPARTS_READ), np.nan)
+    few = place < COUNTERPARTS_READ
     out[pairs[few, 0], place[few]] = score[pairs[few, 1]]
     return out
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from graph.dag.features import counterparts
 from graph.state import GraphState
 
-READ = 16  # past payments of an entity whose other ends are followed up
+NEIGHBOURS_READ = 16  # past payments of an entity whose other ends are followed up
 WIDTH = 5  # numbers for each pair of a role and its counterpart
 
 
@@ -39,7 +39,7 @@ def became(state: GraphState) -> NDArray[np.float32]:
     _sweep(
         entity,
         kind,
-        store.neighbours(rows, READ),
+        store.neighbours(rows, NEIGHBOURS_READ),
         np.asarray(labels.row)[order],
         np.asarray(labels.seen_from)[order],
         np.asarray(labels.fraud)[order].astype(np.int8),

@@ -31,7 +31,7 @@ from graph.state import GraphState
 
 OURS, RESEARCH = "ringwatch", "PyG HeteroConv"
 MEAN = "ringwatch, mean of all seeds' networks"  # as many times the work for each payment
-CERTAIN = 1e-9
+MIN_PROBABILITY = 1e-9
 Taught = Callable[[GraphState, Targets], Targets]  # leaves out rows that must not teach
 
 
@@ -218,6 +218,7 @@ def table(contest: Contest, runs: Sequence[Mapping[str, NDArray[Any]]]) -> dict[
             for measure, value in measures(contest, score).items():
                 found.setdefault(name, {}).setdefault(measure, []).append(value)
     if len(runs) > 1:
-        mean = expit(np.mean([logit(np.clip(scores[OURS], CERTAIN, 1 - CERTAIN)) for scores in runs], 0))
+        clipped = [np.clip(scores[OURS], MIN_PROBABILITY, 1 - MIN_PROBABILITY) for scores in runs]
+        mean = expit(np.mean([logit(p) for p in clipped], 0))
         found[MEAN] = {measure: [value] for measure, value in measures(contest, mean).items()}
     return found

@@ -40,7 +40,7 @@ ROLES = ("account", "merchant")
 CONFIG = TrainConfig(test=0, label_delay_days=7)
 SETTLE_US = 7 * 86_400_000_000  # as the model has it: without a label by then, a payment counts as legitimate
 PICTURE = ROOT / "docs" / "prequential.png"
-JUDGED = 20_000  # validation payments that choose the number of trees
+MAX_VALIDATION_ROWS = 20_000  # validation payments that choose the number of trees
 
 
 @dataclass(frozen=True)
@@ -103,8 +103,8 @@ def trees(weeks: Weeks, targets: Targets | None, judged: Sequence[int]) -> tuple
     """Trees taught by what was known at a moment, and their scores of some weeks by number."""
     assert targets is not None  # only a run that is kept needs none
     rows, validation = sample_training_rows(targets, TREES), targets.validation
-    if len(validation) > JUDGED:
-        validation = np.sort(np.random.default_rng(0).choice(validation, JUDGED, replace=False))
+    if len(validation) > MAX_VALIDATION_ROWS:
+        validation = np.sort(np.random.default_rng(0).choice(validation, MAX_VALIDATION_ROWS, replace=False))
     final, categorical = (
         sample_training_rows(targets.with_validation_in_training, TREES),
         categories(ROLES, "features", 0),

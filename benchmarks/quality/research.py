@@ -22,12 +22,12 @@ from graph.dag.sampler import EDGE_FEATURES
 from graph.state import GraphState
 
 WIDTH = 32
-READ = 8  # past payments of all entities of a payment together, in each of two hops; at least two of each
+NEIGHBOURS_READ = 8  # past payments of all entities of a payment together, in each of two hops; at least two of each
 BATCH = 512
-BLOCK = 1 << 16
+ROWS_PER_BLOCK = 1 << 16
 NEGATIVES = 5  # for each fraud, redrawn every epoch
-MOST = 24_000  # payments an epoch
-JUDGED = 6_000  # validation payments that choose the epoch
+MAX_PAYMENTS_PER_EPOCH = 24_000  # payments an epoch
+MAX_VALIDATION_ROWS = 6_000  # validation payments that choose the epoch
 
 
 class ResearchNet(nn.Module):
@@ -90,11 +90,11 @@ def _trained(
     rng = np.random.default_rng(seed)
     fraud, train = targets.fraud, targets.train
     positive, negative = train[fraud[train] > 0], train[fraud[train] == 0]
-    drawn = min(len(negative), NEGATIVES * len(positive), MOST)
+    drawn = min(len(negative), NEGATIVES * len(positive), MAX_PAYMENTS_PER_EPOCH)
     validation = targets.validation
-    if len(validation) > JUDGED:
+    if len(validation) > MAX_VALIDATION_ROWS:
         known = validation[fraud[validation] > 0]
-        rest = rng.choice(validation, JUDGED, replace=False)
+        rest = rng.choice(validation, MAX_VALIDATION_ROWS, replace=False)
         validation = np.unique(np.concatenate([known, rest]))
     net = ResearchNet(reader.x.shape[1], reader.store.roles)
     net.mean.copy_(torch.from_numpy(reader.x[train].mean(0)))
@@ -105,7 +105,10 @@ def _trained(
     for _ in range(epochs):
         net.train()
         chosen = np.concatenate(
-            [rng.permutation(positive)[: MOST // NEGATIVES], rng.choice(negative, drawn, replace=False)]
+            [
+                rng.permutation(positive)[: MAX_PAYMENTS_PER_EPOCH // NEGATIVES],
+                rng.choice(negative, drawn, replace=False),
+            ]
         )
         rng.shuffle(chosen)
         for i in range(0, len(chosen), BATCH):
@@ -133,8 +136,8 @@ class _Reader:
     def __init__(self, state: GraphState, without: tuple[str, ...], settle_us: int) -> None:
         self.store, n = state.store, state.store.rows
         self.settle_us = settle_us
-        self.near = max(2, READ // len(self.store.roles))
-        blocks = (np.arange(i, min(n, i + BLOCK)) for i in range(0, n, BLOCK))
+        self.near = max(2, NEIGHBOURS_READ // len(self.store.roles))
+        blocks = (np.arange(i, min(n, i + ROWS_PER_BLOCK)) for i in range(0, n, ROWS_PER_BLOCK))
         self.x = np.concatenate([self.store.features(rows, settle_us) for rows in blocks])
         self.x[:, [name.startswith(without) for name in feature_names(self.store.roles)]] = 0
 

@@ -26,9 +26,9 @@ from gnn.model.network import EDGE, AttentionLayer, ModelConfig
 from graph.dag.sampler import EDGE_FEATURES
 
 SPLITS = 10
-READ = 32  # neighbours drawn for each worker at a time
-LOOK = 2  # draws that a validation score is the mean of
-DRAWS = 12  # draws in the end: always as many neighbours at a time as while learning, or the layer would read otherwise
+NEIGHBOURS_READ = 32  # neighbours drawn for each worker at a time
+VALIDATION_DRAWS = 2  # draws that a validation score is the mean of
+FINAL_DRAWS = 12  # draws that a final score is the mean of; each as large as in training, as attention depends on it
 FOLDS = 5  # of the workers that train: each is learnt from with the labels of the others in sight
 NETS = 5  # of which the mean is judged
 WIDTH, LAYERS, EPOCHS, PATIENCE, BATCH = 32, 2, 36, 36, 512
@@ -135,7 +135,7 @@ def _one(graph: Graph, split: int, seed: int) -> NDArray[np.float64]:
 
         def step(rows: NDArray[np.int64], number: int = number, logit: list[Tensor] = logit, encoded=encoded) -> Tensor:
             f = int(fold[rows[0]])
-            near = drawn(graph, rows, READ, rng)
+            near = drawn(graph, rows, NEIGHBOURS_READ, rng)
             score = net(number, encoded(f), torch.from_numpy(rows), near, known[f])[1] + logit[f][rows]
             return nn.functional.binary_cross_entropy_with_logits(score, y[rows])
 
@@ -143,13 +143,13 @@ def _one(graph: Graph, split: int, seed: int) -> NDArray[np.float64]:
             return whole(net, number, encoded(f), graph, rows, known[f], draws, rng)
 
         def value(logit: list[Tensor] = logit, all_of=all_of) -> float:
-            score = all_of(validation, FOLDS, LOOK)[1] + logit[FOLDS][validation]
+            score = all_of(validation, FOLDS, VALIDATION_DRAWS)[1] + logit[FOLDS][validation]
             return float(roc_auc_score(graph.y[validation], score.numpy()))
 
         _fit(net, parameters, order, step, value)
         with torch.no_grad():
             # What the next layer learns from was read without the labels of its fold, too.
-            draws = [DRAWS if f == FOLDS else LOOK for f in range(FOLDS + 1)]
+            draws = [FINAL_DRAWS if f == FOLDS else VALIDATION_DRAWS for f in range(FOLDS + 1)]
             found = [all_of(np.arange(len(x)), f, draws[f]) for f in range(FOLDS + 1)]
         below, logit = [h for h, _ in found], [a + part for a, (_, part) in zip(logit, found, strict=True)]
     return logit[FOLDS].numpy().astype(np.float64)
@@ -177,7 +177,10 @@ def whole(
     net.eval()
     total: list[Tensor] = []
     for _ in range(draws):
-        parts = [net(number, h, torch.from_numpy(r), drawn(graph, r, READ, rng), known) for r in _batches(rows, 1024)]
+        parts = [
+            net(number, h, torch.from_numpy(r), drawn(graph, r, NEIGHBOURS_READ, rng), known)
+            for r in _batches(rows, 1024)
+        ]
         one = [torch.cat(part) / draws for part in zip(*parts, strict=True)]
         total = [a + b for a, b in zip(total, one, strict=True)] if total else one
     return total[0], total[1]

@@ -60,7 +60,7 @@ class KeyValueCache:
         self.depth[slots] = np.maximum(self.depth[slots], layer + 1)
 
     def put_encoded(self, rows: NDArray[np.int64], kept: KeysValues) -> None:
-        """Write all layers of rows as they are kept, [L, B, 2D] of this cache's dtype: from another device's cache."""
+        """Write all layers of rows, [L, B, 2D] already in this cache's dtype, as another device's cache keeps them."""
         slots = self._slots(rows)
         self.data[:, slots] = kept
         self.depth[slots] = self.layers
@@ -86,10 +86,10 @@ class KeyValueCache:
 
 
 def quantise(values: NDArray[np.float32], scale: NDArray[np.float32], dtype: np.dtype[Any]) -> KeysValues:
-    """Values as a cache keeps them.
+    """Keys and values [..., 2D] as a cache of a dtype keeps them.
 
-    In steps of `scale`, to the nearest, ties to even: whole ones, cut off at 127, as int8; of 11 bits, cut off at
-    65,504, as float16. float32 keeps them as they are.
+    float32 keeps them as they are. int8 and float16 keep multiples of `scale`, rounded to the nearest with ties to
+    even: whole numbers up to 127, or float16 numbers up to 65,504.
     """
     if dtype == np.float32:
         return values
@@ -99,5 +99,5 @@ def quantise(values: NDArray[np.float32], scale: NDArray[np.float32], dtype: np.
 
 
 def as_uint16_bits(kept: KeysValues) -> NDArray[Any]:
-    """A cache as the CPU's kernels take it: float16 as its bits, uint16."""
+    """A cache as the CPU's kernels take it: float16 as the uint16 that holds its bits, anything else as it is."""
     return kept.view(np.uint16) if kept.dtype == np.float16 else kept

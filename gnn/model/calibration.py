@@ -11,7 +11,7 @@ from scipy.special import logit as log_odds
 
 from gnn.errors import ModelError
 
-MIN_SLOPE = 1e-3  # the order of scores is never turned round
+MIN_SLOPE = 1e-3  # above 0, so that calibration never reverses the order of scores
 
 
 @dataclass(frozen=True)

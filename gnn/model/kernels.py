@@ -1,7 +1,8 @@
-"""The network fused for the CPU: walk back, describe, read cached keys and values, attend, mix, score; row by row.
+"""The network as fused CPU kernels: walk back, compute features, read cached keys and values, attend, mix, score.
 
-The same arithmetic as `gnn.model.network.RingwatchNet` (its oracle), in a fixed order for each row, so a score has the
-same bits whatever micro-batch it came in. `leave_out` is a bit mask of `gnn.model.groups`: the evidence to do without.
+The arithmetic is that of `gnn.model.network.RingwatchNet`, which tests compare it with, in a fixed order for each row:
+a score has the same bits whatever micro-batch it came in. `leave_out` is a bit mask over `gnn.model.groups` of evidence
+that is not to be read.
 """
 
 import math
@@ -268,7 +269,7 @@ def gather(view: View, rows: NDArray[np.int64], work: Work) -> None:
 
 @jit()
 def encode(view: View, w: Weights, plan: Plan, rows: NDArray[np.int64], work: Work) -> None:
-    """Embed rows by themselves."""
+    """Set `work.h` to the rows' embeddings from their own features, and `work.logit` to 0."""
     for b in range(rows.shape[0]):
         _encode(w, plan, work.x[b], view.rows[rows[b] % view.rows.shape[0]].category, 0, work.h[b])
         work.logit[b] = 0
@@ -276,14 +277,14 @@ def encode(view: View, w: Weights, plan: Plan, rows: NDArray[np.int64], work: Wo
 
 @jit()
 def keys_values(w: Weights, layer: int, work: Work, out: NDArray[np.float32]) -> None:
-    """What later rows will read of these in a layer: `out` [B, 2D]."""
+    """Fill `out` [B, 2D] with the keys, then values, that later rows read of these in a layer."""
     for b in range(out.shape[0]):
         _dense(work.h[b], w.kv_w[layer], w.kv_b[layer], out[b])
 
 
 @jit()
 def prefetch_keys_values(kv: NDArray[Any], near: NDArray[np.int64]) -> None:
-    """Ask for the keys and values `kv` [C, 2D] of all neighbours [R, K] of a payment."""
+    """Prefetch the keys and values `kv` [C, 2D] of all neighbours [R, K] of a payment."""
     line = 64 // kv.itemsize
     for r in range(near.shape[0]):
         for k in range(near.shape[1]):
@@ -305,7 +306,7 @@ def attend(w: Weights, plan: Plan, layer: int, kv: NDArray[Any], work: Work) -> 
 
 @jit()
 def finish(w: Weights, plan: Plan, work: Work) -> None:
-    """The head: from the network's log-odds of rows to those of the model."""
+    """Apply the head of trees: turn the network's log-odds in `work.logit` into the model's."""
     row, at = np.empty(work.x.shape[1] + 1, np.float32), np.empty(TREES_PER_GROUP, np.int64)
     for b in range(work.logit.shape[0]):
         row[:-1], row[-1] = work.x[b], work.logit[b]
@@ -323,7 +324,9 @@ def forward(
     write: bool,
     work: Work,
 ) -> None:
-    """All steps in one call, for a micro-batch whose neighbours are all in the `cache` [L, C, 2D]: calls cost most.
+    """All steps in one call, for a micro-batch whose neighbours are all in the `cache` [L, C, 2D].
+
+    For a single payment the calls themselves would cost more than the work in them.
 
     `depth` [C] counts the layers written of each slot; `write` is whether those of `rows` are to be.
     """

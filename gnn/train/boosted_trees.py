@@ -15,7 +15,7 @@ from sklearn.metrics import average_precision_score
 
 from gnn.train.targets import Targets
 
-MAX_VALIDATION_ROWS: Final = 60_000  # validation payments that a choice rests on, as many as the network's
+MAX_VALIDATION_ROWS: Final = 60_000  # as for the network: a larger validation window is sampled
 
 
 @dataclass(frozen=True)
@@ -48,8 +48,8 @@ class BoostingConfig:
         step: Trees between two looks at the validation payments.
         negatives: Payments not known as fraud for each fraud.
         neighbours: Past payments of each entity in the richest inputs.
-        refit: See `gnn.train.targets.TrainConfig`.
-        without: See there.
+        refit: Whether the trees are grown again with the validation payments among those that teach.
+        without: Features that they must not read, each by its name or the beginning of it.
         seed: Of the draw of payments.
     """
 
@@ -65,7 +65,7 @@ class BoostingConfig:
 
 
 def sample_training_rows(targets: Targets, config: BoostingConfig) -> NDArray[np.int64]:
-    """The payments that trees learn from, in order: all frauds, and so many of the rest for each, int64 [n]."""
+    """Rows that trees learn from, int64 [n] ascending: all frauds, and `config.negatives` others for each."""
     train = targets.train
     fraud = targets.fraud[train] > 0
     positive, negative = train[fraud], train[~fraud]

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from graph.dag.protocol import Store
 
-PAYMENTS_AHEAD = 8  # payments of an entity that say what becomes of it
+PAYMENTS_AHEAD = 8  # later payments of an entity whose share of fraud is predicted
 
 
 def prospects(store: Store, fraud: NDArray[np.float32], known: NDArray[np.int64]) -> NDArray[np.float32]:
