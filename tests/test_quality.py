@@ -165,6 +165,31 @@ def test_the_page_tells_what_was_missed(tmp_path: Path, monkeypatch: pytest.Monk
     assert text.index("**ringwatch**") < text.index("| trees |")
 
 
+def test_the_page_opens_with_ours_beside_the_best_rival_and_the_limit_of_each_data_set(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(report, "RESULTS", tmp_path)
+    table = {
+        OURS: {"average_precision": [0.70, 0.72]},
+        contest.MEAN: {"average_precision": [0.99]},  # our own, and so no rival
+        oracle.LIMIT: {"average_precision": [0.98]},
+        "trees": {"average_precision": [0.65]},
+        "rules": {"average_precision": [0.66]},
+    }
+    summary.put("handbook", "What it is.", {}, {"": table})
+    summary.put("amlsim", "What it is.", {}, {"": {OURS: table[OURS], "trees": table["trees"]}})
+    page.rebuild(tmp_path, tmp_path / "quality.md")
+    text = (tmp_path / "quality.md").read_text()
+    book, amlsim = text.splitlines()[4:6]
+    made = json.loads((tmp_path / "quality_handbook.json").read_text())
+    assert [cell.split(" (")[0].strip() for cell in book.split("|")[2:-1]] == [
+        *("AP", "0.7100", "0.6600, rules", "0.9800", f"{made['commit']}, {made['date'][:10]}")
+    ]
+    assert "no network" in amlsim
+    assert "**two rounds of trees, no network**" in text.split("## amlsim")[1]
+    assert (tmp_path / "quality.png").stat().st_size > 1000
+
+
 def test_only_the_last_days_teach() -> None:
     first = int(datetime(2018, 7, 1, tzinfo=UTC).timestamp()) * 1_000_000
     time = first + np.arange(0, 31 * DAY_US, DAY_US // 10)
