@@ -26,8 +26,8 @@ from data.world.synthetic import WorldConfig, simulate
 from gnn.evaluate.jobs import with_labels
 from gnn.model.artifact import Artifact
 from gnn.model.network import RingwatchNet
+from gnn.score.cpu_scorer import CpuScorer
 from gnn.score.replay import capacity_for, numbered, score_events
-from gnn.score.scorer import Scorer
 from gnn.train.targets import TrainConfig
 from gnn.train.trainer import train
 from graph.state import GraphState
@@ -52,7 +52,7 @@ def scores(artifact: Artifact, runs: Sequence[Run]) -> NDArray[np.float64]:
     total = sum(len(batch) for kind, batch in runs if kind is Kind.TRANSACTION)
     window = artifact.config.window
     state = GraphState(artifact.roles, capacity_for(total, window), window)
-    parts = score_events(state, Scorer(artifact, state), numbered(runs))
+    parts = score_events(state, CpuScorer(artifact, state), numbered(runs))
     return np.concatenate([part.probability for part in parts])
 
 

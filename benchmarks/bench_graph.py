@@ -26,8 +26,8 @@ from data.journal.protocol import Events, Kind
 from data.schema import TRANSACTION_SCHEMA
 from gnn.model.artifact import untrained
 from gnn.model.kernels import prefetch_keys_values
+from gnn.score.cpu_scorer import CpuScorer
 from gnn.score.replay import numbered
-from gnn.score.scorer import Scorer
 from graph.dag.ids import USED
 from graph.dag.protocol import DAY_US, ROWS_PER_APPEND, Batch, Window
 from graph.dag.sampler import ROWS_PER_BLOCK, neighbours, walk
@@ -307,7 +307,7 @@ def score_figures(payments: Stream, figures: dict[str, Figure]) -> None:
     for cache in ("float32", "int8"):
         state = GraphState(ROLES, n + ROWS_PER_APPEND, Window(n, 90 * DAY_US))
         state.apply(Events(Kind.TRANSACTION, 0, batch))
-        scorer = Scorer(untrained(ROLES, cache=cache), state)
+        scorer = CpuScorer(untrained(ROLES, cache=cache), state)
         scorer.warm()
         begin = time.perf_counter()
         scorer.score(0, n)

@@ -17,7 +17,7 @@ from gnn.device.bulk import Shard
 from gnn.device.net import DeviceNet
 from gnn.model.artifact import untrained
 from gnn.model.groups import group_names
-from gnn.score.scorer import Scorer
+from gnn.score.cpu_scorer import CpuScorer
 from gnn.score.shapley import pair_masks
 from graph.dag.protocol import Window
 from graph.dag.store import GraphStore
@@ -125,7 +125,7 @@ def explaining(device: Device, twin: DeviceStore, sizes: Sizes) -> Figures:
     model = untrained(ROLES, cache="int8")
     state = GraphState(ROLES, 1 << 14, Window(rows=1 << 13))
     state.apply(Events(Kind.TRANSACTION, 0, payment_batch(4096)))
-    cpu = Scorer(model, state, threads=1)
+    cpu = CpuScorer(model, state, threads=1)
     cpu.score(0, 4096)
     rows, masks = np.arange(4000, 4064), pair_masks(len(group_names(ROLES)))
     cpu.reasons(rows)

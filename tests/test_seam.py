@@ -8,9 +8,9 @@ import pytest
 from data.journal.sqlite import SqliteJournal
 from gnn.model.artifact import untrained
 from gnn.model.network import uncached
+from gnn.score.cpu_scorer import CpuScorer
 from gnn.score.reasons import OTHER
 from gnn.score.rules import rules_score
-from gnn.score.scorer import Scorer
 from gnn.train.targets import TrainConfig
 from gnn.train.trainer import train
 from graph.bridges import to_hetero_data, to_networkx
@@ -87,7 +87,7 @@ def test_graph_rings_and_exports_are_the_same(states):
 
 def test_scores_and_reasons_are_the_same(states):
     artifact = untrained(ROLES, neighbours=6)
-    here, there = (Scorer(artifact, state) for state in states)
+    here, there = (CpuScorer(artifact, state) for state in states)
     np.testing.assert_allclose(there.score(0, N), here.score(0, N), atol=1e-5)
     rows = np.arange(N - 20, N)
     for a, b in zip(here.reasons(rows), there.reasons(rows), strict=True):

@@ -19,7 +19,7 @@ from benchmarks.quality.runs import Scores, cached_run
 from data.files.sources import Run
 from data.journal.protocol import Kind
 from gnn.model.trees import no_trees
-from gnn.score.scorer import Scorer
+from gnn.score.cpu_scorer import CpuScorer
 from gnn.train.boosted_trees import fit_trees, sample_training_rows
 from gnn.train.head import PLAIN_TREES
 from gnn.train.targets import Targets, TrainConfig
@@ -121,7 +121,7 @@ def _scored(contest: Contest, variant: Variant, seed: int) -> tuple[Scores, dict
         _without_rings(state)
 
     def scores() -> NDArray[np.float64]:
-        scorer = Scorer(artifact, state)
+        scorer = CpuScorer(artifact, state)
         while scorer.fill(1 << 14):
             pass
         return scorer.rescore(contest.rows)

@@ -20,8 +20,8 @@ from data.schema import LABEL_SCHEMA, TRANSACTION_SCHEMA
 from gnn.errors import ModelError
 from gnn.evaluate.metrics import Metrics, evaluate
 from gnn.model.artifact import Artifact, load
+from gnn.score.devices import choose_device
 from gnn.score.replay import numbered, open_model, score_events
-from gnn.score.scorer import choose_device
 from gnn.train.targets import TrainConfig
 from gnn.train.trainer import train
 

@@ -2,10 +2,10 @@
 
 A row's keys and values in a layer depend on its own past only, so they never go stale, and one that is missing can be
 computed as long as the buffer holds that past, with the same result. Rows are filled as they are scored; for a model
-that joins a running graph, the others follow newest first (`gnn.score.scorer.Scorer.fill`). What its first payments
-read goes back a window for each layer and one for the features (`gnn.score.replay.late_capacity`, the service's
-default). A buffer that has lapped and holds less gives a late model scores that see a little less than they should,
-until it has scored as many windows of payments itself as it has layers.
+that joins a running graph, the others follow newest first (`gnn.score.cpu_scorer.CpuScorer.fill`). What its first
+payments read goes back a window for each layer and one for the features (`gnn.score.replay.late_capacity`, the
+service's default). A buffer that has lapped and holds less gives a late model scores that see a little less than they
+should, until it has scored as many windows of payments itself as it has layers.
 """
 
 from typing import Any

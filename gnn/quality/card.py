@@ -23,7 +23,7 @@ from data.files.sources import merged
 from gnn.evaluate.jobs import Judged, base_rate, check_protocol, judge, score_runs, selection, with_labels
 from gnn.evaluate.metrics import Metrics
 from gnn.model.artifact import Artifact, load
-from gnn.score.scorer import choose_device
+from gnn.score.devices import choose_device
 
 Report = Callable[[str, float], None]
 ROUNDS: Final = 200  # of the bootstrap

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from gnn.errors import ModelError
 from gnn.model.groups import OWN_GROUPS, group_names
+from gnn.score.protocol import Scorer
 from gnn.score.reasons import MAX_REASONS
-from gnn.score.scorer import Scorer
 from gnn.score.shapley import all_masks, exact_values, pair_masks, pair_values
 
 DRAWS = 1000  # of the bootstrap

@@ -19,8 +19,8 @@ from gnn.evaluate.metrics import Metrics, to_dict
 from gnn.model.artifact import Artifact, load
 from gnn.rivals.boosting import Rival, fit_rivals
 from gnn.rivals.snapml import SnapRival, fit_snapml, installed
+from gnn.score.devices import choose_device
 from gnn.score.replay import numbered, open_model, score_events
-from gnn.score.scorer import choose_device
 from gnn.train.boosted_trees import BoostingConfig
 from gnn.train.targets import Targets, TrainConfig, make_targets
 from graph.state import GraphState

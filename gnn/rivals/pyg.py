@@ -20,7 +20,7 @@ from torch_geometric.utils import softmax
 
 from gnn.model.groups import OWN_GROUPS, group_names
 from gnn.model.network import EDGE_SCALE, AttentionLayer, RingwatchNet
-from gnn.score.scorer import Scorer
+from gnn.score.protocol import Scorer
 from gnn.score.shapley import all_masks, exact_values
 from graph.bridges import to_hetero_data
 from graph.dag.protocol import Store

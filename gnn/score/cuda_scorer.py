@@ -17,8 +17,8 @@ from gnn.device.net import DeviceNet
 from gnn.errors import ModelError
 from gnn.model.cache import KeyValueCache
 from gnn.model.network import EDGE, ModelConfig
+from gnn.score.cpu_scorer import CpuScorer
 from gnn.score.reasons import Explanation
-from gnn.score.scorer import Scorer
 from graph.dag.jumps import velocity_dtype
 from graph.dag.rows import row_dtype
 from graph.dag.store import GraphStore
@@ -32,7 +32,7 @@ BULK = 1 << 14  # past payments scored at once
 
 
 class CudaScorer:
-    """One model over one graph, on a device; what `gnn.score.scorer.Scorer` is on the CPU.
+    """One model over one graph, on a device; what `gnn.score.cpu_scorer.CpuScorer` is on the CPU.
 
     Args:
         cpu: The same model over the same graph on the CPU; its cache is kept current.
@@ -45,7 +45,7 @@ class CudaScorer:
     """
 
     def __init__(
-        self, cpu: Scorer, device: Device, buckets: Sequence[int] = BUCKETS, patience_s: float = PATIENCE_S
+        self, cpu: CpuScorer, device: Device, buckets: Sequence[int] = BUCKETS, patience_s: float = PATIENCE_S
     ) -> None:
         self.artifact, self.state, self.cpu = cpu.artifact, cpu.state, cpu
         self.device_name = device.name
@@ -127,9 +127,13 @@ class CudaScorer:
         parts = [self.net.fetched(rows[i : i + BULK])[1][:, 0] for i in range(0, len(rows), BULK)]
         return np.concatenate([np.empty((0, self.artifact.config.width), np.float32), *parts])
 
-    def reasons(self, rows: NDArray[np.int64]) -> list[Explanation]:
-        """Why rows got their scores: from the CPU, whose graph and cache are the same."""
-        return self.cpu.reasons(rows)
+    def reasons(self, rows: NDArray[np.int64], exact: bool = False) -> list[Explanation]:
+        """Why rows got their scores: from the CPU, whose graph and cache are the same; see `Scorer.reasons`."""
+        return self.cpu.reasons(rows, exact)
+
+    def score_ablated(self, rows: NDArray[np.int64], masks: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Log-odds with parts of the evidence left out, from the CPU; see `Scorer.score_ablated`."""
+        return self.cpu.score_ablated(rows, masks)
 
     def fill(self, rows: int) -> bool:
         """See `Scorer.fill`; what the CPU computes goes to the device too, unless that is lost or fails now."""

@@ -10,8 +10,9 @@ from data.files.sources import Run
 from data.journal.protocol import Events, Kind, PaymentSource
 from data.schema import ROLES
 from gnn.model.artifact import Artifact
+from gnn.score.cpu_scorer import ROWS_PER_BATCH, CpuScorer
 from gnn.score.cuda_scorer import CudaScorer
-from gnn.score.scorer import ROWS_PER_BATCH, Scorer
+from gnn.score.protocol import Scorer
 from graph.dag.protocol import ROWS_PER_APPEND, Window
 from graph.device.cuda_device import CudaDevice
 from graph.state import GraphState
@@ -66,7 +67,7 @@ class Scored:
     probability: NDArray[np.float64]
 
 
-def score_events(state: GraphState, scorer: Scorer | CudaScorer, events: Iterable[Events]) -> Iterator[Scored]:
+def score_events(state: GraphState, scorer: Scorer, events: Iterable[Events]) -> Iterator[Scored]:
     """Apply events and score their payments in batches, labels between them in their place.
 
     A batch may be scored after later events were applied: a row reads only its own past, and labels by their offset.
@@ -83,7 +84,7 @@ def score_events(state: GraphState, scorer: Scorer | CudaScorer, events: Iterabl
 
 def open_model(
     artifact: Artifact, device: str = "cpu", rows: int = 0, source: PaymentSource | None = None
-) -> tuple[GraphState, Scorer | CudaScorer]:
+) -> tuple[GraphState, Scorer]:
     """An empty graph for a model, and its scorer.
 
     Args:
@@ -98,7 +99,7 @@ def open_model(
     """
     window = artifact.config.window
     state = GraphState(artifact.roles, capacity_for(rows, window), window, source)
-    scorer = Scorer(artifact, state)
+    scorer = CpuScorer(artifact, state)
     if device != "cuda":
         return state, scorer
     there = CudaScorer(scorer, CudaDevice())

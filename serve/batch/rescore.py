@@ -25,8 +25,8 @@ from gnn.model.artifact import Artifact, load
 from gnn.model.engines import make_engine
 from gnn.model.kernels import Work
 from gnn.model.network import ModelConfig
+from gnn.score.cpu_scorer import ROWS_PER_BATCH, new_work
 from gnn.score.replay import capacity_for
-from gnn.score.scorer import ROWS_PER_BATCH, new_work
 from graph.dag.protocol import Window
 from graph.dag.store import GraphStore
 from graph.device.cuda_device import CudaDevice

@@ -107,7 +107,7 @@ def train(
     """Train a model on what was known at the time."""
     from gnn.evaluate.jobs import train_files
     from gnn.model.cache import CACHES
-    from gnn.score.scorer import choose_device, choose_precision
+    from gnn.score.devices import choose_device, choose_precision
     from gnn.train.targets import TrainConfig
 
     with plain_errors(), progress() as report:
@@ -171,8 +171,8 @@ def rescore(
 
     from data.files.sources import merged
     from data.journal.sqlite import SqliteJournal
+    from gnn.score.devices import choose_device
     from gnn.score.replay import numbered
-    from gnn.score.scorer import choose_device
     from serve.batch.rescore import rescore as run
     from serve.batch.rescore import write
 
@@ -216,7 +216,7 @@ def serve(
     insecure: Annotated[bool, typer.Option("--insecure", help="Ask for no key (else RINGWATCH_API_KEYS).")] = False,
 ) -> None:
     """Serve scores over HTTP on Ray Serve until stopped."""
-    from gnn.score.scorer import choose_device
+    from gnn.score.devices import choose_device
     from serve.http.deployment import run_service
     from serve.settings import Settings
 

@@ -8,9 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gnn.model.artifact import Artifact
+from gnn.score.cpu_scorer import CpuScorer
 from gnn.score.cuda_scorer import CudaScorer
+from gnn.score.devices import choose_device
+from gnn.score.protocol import Scorer
 from gnn.score.reasons import Explanation
-from gnn.score.scorer import Scorer, choose_device
 from graph.device.cuda_device import CudaDevice
 from graph.errors import GraphError
 from graph.memory import ArrayPart, reserve
@@ -20,7 +22,7 @@ from serve.settings import Settings
 
 log = logging.getLogger("ringwatch")
 
-MakeScorers = Callable[[Artifact, GraphState], Sequence[Scorer | CudaScorer]]
+MakeScorers = Callable[[Artifact, GraphState], Sequence[Scorer]]
 
 
 class ModelSlot:
@@ -37,9 +39,7 @@ class ModelSlot:
         scored: Rows before this one are not scored again: they have been, or were there before the model.
     """
 
-    def __init__(
-        self, artifact: Artifact, state: GraphState, scorers: Sequence[Scorer | CudaScorer], named: bool = False
-    ) -> None:
+    def __init__(self, artifact: Artifact, state: GraphState, scorers: Sequence[Scorer], named: bool = False) -> None:
         self.artifact, self.state, self.scorers = artifact, state, tuple(scorers)
         self.breakers = tuple(Breaker() for _ in self.scorers)
         self.scored = 0
@@ -47,7 +47,7 @@ class ModelSlot:
         self._probability = reserve(state.store.capacity, np.float64)  # by slot
 
     @property
-    def cpu(self) -> Scorer | CudaScorer:
+    def cpu(self) -> Scorer:
         """The scorer that always works; its cache is every other scorer's."""
         return self.scorers[-1]
 
@@ -186,8 +186,8 @@ class ModelSlot:
 def default_scorers(settings: Settings) -> MakeScorers:
     """A GPU's scorer where there is one, then the CPU's."""
 
-    def make(artifact: Artifact, state: GraphState) -> Sequence[Scorer | CudaScorer]:
-        cpu = Scorer(artifact, state)
+    def make(artifact: Artifact, state: GraphState) -> Sequence[Scorer]:
+        cpu = CpuScorer(artifact, state)
         if choose_device(settings.device) != "cuda":
             return [cpu]
         limit = settings.cuda_memory

@@ -12,8 +12,8 @@ from torch.utils.dlpack import from_dlpack
 
 from data.journal.protocol import Events, Kind
 from gnn.model.artifact import untrained
+from gnn.score.cpu_scorer import CpuScorer
 from gnn.score.cuda_scorer import CudaScorer
-from gnn.score.scorer import Scorer
 from graph.dag.protocol import DAY_US, Window
 from graph.device.cuda_device import CudaDevice
 from graph.errors import GraphError
@@ -49,7 +49,7 @@ def events() -> list[Events]:
 def test_scores_on_cuda_stay_within_the_bound_over_1e5_payments(cache):
     artifact = untrained(ROLES, cache=cache)
     states = [GraphState(ROLES, 1 << 18, Window(1 << 17, 90 * DAY_US)) for _ in range(2)]
-    cpu, cuda = Scorer(artifact, states[0]), CudaScorer(Scorer(artifact, states[1]), CudaDevice())
+    cpu, cuda = CpuScorer(artifact, states[0]), CudaScorer(CpuScorer(artifact, states[1]), CudaDevice())
     cuda.warm()
     expected, found, rng = [], [], np.random.default_rng(0)
     for event in events():
@@ -84,14 +84,14 @@ def state() -> GraphState:
 
 def test_the_torch_engine_goes_on_from_the_cpus_cache(state):
     artifact = untrained(ROLES, seed=1)
-    cpu = Scorer(artifact, state)
-    cuda = Scorer(artifact, state, "cuda", cache=cpu.cache)
+    cpu = CpuScorer(artifact, state)
+    cuda = CpuScorer(artifact, state, "cuda", cache=cpu.cache)
     found = [(cpu, cuda)[i % 2].score(i * 500, i * 500 + 500) for i in range(20)]
-    assert np.abs(np.concatenate(found) - Scorer(artifact, state).score(0, 10_000)).max() < 1e-4
+    assert np.abs(np.concatenate(found) - CpuScorer(artifact, state).score(0, 10_000)).max() < 1e-4
 
 
 def test_torch_takes_the_stores_arrays_without_a_copy(state):
-    cuda = CudaScorer(Scorer(untrained(ROLES), state), CudaDevice())
+    cuda = CudaScorer(CpuScorer(untrained(ROLES), state), CudaDevice())
     cuda.warm()
     features = cuda.store.features(np.arange(100))
     tensor = from_dlpack(features)
@@ -102,7 +102,7 @@ def test_torch_takes_the_stores_arrays_without_a_copy(state):
 def test_micro_batches_allocate_nothing():
     artifact, device, history = untrained(ROLES, seed=3), CudaDevice(), events()
     state = GraphState(ROLES, 1 << 15, Window(1 << 14, 90 * DAY_US))
-    cuda = CudaScorer(Scorer(artifact, state), device)
+    cuda = CudaScorer(CpuScorer(artifact, state), device)
     cuda.warm()
     for event in history[:3]:
         state.apply(event)
@@ -124,12 +124,12 @@ def test_after_an_illegal_access_the_cpu_answers():
         import numpy as np
         from gnn.model.artifact import untrained
         from gnn.score.cuda_scorer import CudaScorer
-        from gnn.score.scorer import Scorer
+        from gnn.score.cpu_scorer import CpuScorer
         from graph.device.cuda_device import CudaDevice
         from tests.gnn.device.test_cuda import ROLES, GraphState, Window, events
 
         state, device = GraphState(ROLES, 1 << 15, Window(1 << 14)), CudaDevice()
-        cpu = Scorer(untrained(ROLES), state)
+        cpu = CpuScorer(untrained(ROLES), state)
         cuda = CudaScorer(cpu, device)
         cuda.warm()
         state.apply(events()[0])
@@ -157,13 +157,13 @@ def test_after_a_kernel_that_does_not_return_the_cpu_answers():
         import numpy as np
         from gnn.model.artifact import untrained
         from gnn.score.cuda_scorer import CudaScorer
-        from gnn.score.scorer import Scorer
+        from gnn.score.cpu_scorer import CpuScorer
         from graph.device.cuda_device import CudaDevice
         from graph.device.waiting import HungError
         from tests.gnn.device.test_cuda import ROLES, GraphState, Window, events
 
         state, device = GraphState(ROLES, 1 << 15, Window(1 << 14)), CudaDevice()
-        cpu = Scorer(untrained(ROLES), state)
+        cpu = CpuScorer(untrained(ROLES), state)
         cuda = CudaScorer(cpu, device, patience_s=0.2)
         cuda.warm()
         cpu.warm()
@@ -199,9 +199,9 @@ def test_after_a_kernel_that_does_not_return_the_cpu_answers():
 
 def test_reasons_agree(state):
     artifact = untrained(ROLES, seed=2)
-    cpu = Scorer(artifact, state)
+    cpu = CpuScorer(artifact, state)
     cpu.score(0, 5000)
-    cuda = Scorer(artifact, state, "cuda", cache=cpu.cache)
+    cuda = CpuScorer(artifact, state, "cuda", cache=cpu.cache)
     rows = np.arange(4000, 4100)
     for a, b in zip(cpu.reasons(rows), cuda.reasons(rows), strict=True):
         by_code = {r.code: r.contribution for r in b.reasons if r.code != "OTHER"}

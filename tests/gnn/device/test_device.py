@@ -10,7 +10,8 @@ from gnn.device.net import DeviceNet
 from gnn.model.artifact import Artifact, untrained
 from gnn.model.groups import group_names
 from gnn.model.network import uncached
-from gnn.score.scorer import Scorer
+from gnn.score.cpu_scorer import CpuScorer
+from gnn.score.protocol import Scorer
 from graph.dag.protocol import DAY_US, Window
 from graph.device.launch import Device
 from graph.device.staging import to_host
@@ -48,7 +49,7 @@ def scored(request, device) -> tuple[Artifact, Scorer, DeviceNet, np.ndarray, np
     """A history scored on the host, and in buckets of several sizes on a device beside it."""
     artifact = untrained(ROLES, neighbours=6, cache=request.param, settle_days=2)
     state = GraphState(ROLES, 1 << 12, Window(2000, 90 * DAY_US))
-    scorer = Scorer(artifact, state)
+    scorer = CpuScorer(artifact, state)
     window, settle_us = state.store.window, artifact.config.settle_us
     store = DeviceStore(device, state.store.roles, state.store.role_type, 1 << 12, window, settle_us=settle_us)
     net = DeviceNet(store, artifact.net)

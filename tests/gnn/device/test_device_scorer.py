@@ -6,8 +6,9 @@ import pytest
 from data.journal.protocol import Kind
 from gnn.errors import ModelError
 from gnn.model.artifact import untrained
+from gnn.score.cpu_scorer import CpuScorer
 from gnn.score.cuda_scorer import CudaScorer
-from gnn.score.scorer import Scorer
+from gnn.score.protocol import Scorer
 from graph.dag.protocol import DAY_US, Window
 from graph.state import GraphState
 from tests.cuda_host.host import GXX, HostDevice
@@ -26,14 +27,14 @@ def artifact():
 
 def pair(artifact) -> tuple[GraphState, HostDevice, CudaScorer, Scorer]:
     state, host = GraphState(ROLES, 512, Window(200, 90 * DAY_US)), HostDevice()
-    cpu = Scorer(artifact, state)
+    cpu = CpuScorer(artifact, state)
     return state, host, CudaScorer(cpu, host, buckets=(1, 8, 32)), cpu
 
 
 @pytest.fixture(scope="module")
 def expected(artifact) -> np.ndarray:
     state = GraphState(ROLES, 512, Window(200, 90 * DAY_US))
-    scorer, out = Scorer(artifact, state), []
+    scorer, out = CpuScorer(artifact, state), []
     for event in HISTORY:
         if rows := state.apply(event):
             out.append(scorer.score(rows.start, rows.stop))
@@ -104,7 +105,7 @@ def test_a_model_that_joins_later_is_filled_by_the_cpu_first(artifact, expected)
     at = next(i for i, e in enumerate(events) if e.offset > 300)
     for event in events[:at]:
         state.apply(event)
-    cpu = Scorer(artifact, state)
+    cpu = CpuScorer(artifact, state)
     scorer = CudaScorer(cpu, HostDevice(), buckets=(1, 64))
     scorer.warm()
     with pytest.raises(ModelError, match="not ready"):

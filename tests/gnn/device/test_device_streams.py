@@ -6,8 +6,9 @@ import pytest
 from gnn.device.batch import Turns
 from gnn.errors import ModelError
 from gnn.model.artifact import untrained
+from gnn.score.cpu_scorer import CpuScorer
 from gnn.score.cuda_scorer import CudaScorer
-from gnn.score.scorer import Scorer
+from gnn.score.protocol import Scorer
 from graph.dag.protocol import DAY_US, Window
 from graph.device.store import columns_of
 from graph.device.waiting import HungError, wait
@@ -29,7 +30,7 @@ def artifact():
 
 def pair(artifact, device: StreamDevice, patience_s: float = 60.0) -> tuple[GraphState, CudaScorer, Scorer]:
     state = GraphState(ROLES, 512, Window(200, 90 * DAY_US))
-    cpu = Scorer(artifact, state)
+    cpu = CpuScorer(artifact, state)
     scorer = CudaScorer(cpu, device, buckets=(1, 8), patience_s=patience_s)
     scorer.warm()
     return state, scorer, cpu
@@ -38,7 +39,7 @@ def pair(artifact, device: StreamDevice, patience_s: float = 60.0) -> tuple[Grap
 @pytest.fixture(scope="module")
 def expected(artifact) -> np.ndarray:
     state = GraphState(ROLES, 512, Window(200, 90 * DAY_US))
-    scorer, out = Scorer(artifact, state), []
+    scorer, out = CpuScorer(artifact, state), []
     for event in HISTORY:
         if rows := state.apply(event):
             out.append(scorer.score(rows.start, rows.stop))
@@ -116,7 +117,7 @@ def test_a_device_that_hangs_while_a_late_model_is_filled_leaves_the_cpu_to_go_o
     device, state = StreamDevice(7), GraphState(ROLES, 512, Window(200, 90 * DAY_US))
     for event in HISTORY[:20]:
         state.apply(event)
-    cpu = Scorer(artifact, state)
+    cpu = CpuScorer(artifact, state)
     scorer = CudaScorer(cpu, device, buckets=(1, 8), patience_s=0.5)
     scorer.warm()
     device._streams["work"].append(lambda: False)

@@ -10,8 +10,9 @@ from data.jit import jit, to_float32
 from data.journal.protocol import Events, Kind
 from gnn.model.artifact import Artifact, untrained
 from gnn.model.network import MAX_INT8_STEP, _recurse, uncached
+from gnn.score.cpu_scorer import CpuScorer
+from gnn.score.protocol import Scorer
 from gnn.score.replay import late_capacity
-from gnn.score.scorer import Scorer
 from graph.dag.protocol import DAY_US, Window
 from graph.state import GraphState
 from tests.graph.history import HOUR_US, sharing
@@ -56,7 +57,7 @@ def artifact(request) -> Artifact:
 @pytest.fixture(scope="module")
 def from_the_start(artifact) -> tuple[Scorer, np.ndarray]:
     """A model that saw everything as it came, one payment at a time."""
-    scorer = Scorer(artifact, new_state())
+    scorer = CpuScorer(artifact, new_state())
     (found,) = scored([scorer], parts(1))
     assert found.std() > 0.01
     return scorer, found
@@ -64,7 +65,7 @@ def from_the_start(artifact) -> tuple[Scorer, np.ndarray]:
 
 @pytest.mark.parametrize("group", [7, 64, 4096])
 def test_a_score_has_the_same_bits_in_any_batch(artifact, from_the_start, group):
-    scorer = Scorer(artifact, new_state())
+    scorer = CpuScorer(artifact, new_state())
     np.testing.assert_array_equal(scored([scorer], parts(group))[0], from_the_start[1])
     np.testing.assert_array_equal(scorer.cache.data, from_the_start[0].cache.data)
 
@@ -78,7 +79,7 @@ def test_int8_equals_uncached_but_for_roundings_that_flip():
     """
     n = 12_000
     artifact = untrained(ROLES, neighbours=6, cache="int8")
-    scorer = Scorer(artifact, new_state(1 << 14))
+    scorer = CpuScorer(artifact, new_state(1 << 14))
     scored([scorer], sharing(0, n, most=100, gap_us=HOUR_US // 2))
     store, rows = scorer.state.store, np.arange(n)
     flipped = np.zeros(n, bool)
@@ -104,7 +105,7 @@ def test_int8_equals_uncached_but_for_roundings_that_flip():
 
 @pytest.mark.parametrize(("capacity", "group"), [(WINDOW.rows + 7, 7), (WINDOW.rows + 1, 1), (WINDOW.rows + 100, 64)])
 def test_a_buffer_barely_above_the_window_gives_the_same_bits_lap_after_lap(artifact, from_the_start, capacity, group):
-    scorer = Scorer(artifact, new_state(capacity))
+    scorer = CpuScorer(artifact, new_state(capacity))
     np.testing.assert_array_equal(scored([scorer], parts(group))[0], from_the_start[1])
     whole = from_the_start[0].cache.data
     slots = np.arange(N - capacity, N) % capacity
@@ -117,13 +118,13 @@ def test_a_model_that_joins_late_scores_as_if_it_had_always_been_there(artifact,
     joined = 900
     other = untrained(ROLES, seed=7, neighbours=6, cache="int8" if artifact.config.cache == "float32" else "float32")
     state = new_state(capacity)
-    scorers = [Scorer(artifact, state), Scorer(other, state)]  # two live models over one graph
+    scorers = [CpuScorer(artifact, state), CpuScorer(other, state)]  # two live models over one graph
     scored(scorers, parts(7, 0, joined))
-    late = Scorer(artifact, state)
+    late = CpuScorer(artifact, state)
     found = scored([*scorers, late], parts(7, joined))
     np.testing.assert_array_equal(found[0], from_the_start[1][-len(found[0]) :])
     np.testing.assert_array_equal(found[2], found[0])
-    np.testing.assert_array_equal(found[1], scored([Scorer(other, new_state())], parts(64))[0][-len(found[1]) :])
+    np.testing.assert_array_equal(found[1], scored([CpuScorer(other, new_state())], parts(64))[0][-len(found[1]) :])
     assert late.cache.complete_from > 0
     if capacity > N:
         assert 0 < (late.cache.depth[:joined] > 0).sum() < joined  # only what was asked for
@@ -134,13 +135,13 @@ def test_a_late_model_is_exact_at_the_capacity_the_service_takes(monkeypatch, la
     monkeypatch.setattr("gnn.score.replay.ROWS_PER_APPEND", 32)  # so that the buffer wraps in a test
     capacity, joined = late_capacity(WINDOW.rows, layers), 1000
     artifact = untrained(ROLES, neighbours=6, layers=layers)
-    (expected,) = scored([Scorer(artifact, new_state())], parts(7))
+    (expected,) = scored([CpuScorer(artifact, new_state())], parts(7))
     for held, exact in ((capacity, True), (capacity - WINDOW.rows, False)):
         state = new_state(held)
         for part in parts(32, 0, joined):
             state.apply(part)
         assert state.store.oldest > 0
-        late, first = Scorer(artifact, state), state.store.rows
+        late, first = CpuScorer(artifact, state), state.store.rows
         (found,) = scored([late], parts(32, first, first + 100))
         assert (found == expected[first : first + len(found)]).all() == exact
 
@@ -151,7 +152,7 @@ def test_a_late_model_on_a_short_buffer_is_exact_once_it_has_scored_two_windows(
     state = new_state(WINDOW.rows + 7)
     for part in parts(7, 0, 900):
         state.apply(part)
-    joined, late, found = state.store.rows, Scorer(artifact, state), []
+    joined, late, found = state.store.rows, CpuScorer(artifact, state), []
     for part in parts(7, joined):
         if rows := state.apply(part):
             found.append(late.score(rows.start, rows.stop))
@@ -167,7 +168,7 @@ def test_a_late_model_on_a_short_buffer_is_exact_once_it_has_scored_two_windows(
 @pytest.mark.parametrize("budget", [1, 64, 5000])
 def test_filling_goes_newest_first_and_ends_with_the_same_cache(artifact, from_the_start, budget):
     whole, expected = from_the_start
-    late = Scorer(artifact, whole.state)
+    late = CpuScorer(artifact, whole.state)
     if budget == 1:
         late.fill(N - 40)  # then one at a time, oldest last
     before = late.cache.complete_from
@@ -190,7 +191,7 @@ def test_filling_and_scoring_take_turns(artifact, from_the_start):
     state = new_state(3 * WINDOW.rows + 64)
     for part in parts(7, 0, 700):
         state.apply(part)
-    late, found, fills = Scorer(artifact, state), [], 0
+    late, found, fills = CpuScorer(artifact, state), [], 0
     first = state.store.rows
     for part in parts(7, first):
         if rows := state.apply(part):
@@ -208,7 +209,7 @@ def test_a_gap_heals(artifact, from_the_start, capacity):
     """Payments came while no model scored: their keys and values are missing, and nothing else is."""
     whole, expected = from_the_start
     state = new_state(capacity)
-    scorer = Scorer(artifact, state)
+    scorer = CpuScorer(artifact, state)
     scored([scorer], parts(64, 0, 800))
     begun = state.store.rows
     for part in parts(64, begun, 1100):
@@ -252,7 +253,7 @@ def test_float16_equals_uncached_but_for_roundings_that_flip():
     Where the rounding is left out instead, half of the log-odds differ by more than 2e-5.
     """
     artifact, n = untrained(ROLES, neighbours=6, cache="float16"), 3000
-    scorer = Scorer(artifact, new_state(1 << 12))
+    scorer = CpuScorer(artifact, new_state(1 << 12))
     scored([scorer], sharing(0, n, most=100, gap_us=HOUR_US // 2))
     assert scorer.cache.data.dtype == np.float16
     rows, found = np.arange(n), scorer.logits(np.arange(n))

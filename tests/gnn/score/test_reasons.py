@@ -13,8 +13,9 @@ from gnn.model.groups import group_names
 from gnn.model.network import RingwatchNet
 from gnn.quality.fidelity import fidelity
 from gnn.rivals.pyg import HeteroRingwatch, agreement, hetero_inputs
+from gnn.score.cpu_scorer import CpuScorer
+from gnn.score.protocol import Scorer
 from gnn.score.reasons import OTHER, Reason, build_explanation, explain_contributions
-from gnn.score.scorer import Scorer
 from gnn.score.shapley import all_masks, exact_values, pair_masks, pair_values
 from gnn.train.targets import TrainConfig
 from gnn.train.trainer import train
@@ -81,7 +82,7 @@ def learnt() -> Scorer:
     runs, _ = history()
     config = TrainConfig(epochs=4, test=0.25, negatives=15)
     artifact = train(runs, config, {"width": 16, "hidden": 32, "neighbours": 8})
-    scorer = Scorer(artifact, built(runs))
+    scorer = CpuScorer(artifact, built(runs))
     scorer.score(0, N)
     return scorer
 
@@ -123,7 +124,7 @@ def headless(learnt) -> Scorer:
     net = RingwatchNet(learnt.artifact.config)
     net.load_state_dict(learnt.artifact.net.state_dict())
     net.eval().requires_grad_(False)
-    return Scorer(replace(learnt.artifact, net=net), learnt.state, cache=learnt.cache)
+    return CpuScorer(replace(learnt.artifact, net=net), learnt.state, cache=learnt.cache)
 
 
 def test_the_pyg_model_is_the_network(headless):

@@ -9,7 +9,7 @@ from gnn.errors import ModelError
 from gnn.model.artifact import load, untrained
 from gnn.model.network import uncached
 from gnn.model.trees import LEAF, Trees, apply_trees, no_trees, random_trees, read_trees
-from gnn.score.scorer import Scorer
+from gnn.score.cpu_scorer import CpuScorer
 from gnn.train.head import fit_head, from_sklearn, refit_head
 from gnn.train.targets import Targets
 from graph.dag.protocol import Window
@@ -99,7 +99,7 @@ def test_a_model_keeps_its_head_and_both_engines_use_it(grown, tmp_path):
     state.apply(Events(Kind.TRANSACTION, 0, payment_batch(300, 1, 40, 20, 20)))
     rows = np.arange(300)
     _, expected = uncached(again.net, state.store, rows)
-    scorer = Scorer(again, state)
+    scorer = CpuScorer(again, state)
     scorer.score(0, 300)
     np.testing.assert_allclose(scorer.logits(rows), expected, atol=1e-5)
     whole = scorer._engine.score_ablated(scorer.cache.data, rows, scorer._prepare(rows), np.array([0, 5]))

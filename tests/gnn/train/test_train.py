@@ -76,9 +76,9 @@ def test_the_trainers_scores_are_those_of_the_service(learnt):
     artifact, _, runs = learnt
     again = train(runs, TrainConfig(epochs=1, test=0.25, negatives=15), {"width": 16, "hidden": 32, "neighbours": 8})
     state = built(runs)
-    from gnn.score.scorer import Scorer
+    from gnn.score.cpu_scorer import CpuScorer
 
-    scorer = Scorer(again, state)
+    scorer = CpuScorer(again, state)
     probability = scorer.score(0, state.store.rows)
     from gnn.model.network import uncached
 

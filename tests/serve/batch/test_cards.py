@@ -14,7 +14,8 @@ import pytest
 from gnn.device.bulk import Shard, across, shard_bytes
 from gnn.errors import ModelError
 from gnn.model.artifact import Artifact, untrained
-from gnn.score.scorer import Scorer
+from gnn.score.cpu_scorer import CpuScorer
+from gnn.score.protocol import Scorer
 from graph.dag.protocol import DAY_US, Window
 from graph.state import GraphState
 from tests.cuda_host.host import GXX, HostDevice
@@ -37,7 +38,7 @@ def scorer(artifact) -> Scorer:
     state = GraphState(ROLES, 1 << 10, Window(200, 90 * DAY_US))
     for event in sharing(11, N, most=30, labels=0.3, reach=60, gap_us=DAY_US // 200):
         state.apply(event)
-    scorer = Scorer(artifact, state)
+    scorer = CpuScorer(artifact, state)
     scorer.score(0, N)
     return scorer
 
@@ -84,7 +85,8 @@ CLUSTER = """
     import numpy as np
     import ray
     from gnn.model.artifact import load
-    from gnn.score.scorer import Scorer
+    from gnn.score.protocol import Scorer
+    from gnn.score.cpu_scorer import CpuScorer
     from graph.dag.protocol import DAY_US, Window
     from graph.state import GraphState
     from serve.batch.rescore import _on_cards
@@ -99,7 +101,7 @@ CLUSTER = """
         state.apply(event)
     arrays = {name: part.array[: part.used] for name, part in state.store.parts().items()}
     found = _on_cards(sys.argv[1], artifact.config, ray.put(arrays), state.store.facts(), N, 3, HostDevice)
-    scorer = Scorer(artifact, state)
+    scorer = CpuScorer(artifact, state)
     scorer.score(0, N)
     np.testing.assert_allclose(found, scorer.logits(np.arange(N)), atol=1e-5)
 

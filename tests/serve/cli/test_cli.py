@@ -14,7 +14,7 @@ import torch
 from data.journal.protocol import Kind
 from gnn.errors import ModelError
 from gnn.model.artifact import untrained
-from gnn.score.scorer import choose_precision
+from gnn.score.devices import choose_precision
 from serve.cli.main import app
 from tests.graph.history import HOUR_US, sharing
 

@@ -16,8 +16,9 @@ from starlette.testclient import TestClient
 
 from data.journal.sqlite import SqliteJournal
 from gnn.model.artifact import Artifact, untrained
+from gnn.score.cpu_scorer import CpuScorer
+from gnn.score.protocol import Scorer
 from gnn.score.replay import open_model, score_events
-from gnn.score.scorer import Scorer
 from graph.state import GraphState
 from serve.http.app import build_app
 from serve.http.wire import ARROW, arrow_bytes
@@ -152,7 +153,7 @@ def test_rings_and_answers_survive_a_restart(artifact, tmp_path):
         assert client.post("/v1/scores", json=many).json() == answers
 
 
-class _Faulty(Scorer):
+class _Faulty(CpuScorer):
     """A device that fails on demand."""
 
     device_name = "cuda"

@@ -9,8 +9,9 @@ from starlette.testclient import TestClient
 
 from gnn.errors import ModelError
 from gnn.model.artifact import Artifact, untrained
+from gnn.score.cpu_scorer import CpuScorer
 from gnn.score.cuda_scorer import CudaScorer, device_bytes
-from gnn.score.scorer import Scorer
+from gnn.score.protocol import Scorer
 from graph.state import GraphState
 from serve.errors import ServeError
 from serve.http.app import build_app
@@ -46,8 +47,8 @@ def test_a_fault_of_the_device_loses_no_request(artifact, tmp_path, fault):
     host = StreamDevice()
     config, payments, answers = settings(tmp_path, cuda_wait_ms=1500), bodies(40), []
 
-    def scorers(model: Artifact, state: GraphState) -> list[Scorer | CudaScorer]:
-        cpu = Scorer(model, state)
+    def scorers(model: Artifact, state: GraphState) -> list[Scorer]:
+        cpu = CpuScorer(model, state)
         return [CudaScorer(cpu, host, buckets=(1, 8), patience_s=config.cuda_wait_ms / 1e3), cpu]
 
     def fails(name: str) -> None:
@@ -70,7 +71,7 @@ def test_a_fault_of_the_device_loses_no_request(artifact, tmp_path, fault):
     assert [a["degraded"] for a in answers] == [False] * 25 + [True] * 15
     assert "lost its GPU" in str(replica.unhealthy)
     launched = len(host.launched)
-    replacement = Replica(artifact, config, scorers=lambda model, state: [Scorer(model, state)])
+    replacement = Replica(artifact, config, scorers=lambda model, state: [CpuScorer(model, state)])
     replacement.open()  # replays the journal: nothing is missing in it
     assert replacement.state.store.rows == 40
     assert replacement.unhealthy is None
@@ -90,8 +91,8 @@ def test_a_gpu_that_fails_at_the_start(artifact, tmp_path, device):
     def fails(name: str) -> None:
         raise RuntimeError("cudaErrorNoKernelImageForDevice")
 
-    def scorers(model: Artifact, state: GraphState) -> list[Scorer | CudaScorer]:
-        cpu = Scorer(model, state)
+    def scorers(model: Artifact, state: GraphState) -> list[Scorer]:
+        cpu = CpuScorer(model, state)
         return [CudaScorer(cpu, host, buckets=(1,)), cpu]
 
     host.fails = fails
@@ -113,9 +114,9 @@ def test_memory_that_does_not_suffice_is_named_at_the_start(artifact):
     needed = device_bytes(artifact.config, 1 << 12)
     host.free_bytes = lambda: needed - 1  # type: ignore[method-assign]
     with pytest.raises(ModelError, match="RINGWATCH_CUDA_MEMORY"):
-        CudaScorer(Scorer(artifact, state), host)
+        CudaScorer(CpuScorer(artifact, state), host)
     host.free_bytes = lambda: needed  # type: ignore[method-assign]
-    CudaScorer(Scorer(artifact, state), host)
+    CudaScorer(CpuScorer(artifact, state), host)
 
 
 @pytest.mark.parametrize(
@@ -145,15 +146,15 @@ def test_reasons_beside_a_device_s_score_are_the_cpus_and_add_up_to_it(tmp_path,
     model, config = untrained(ROLES, neighbours=4, window_rows=1 << 10, cache=cache), settings(tmp_path)
     off = {"float32": 1e-5, "float16": 2e-4, "int8": 0.05}[cache]
 
-    def scorers(model: Artifact, state: GraphState) -> list[Scorer | CudaScorer]:
-        cpu = Scorer(model, state)
+    def scorers(model: Artifact, state: GraphState) -> list[Scorer]:
+        cpu = CpuScorer(model, state)
         return [CudaScorer(cpu, HostDevice(), buckets=(1, 8)), cpu]
 
     replica = Replica(model, config, scorers=scorers)
     replica.open()
     with TestClient(build_app(config, replica)) as client:
         answers = [client.post("/v1/score", json=payment).json() for payment in bodies(60)]
-    alone = Replica(model, config, scorers=lambda model, state: [Scorer(model, state)])
+    alone = Replica(model, config, scorers=lambda model, state: [CpuScorer(model, state)])
     alone.open()
     expected = alone.slot.reasons(np.arange(60))
     alone.close()

@@ -61,14 +61,14 @@ SERVICE = """
 
     def replica(settings):
         from gnn.model.artifact import load
-        from gnn.score.scorer import Scorer
+        from gnn.score.cpu_scorer import CpuScorer
         from serve.replica.replica import Replica
 
         first = not (folder / "begun").exists()  # the replacement has a GPU that works
         (folder / "begun").touch()
 
         def scorers(model, state):
-            cpu = Scorer(model, state)
+            cpu = CpuScorer(model, state)
             broken = hung(cpu, settings) if fault == "hung" else Failing(cpu)
             return [broken, cpu] if first else [cpu]
 

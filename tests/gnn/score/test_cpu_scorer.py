@@ -10,8 +10,10 @@ from gnn.model.artifact import Artifact, untrained
 from gnn.model.engines import CpuEngine, TorchEngine
 from gnn.model.groups import group_names
 from gnn.model.network import uncached
+from gnn.score.cpu_scorer import CpuScorer
+from gnn.score.devices import choose_device
+from gnn.score.protocol import Scorer
 from gnn.score.reasons import OTHER
-from gnn.score.scorer import Scorer, choose_device
 from graph.dag.protocol import DAY_US, Window
 from graph.state import GraphState
 from tests.world import label_batch, payment_batch
@@ -37,7 +39,7 @@ def events() -> list[Events]:
 def scored(artifact: Artifact, group: int, device: str = "cpu") -> tuple[Scorer, np.ndarray]:
     """All events applied and scored, payments at most `group` at a time, labels in their place."""
     state = GraphState(artifact.roles, 1 << 12, Window(2000, 90 * DAY_US))
-    scorer, out = Scorer(artifact, state, device), []
+    scorer, out = CpuScorer(artifact, state, device), []
     for event in events():
         step = group if event.kind is Kind.TRANSACTION else len(event.batch)
         for i in range(0, len(event.batch), step):
@@ -90,7 +92,7 @@ def test_a_past_payment_scores_the_same_again(one_by_one):
 
 def test_the_torch_engine_agrees_with_the_kernels(artifact, one_by_one):
     scorer, expected = one_by_one
-    other = Scorer(artifact, scorer.state, "cpu")
+    other = CpuScorer(artifact, scorer.state, "cpu")
     other._engine = TorchEngine(artifact.net, scorer.state.store, "cpu")
     np.testing.assert_allclose(other.score(0, N), expected, atol=1e-6)
     np.testing.assert_allclose(other.cache.data, scorer.cache.data, atol=1e-4)
@@ -107,14 +109,14 @@ def test_later_events_do_not_change_a_past_score(artifact):
     """Causality: the future of a payment, its own label and others' later labels included, is not in its score."""
     half = events()[:16]
     state = GraphState(ROLES, 1 << 12, Window(2000, 90 * DAY_US))
-    scorer = Scorer(artifact, state)
+    scorer = CpuScorer(artifact, state)
     for event in half:
         state.apply(event)
     n = state.store.rows
     early = scorer.score(0, n)
     for event in events()[16:]:
         state.apply(event)
-    np.testing.assert_array_equal(Scorer(artifact, state).score(0, n), early)
+    np.testing.assert_array_equal(CpuScorer(artifact, state).score(0, n), early)
 
 
 def test_reasons_follow_the_input(artifact, one_by_one):
@@ -166,4 +168,4 @@ def test_cuda_without_a_gpu_fails_with_a_clear_line():
 
 def test_the_graph_must_have_the_models_roles(artifact):
     with pytest.raises(ModelError, match="roles"):
-        Scorer(artifact, GraphState(("account",), 1 << 12, Window(10)))
+        CpuScorer(artifact, GraphState(("account",), 1 << 12, Window(10)))
