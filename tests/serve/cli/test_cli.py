@@ -131,8 +131,11 @@ def test_rings_of_a_file_tell_how_many_rows_were_refused(tmp_path):
     names = "transaction_id,timestamp,account_id,merchant_id,device_id,amount,currency"
     file.write_text("\n".join([names, *rows]) + "\n")
     words = ("rings", "--model", tmp_path / "model", "--transactions", file)
-    done = ringwatch(*words)
+    done = ringwatch(*words, "--max-refused", 0.2)
     assert done.returncode == 0, done.stderr
     assert "row 0: amount" in done.stdout + done.stderr
     assert "1 row" in done.stdout + done.stderr
+    done = ringwatch(*words)
+    assert done.returncode == 2
+    assert "1 of 5 rows refused (20.0%), more than 1.0%" in done.stderr
     assert ringwatch(*words, "--strict").returncode == 2
