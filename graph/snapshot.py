@@ -28,6 +28,8 @@ from graph.dag.protocol import StoreMaker, Window
 from graph.dag.store import GraphStore
 from graph.errors import GraphError
 from graph.memory import ArrayPart
+from graph.rings.index import RingIndex
+from graph.rings.protocol import RingMaker
 from graph.state import GraphState
 
 FORMAT = 1
@@ -117,7 +119,12 @@ def list_snapshots(folder: Path) -> list[Path]:
 
 
 def restore(
-    path: Path, source: PaymentSource | None = None, *, verify: bool = True, make: StoreMaker = GraphStore
+    path: Path,
+    source: PaymentSource | None = None,
+    *,
+    verify: bool = True,
+    make: StoreMaker = GraphStore,
+    rings: RingMaker = RingIndex,
 ) -> Restored:
     """Map a snapshot into memory.
 
@@ -126,6 +133,7 @@ def restore(
         source: Where names are looked up for people; without one they get pseudonyms.
         verify: Whether to compare every block with its checksum, which reads the whole snapshot once.
         make: Makes the store.
+        rings: Makes the engine of rings.
 
     Returns:
         The graph and what was saved beside it.
@@ -136,7 +144,8 @@ def restore(
     content = _manifest(path)
     try:
         graph = content["graph"]
-        state = GraphState(tuple(graph["roles"]), graph["capacity"], Window(*graph["window"][:2]), source, make=make)
+        window = Window(*graph["window"][:2])
+        state = GraphState(tuple(graph["roles"]), graph["capacity"], window, source, make=make, rings=rings)
         if content["key"] != _key_check(state):
             raise GraphError(f"{path} was made with another RINGWATCH_ID_KEY")
         arrays = {name: _map(path / f"{name}.bin", entry, verify) for name, entry in content["files"].items()}

@@ -19,6 +19,7 @@ from graph.dag.store import GraphStore
 from graph.errors import GraphError
 from graph.memory import ArrayPart
 from graph.rings.index import RingIndex
+from graph.rings.protocol import RingEngine, RingMaker
 
 CATEGORY_BUCKETS = 128  # codes 1..127; 0 is missing. Feature hashing (Weinberger et al., ICML 2009)
 
@@ -44,6 +45,7 @@ class GraphState:
         source: Where names of entities and payments are looked up for people; without one they get pseudonyms.
         entities: Entities to make room for at once.
         make: Makes the store: the class of the backend's.
+        rings: Makes the engine of rings: its class, or a function that also says how (`functools.partial`).
     """
 
     def __init__(
@@ -54,9 +56,10 @@ class GraphState:
         source: PaymentSource | None = None,
         entities: int = 0,
         make: StoreMaker = GraphStore,
+        rings: RingMaker = RingIndex,
     ) -> None:
         self.store: Store = make(roles, capacity, window, entities=entities)
-        self.rings = RingIndex(self.store, names=self.names)
+        self.rings: RingEngine = rings(self.store, names=self.names)
         self.source = source
         self.applied = 0  # the journal offset expected next
         self.payments = PaymentIds(capacity)
@@ -109,18 +112,33 @@ class GraphState:
         found: list[str] = self.source.take(self.store.offsets.of(rows))["transaction_id"].to_pylist()
         return found
 
-    def names(self, nodes: NDArray[np.int64]) -> list[str]:
-        """Names of entities, read from their newest payments; pseudonyms where that cannot be."""
-        found = [self.store.ids.pseudonym(node) for node in nodes.tolist()]
-        rows = self.store.newest(nodes)
+    def names(
+        self,
+        nodes: NDArray[np.int64],
+        rows: NDArray[np.int64] | None = None,
+        offsets: NDArray[np.int64] | None = None,
+        source: PaymentSource | None = None,
+    ) -> list[str]:
+        """Names of entities, read from their payments; pseudonyms where that cannot be.
+
+        Args:
+            nodes: int64 [n].
+            rows: A payment of each that the buffer holds, int64 [n]; -1 for none. By default the newest.
+            offsets: Journal offsets of those, int64 [n].
+            source: Where they are read, by default `self.source`: for a thread that needs one of its own.
+        """
+        source = source or self.source
+        rows = self.store.newest(nodes) if rows is None else rows
         there = np.flatnonzero(rows >= 0)
-        if self.source is None or not len(there):
-            return found
-        entity = self.store.column("entity", rows[there])
-        payments = self.source.take(self.store.offsets.of(rows[there]))
+        if source is None or not len(there):
+            return [self.store.ids.pseudonym(node) for node in nodes.tolist()]
+        found = [self.store.ids.pseudonym(node) if row < 0 else "" for node, row in zip(nodes, rows, strict=True)]
+        nodes, rows = nodes[there], rows[there]
+        entity = self.store.column("entity", rows)
+        payments = source.take(self.store.offsets.of(rows) if offsets is None else offsets[there])
         for r, name in enumerate(self.store.roles):
             column = payments[role(name).column].to_pylist()
-            for at in np.flatnonzero(entity[:, r] == nodes[there]).tolist():
+            for at in np.flatnonzero(entity[:, r] == nodes).tolist():
                 found[int(there[at])] = column[at]
         return found
 
@@ -161,6 +179,7 @@ class GraphState:
             category=category,
         )
         ids, first = batch.column("transaction_id"), store.rows
+        self.rings.announce(first + len(batch))
         rows = run_concurrently(lambda: store.append(ready, offset), lambda: self.payments.put(ids, first), len(batch))
         self.rings.extend(rows.start, rows.stop)
         self.rings.forget(store.expire(len(rows), self.rings.safe))

@@ -31,6 +31,12 @@ class Offsets:
         self.runs[self.count] = row, offset - row
         self.count += 1
 
+    def frozen(self) -> "Offsets":
+        """The same as of now, for readers on other threads: runs noted later do not show in it."""
+        found = Offsets()
+        found.runs, found.count = self.runs[: self.count], self.count
+        return found
+
     def of(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
         """Offsets of rows in the buffer, int64 [n]."""
         runs = self.runs[: self.count]

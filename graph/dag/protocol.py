@@ -184,7 +184,10 @@ class Store(Protocol):
         """What was known of rows when row `reader` arrived, or is now: 1 fraud, 0 legitimate, -1 nothing; int8 [n]."""
 
     def label_events(self) -> LabelEvents:
-        """The label events so far, those of rows that have left the buffer left out."""
+        """The label events so far, those of rows that have left the buffer left out.
+
+        What is given does not change when more are reported, so another thread may read it meanwhile.
+        """
 
     def first_rows_at(self, times: NDArray[np.int64]) -> NDArray[np.int64]:
         """The first row in the buffer at or after each journal time (us, ascending), else `rows`; int64 [n]."""
@@ -192,8 +195,16 @@ class Store(Protocol):
     def newest(self, nodes: NDArray[np.int64]) -> NDArray[np.int64]:
         """The newest row of each node, -1 where it has none in the buffer; int64 [n]."""
 
-    def history(self, node: int, most: int, oldest: int = 0) -> NDArray[np.int64]:
-        """Rows of a node in the buffer, newest first, at most `most` and none before row `oldest`; int64."""
+    def history(self, node: int, most: int, oldest: int = 0, newest: int | None = None) -> NDArray[np.int64]:
+        """Rows of a node in the buffer, newest first; int64.
+
+        Args:
+            node: The node.
+            most: How many, at most.
+            oldest: No row before this one.
+            newest: The node's row to begin with, or -1 for none: what `newest` gave at some time. The rows are then
+                those of that time, however the store goes on. By default its newest now.
+        """
 
     def slots(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
         """Where arrays with an item for each slot, such as caches, keep rows in the buffer; int64 [n]."""

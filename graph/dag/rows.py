@@ -288,8 +288,10 @@ def history(rows: Records, node: int, newest: int, oldest: int, out: NDArray[np.
     while n < out.shape[0] and row >= oldest:
         x = rows[row % rows.shape[0]]
         role = 0
-        while x.entity[role] != node:
+        while role < x.entity.shape[0] and x.entity[role] != node:
             role += 1
+        if role == x.entity.shape[0]:  # written over beside this reader, who will see that it was
+            break
         out[n] = row
         n += 1
         back = signed(x.prev[role])

@@ -152,10 +152,11 @@ class GraphStore:
         back = (self.rows % HEAD_MODULUS + 1 - head) % HEAD_MODULUS
         return np.where((head > 0) & (back <= self.rows - self.oldest), self.rows - back, -1)
 
-    def history(self, node: int, most: int, oldest: int = 0) -> NDArray[np.int64]:
-        """Rows of a node, newest first, at most `most` and none before row `oldest`; int64."""
+    def history(self, node: int, most: int, oldest: int = 0, newest: int | None = None) -> NDArray[np.int64]:
+        """Rows of a node, newest first, at most `most`, none before row `oldest`, from row `newest` on; int64."""
         out = np.empty(max(0, most), np.int64)
-        newest = int(self.newest(np.array([node]))[0])
+        if newest is None:
+            newest = int(self.newest(np.array([node]))[0])
         return out[: kernels.history(self.row_data, node, newest, max(oldest, self.oldest), out)]
 
     def slots(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -246,6 +247,7 @@ class GraphStore:
 
     def _compact(self, room: int) -> None:
         """Drop the events of rows that have left the buffer, and make room for `room` more."""
+        self.label_data = self.label_data.copy()  # readers may hold the events from before (`label_events`)
         self.label_count = kernels.drop_old(self.row_data, self.label_data, self.label_count, self.oldest)
         self.compactions += 1
         # At least half free afterwards, so that the work for an event stays bounded.

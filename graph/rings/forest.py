@@ -190,14 +190,3 @@ def find(f: Forest, node: int) -> int:
         nodes[node].parent = nodes[up].parent
         node = up
     return node
-
-
-@jit()
-def members(f: Forest, root: int) -> NDArray[np.int32]:
-    """All nodes of a component, ascending, int32 [its size]."""
-    out = np.empty(f.nodes[root].size, np.int32)
-    node = root
-    for i in range(out.shape[0]):
-        out[i] = node
-        node = f.nodes[node].next
-    return np.sort(out)
