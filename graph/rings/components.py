@@ -22,24 +22,25 @@ from numpy.typing import NDArray
 
 from data.jit import jit, prefetch, signed
 from graph.dag.protocol import MAX_RING_COUNT, MAX_RING_DISTANCE
+from graph.rings.events import Log, tell_born, tell_union
 from graph.rings.forest import FRAUD, Forest, Rules, Ties, add_tie, drop_tie, find, home, slot_of_key
 
 WITHDRAWN = np.iinfo(np.int64).min  # `last` of a fraud that was overturned: outside every window
 REST, SCAN, CLAIM, READY = range(4)  # phases of the builder
-PACE = 4  # scans of all ties that fit into the rows of a window, at least
-AHEAD = 8  # payments, or ties, whose reads are asked for before they are taken in
+SCANS_PER_WINDOW = 4  # scans of all ties that fit into the rows of a window, at least
+PREFETCHED = 8  # payments, or ties, whose reads are asked for before they are taken in
 
 
-class Payments(NamedTuple):
-    """Payments to be taken in, in order. n of them, R roles."""
+class Arrivals(NamedTuple):
+    """Payments that have just been appended, in order. n of them, R roles."""
 
     entity: NDArray[np.int32]  # [n, R]
     time: NDArray[np.int64]  # [n] journal time, us
     cut: NDArray[np.int64]  # [n] oldest row inside the ring window of each
 
 
-class Rings(NamedTuple):
-    """What the rings of payments are as of then."""
+class RingColumns(NamedTuple):
+    """What the rows of payments say of their rings, each as of itself."""
 
     size: NDArray[np.uint16]  # [n, 3] accounts, tying entities, known frauds
     back: NDArray[np.uint32]  # [n] 1 + rows back to the payment that founded the ring, 0 where there is none
@@ -66,13 +67,15 @@ def _meet(f: Forest, t: Ties, node: int) -> None:
 
 
 @jit(inline=True)
-def _unite(f: Forest, t: Ties, a: int, b: int) -> int:
+def _unite(f: Forest, t: Ties, a: int, b: int, log: Log, listen: bool) -> int:
     a, b = find(f, a), find(f, b)
     if a == b:
         return a
     if f.nodes[a].size < f.nodes[b].size:
         a, b = b, a
     root, other = f.nodes[a], f.nodes[b]
+    if listen and (root.ring or other.ring):
+        tell_union(log, f, t, a, b)
     other.parent = a + 1
     root.next, other.next = other.next, root.next  # two circles become one
     root.size += other.size
@@ -96,8 +99,8 @@ def _retire(t: Ties, ring: int, heir: int) -> None:
 
 
 @jit(inline=True)
-def _enter(f: Forest, t: Ties, rules: Rules, i: int) -> None:
-    """Put one tie into a forest."""
+def _enter(f: Forest, t: Ties, rules: Rules, i: int, log: Log, listen: bool) -> None:
+    """Put one tie into a forest; what happens to rings is told where the forest is the live one."""
     tie = t.list[i]
     account = int(tie.account)
     if tie.link == FRAUD:
@@ -111,24 +114,24 @@ def _enter(f: Forest, t: Ties, rules: Rules, i: int) -> None:
         return
     _meet(f, t, account)
     _meet(f, t, entity)
-    root = _unite(f, t, account, entity)
+    root = _unite(f, t, account, entity, log, listen)
     f.nodes[entity].tied += 1
     if f.nodes[entity].tied == 2:
         f.nodes[root].shared += 1
 
 
 @jit(inline=True)
-def _renew(live: Forest, builder: Forest, t: Ties, rules: Rules, i: int) -> None:
+def _renew(live: Forest, builder: Forest, t: Ties, rules: Rules, i: int, log: Log) -> None:
     """Put a tie that has just been seen wherever it is missing; a builder that has still to scan it comes to it."""
     now, tie = t.progress[0], t.list[i]
     if tie.counted == 0:
         _use(t, rules, i, 1)
     if tie.entered < now.generation:
         tie.entered = now.generation
-        _enter(live, t, rules, i)
+        _enter(live, t, rules, i, log, rules.listen)
     if tie.entered == now.generation and (now.phase == CLAIM or i < now.at):
         tie.entered = now.generation + 1
-        _enter(builder, t, rules, i)
+        _enter(builder, t, rules, i, log, False)
 
 
 @jit()
@@ -176,22 +179,26 @@ def _found(f: Forest, ring: int, born: int, anchor: int) -> None:
 
 
 @jit()
-def extend(payments: Payments, live: Forest, builder: Forest, t: Ties, rules: Rules, first: int, rings: Rings) -> int:
+def extend(
+    arrived: Arrivals, live: Forest, builder: Forest, t: Ties, rules: Rules, first: int, out: RingColumns, log: Log
+) -> int:
     """Take in payments in order, the first of them row `first`, and say what their rings are.
 
-    The arrays must have room for L ties and one ring a payment, and for the ids that may retire.
+    The arrays must have room for L ties and one ring a payment, and for the ids that may retire; the log, where
+    somebody listens, for an event for each node and ring and two for each payment.
 
     Returns:
         How many were taken in: all, or fewer where the builder is ready to take over.
     """
-    n, now = payments.time.shape[0], t.progress[0]
+    n, now = arrived.time.shape[0], t.progress[0]
     for b in range(n):
-        if b + AHEAD < n:
-            _ask_for_payment(payments.entity[b + AHEAD], live, t, rules)
-        row, entities = first + b, payments.entity[b]
-        now.clock = payments.time[b]
-        cut = max(now.cut, payments.cut[b])
+        if b + PREFETCHED < n:
+            _ask_for_payment(arrived.entity[b + PREFETCHED], live, t, rules)
+        row, entities = first + b, arrived.entity[b]
+        now.clock = arrived.time[b]
+        cut = max(now.cut, arrived.cut[b])
         now.cut = cut
+        log.at[1] = row
         account = signed(entities[0])
         t.uses[account].account = 1
         _meet(live, t, account)
@@ -207,21 +214,24 @@ def extend(payments: Payments, live: Forest, builder: Forest, t: Ties, rules: Ru
             if i < 0:
                 i = add_tie(t, at, key, account, link, row)
             t.list[i].last = row
-            _renew(live, builder, t, rules, i)
-        root = live.nodes[find(live, account)]
+            _renew(live, builder, t, rules, i, log)
+        top = find(live, account)
+        root = live.nodes[top]
         if root.ring == 0 and root.accounts >= rules.min_accounts:
             root.ring = row + 1
-            _found(live, row, payments.time[b], account)
-        rings.size[b, 0] = min(root.accounts, MAX_RING_COUNT)
-        rings.size[b, 1] = min(root.shared, MAX_RING_COUNT)
-        rings.size[b, 2] = min(root.frauds, MAX_RING_COUNT)
-        rings.back[b] = min(row - root.ring + 2, MAX_RING_DISTANCE) if root.ring > 0 else 0
+            _found(live, row, arrived.time[b], account)
+            if rules.listen:
+                tell_born(log, live, t, top, row)
+        out.size[b, 0] = min(root.accounts, MAX_RING_COUNT)
+        out.size[b, 1] = min(root.shared, MAX_RING_COUNT)
+        out.size[b, 2] = min(root.frauds, MAX_RING_COUNT)
+        out.back[b] = min(row - root.ring + 2, MAX_RING_DISTANCE) if root.ring > 0 else 0
         now.age += 1
         if now.phase == REST and now.age > rules.rest:
             now.phase = SCAN
             now.scan_cut = cut
         if now.phase != REST:
-            _advance(live, builder, t, rules)
+            _advance(live, builder, t, rules, log)
             if now.phase == READY:
                 return b + 1
     return n
@@ -252,18 +262,19 @@ def _ask_for_tie(builder: Forest, t: Ties, i: int) -> None:
 
 
 @jit()
-def _advance(live: Forest, builder: Forest, t: Ties, rules: Rules) -> None:
+def _advance(live: Forest, builder: Forest, t: Ties, rules: Rules, log: Log) -> None:
+    """Bring the builder on by one payment's share of the work."""
     now = t.progress[0]
-    left = max(rules.stride, PACE * now.ties // rules.window_rows)
+    left = max(rules.stride, SCANS_PER_WINDOW * now.ties // rules.window_rows)
     while left > 0 and now.phase != READY:
         if now.phase == SCAN and now.at < now.ties:
             left -= 1
-            if now.at + AHEAD < now.ties:
-                _ask_for_tie(builder, t, now.at + AHEAD)
+            if now.at + PREFETCHED < now.ties:
+                _ask_for_tie(builder, t, now.at + PREFETCHED)
             tie = t.list[now.at]
             if tie.last >= now.cut:
                 tie.entered = now.generation + 1
-                _enter(builder, t, rules, now.at)
+                _enter(builder, t, rules, now.at, log, False)
             elif tie.entered < now.generation:
                 drop_tie(t, now.at)  # the last tie is now here: look again
                 continue
@@ -278,7 +289,7 @@ def _advance(live: Forest, builder: Forest, t: Ties, rules: Rules) -> None:
 
 
 @jit()
-def relabel(live: Forest, builder: Forest, t: Ties, rules: Rules, row: int, account: int, delta: int) -> None:
+def relabel(live: Forest, builder: Forest, t: Ties, rules: Rules, row: int, account: int, delta: int, log: Log) -> None:
     """Enter (+1) or withdraw (-1) a known fraud of an account. There must be room for one more tie."""
     now = t.progress[0]
     if row < now.cut:  # whether the store still holds such a row is a matter of its buffer, and must make no difference
@@ -289,7 +300,7 @@ def relabel(live: Forest, builder: Forest, t: Ties, rules: Rules, row: int, acco
         if i < 0:
             i = add_tie(t, at, ~row, account, FRAUD, row)
         t.list[i].last = row
-        _renew(live, builder, t, rules, i)
+        _renew(live, builder, t, rules, i, log)
     elif i >= 0:
         tie = t.list[i]
         if tie.entered >= now.generation:

@@ -91,6 +91,7 @@ class Rules(NamedTuple):
     min_accounts: int  # a component of this many is a ring
     stride: int  # ties, or members of rings, that the builder moves on by for each payment
     rest: int  # payments between a takeover and the next builder's start
+    listen: bool  # whether events are told
 
 
 def empty_ties() -> Ties:

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from graph.dag.protocol import DAY_US, Store
 from graph.errors import GraphError
 from graph.memory import ArrayPart
-from graph.rings.components import READY, REST, Payments, Rings, extend, relabel
+from graph.rings.components import READY, REST, Arrivals, RingColumns, extend, relabel
+from graph.rings.events import Log, RingEvent, RingEventKind, empty_log, tell_takeover
 from graph.rings.forest import (
     Forest,
     Rules,
@@ -31,8 +32,8 @@ from graph.rings.view import Members, RingView, ring_table
 
 __all__ = ["Ring", "RingIndex", "SharedEntity"]
 
-CHUNK = 4096  # rows a kernel call takes: bounds the room that must be ready for it
-HEIRS = 1 << 20  # merged rings that are remembered, at most
+ROWS_PER_CALL = 4096  # rows a kernel call takes: bounds the room that must be ready for it
+REMEMBERED_MERGES = 1 << 20  # merged rings whose ids still lead to the older ring, at most
 
 # Measured on the payment world (150 k payments, 5 k accounts, 30 days): ties by addresses of at most 5 accounts put 900
 # accounts into one component (3500 at 40), ties by every transfer 4100, for people move between home, office and mobile
@@ -53,6 +54,7 @@ class RingIndex:
         stride: Ties renewed for each payment.
         rest: Payments between generations, at least.
         names: What people call nodes; by default pseudonyms, since the graph holds no names.
+        listen: Whether to tell what happens to rings, see `take_events`.
 
     Raises:
         GraphError: `stride` cannot keep up with the ties that a payment can bring, or a role cannot tie.
@@ -67,6 +69,7 @@ class RingIndex:
         stride: int = 4,
         rest: int = 512,
         names: Names | None = None,
+        listen: bool = False,
     ) -> None:
         unknown = set(max_accounts) - set(MAX_ACCOUNTS)
         roles = [name for name in store.roles if max_accounts.get(name, 0) >= 2]
@@ -85,11 +88,14 @@ class RingIndex:
             min_accounts=min_accounts,
             stride=stride,
             rest=rest,
+            listen=listen,
         )
         self._live = empty_forest(1024, 64)
         self._builder = empty_forest(1024, 64)
         self._ties = empty_ties()
         self._announced = 0  # rows written, or about to be
+        self._log: Log = empty_log()
+        self._events: list[RingEvent] = []
 
     def announce(self, last: int) -> None:
         """Rows before `last` are about to be appended to the store: what the buffer held in their slots goes."""
@@ -99,17 +105,19 @@ class RingIndex:
         """Take in the rows [first, last), just appended, and write what their rings are."""
         store, rules = self.store, self.rules
         while first < last:
-            rows = np.arange(first, min(last, first + CHUNK))
+            rows = np.arange(first, min(last, first + ROWS_PER_CALL))
             self._make_room(len(rows))
             time = store.column("time", rows)
             cut = np.maximum(rows - rules.window_rows, store.first_rows_at(time - rules.window_us))
-            found = Rings(np.empty((len(rows), 3), np.uint16), np.empty(len(rows), np.uint32))
-            taken = Payments(store.column("entity", rows), time, cut)
-            n = extend(taken, self._live, self._builder, self._ties, rules, first, found)
+            found = RingColumns(np.empty((len(rows), 3), np.uint16), np.empty(len(rows), np.uint32))
+            arrived = Arrivals(store.column("entity", rows), time, cut)
+            n = extend(arrived, self._live, self._builder, self._ties, rules, first, found, self._log)
             store.write_rings(rows[:n], found.size[:n], found.back[:n])
             first += n
             if self._ties.progress["phase"][0] == READY:
                 self._take_over()
+            if rules.listen:
+                self._keep_events()
 
     def relabel(self, rows: NDArray[np.int64], deltas: NDArray[np.int8]) -> None:
         """Take in changes of belief.
@@ -121,7 +129,7 @@ class RingIndex:
         self._make_room(len(rows))
         accounts = self.store.column("entity", rows)[:, 0]
         for row, account, delta in zip(rows.tolist(), accounts.tolist(), deltas.tolist(), strict=True):
-            relabel(self._live, self._builder, self._ties, self.rules, row, account, delta)
+            relabel(self._live, self._builder, self._ties, self.rules, row, account, delta, self._log)
 
     @property
     def safe(self) -> int:
@@ -132,6 +140,15 @@ class RingIndex:
         """The numbers of these nodes were given back, and will stand for others."""
         if len(nodes) and len(self._ties.uses) > int(nodes.max()):
             self._ties.uses[nodes] = np.zeros(1, self._ties.uses.dtype)
+
+    def take_events(self) -> list[RingEvent]:
+        """What happened to rings since the last call, in order; nothing where the index does not listen.
+
+        It costs nothing unless asked for (`listen`); then, beside the events themselves, a pass over the members of all
+        rings for each generation of ties. Events that were not taken before a snapshot are not in it.
+        """
+        found, self._events = self._events, []
+        return found
 
     def publish(self, names: Names | None = None) -> RingView:
         """The rings as they are now, for readers on other threads.
@@ -202,7 +219,7 @@ class RingIndex:
         progress, nodes = self._ties.progress[0], self.store.ids.numbered
         rings = int(self._live.counts[0]) + rows
         retired = int(progress["retired"])
-        if retired > HEIRS:
+        if retired > REMEMBERED_MERGES:
             kept = np.zeros_like(self._ties.heirs)  # a view may hold the entries from before
             kept[: retired // 2] = self._ties.heirs[retired - retired // 2 : retired]
             self._ties = self._ties._replace(heirs=kept)
@@ -216,7 +233,36 @@ class RingIndex:
             int(progress["retired"]) + 3 * rings,
         )
 
+        if self.rules.listen:
+            room = 2 * (nodes + rows) + 4 * (len(self._live.rings) + len(self._builder.rings))
+            if len(self._log.events) < room:
+                self._log = empty_log(2 * room)
+
+    def _keep_events(self) -> None:
+        """Give events the names that stay: nodes may stand for others after this call."""
+        log, pseudonym = self._log, self.store.ids.pseudonym
+        for kind, node, ring, other, row, time in log.events[: log.at[0]].tolist():
+            parts, heir = (other, -1) if kind == RingEventKind.SPLIT else (0, other)
+            self._events.append(
+                RingEvent(
+                    kind=RingEventKind(kind),
+                    ring=f"R-{ring}",
+                    row=row,
+                    time=time,
+                    other=f"R-{heir}" if heir >= 0 else None,
+                    account=pseudonym(node) if node >= 0 else None,
+                    node=node,
+                    parts=parts,
+                )
+            )
+        log.at[0] = 0
+
     def _take_over(self) -> None:
+        if self.rules.listen:
+            heirs = self._ties.heirs[: self._ties.progress["retired"][0]]
+            order = np.argsort(heirs["id"], kind="stable")
+            retired, heir = heirs["id"][order], heirs["heir"][order]
+            tell_takeover(self._log, self._live, self._builder, self._ties, retired, heir)
         self._live = self._builder
         self._builder = empty_forest(len(self._live.nodes), len(self._live.rings))
         now = self._ties.progress[0]

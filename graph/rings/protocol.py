@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from graph.dag.protocol import Store
 from graph.memory import ArrayPart
+from graph.rings.events import RingEvent
 
 Scores = Callable[[NDArray[np.int64]], NDArray[np.float64]]
 """Fraud probabilities of rows, int64 [n] -> float64 [n]."""
@@ -124,6 +125,12 @@ class RingEngine(RingQueries, Protocol):
         """The numbers of these nodes were given back, int32 [n], and will stand for others."""
 
     # Read.
+
+    def take_events(self) -> list[RingEvent]:
+        """What happened to rings since the last call, in journal order; nothing from an engine that does not listen.
+
+        A function of the journal: the same however payments were grouped into calls, and after a snapshot.
+        """
 
     def publish(self, names: Names | None = None) -> RingQueries:
         """The rings as they are now, for readers on other threads.

@@ -141,7 +141,7 @@ def test_the_rings_keep_pace_with_strangers_and_memory_stays_level(kind):
 
 
 def test_merged_rings_are_remembered_up_to_a_bound(monkeypatch):
-    monkeypatch.setattr(graph.rings.index, "HEIRS", 30)
+    monkeypatch.setattr(graph.rings.index, "REMEMBERED_MERGES", 30)
     states, seen = (new(191, 150, 16, 40), new(6000, 150, 16, 40)), set()
     for events in sharing(21, 6000, fresh=0.5):
         for state in states:

@@ -8,6 +8,7 @@ import numpy as np
 
 from data.journal.memory import KeptEvents
 from data.journal.protocol import Kind
+from graph.dag.offsets import Offsets
 from graph.dag.protocol import DAY_US, Window
 from graph.errors import StaleRings
 from graph.rings.index import RingIndex
@@ -81,20 +82,44 @@ def test_a_label_after_the_view_and_before_the_next_payment_does_not_show_in_it(
 
 def test_a_view_whose_rows_have_left_the_buffer_says_so():
     history = kept(5, 1500)
-    state = new(WINDOW + 60, history)
-    told = 0
-    views = []
-    for events in history.events:
-        state.apply(events)
-        views.append((state.rings.publish(), state.rings.rings(50)))
-        if len(views) < 12:
-            continue
-        view, expected = views.pop(0)
+    state, told = new(WINDOW + 60, history), 0
+    for i in range(0, len(history.events), 12):
+        view, expected = state.rings.publish(), state.rings.rings(50)
+        for events in history.events[i : i + 12]:
+            state.apply(events)
         try:
             assert view.rings(50) == expected
         except StaleRings as error:
             told += "Publish them again" in str(error)
-    assert told > 20
+    assert told > 3
+
+
+def test_a_view_is_told_of_rows_before_they_are_written():
+    history = kept(5, 1000)
+    state, written = new(WINDOW + 60, history), []
+    append = state.store.append
+
+    def watched(batch, offset):
+        written.append((state.store.rows + len(batch.time), view._written()))
+        return append(batch, offset)
+
+    state.store.append = watched
+    view = state.rings.publish()
+    for events in history.events:
+        state.apply(events)
+    assert written
+    assert all(rows == told for rows, told in written)
+
+
+def test_journal_offsets_of_a_view_outlast_those_of_the_store():
+    offsets = Offsets()
+    for row in range(60):
+        offsets.note(row, 3 * row, 0)
+    frozen = offsets.frozen()
+    for row in range(60, 400):
+        offsets.note(row, 3 * row, row - 10)
+    assert frozen.of(np.arange(60)).tolist() == [3 * row for row in range(60)]
+    assert offsets.of(np.arange(390, 400)).tolist() == [3 * row for row in range(390, 400)]
 
 
 def test_views_are_read_on_other_threads_while_the_graph_goes_on():
