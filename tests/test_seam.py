@@ -92,8 +92,10 @@ def test_scores_and_reasons_are_the_same(states):
     rows = np.arange(N - 20, N)
     for a, b in zip(here.reasons(rows), there.reasons(rows), strict=True):
         assert a.baseline == pytest.approx(b.baseline, abs=2e-4)
-        said = {r.code: r.message for r in b.reasons}
-        assert all(r.message == said.get(r.code, r.message) for r in a.reasons if r.code != OTHER)
+        said, also = ({r.code: r.message for r in e.reasons if r.code != OTHER} for e in (a, b))
+        shared = said.keys() & also.keys()  # rounding may choose another one of two that weigh the same
+        assert len(shared) >= len(said) - 1
+        assert {code: said[code] for code in shared} == {code: also[code] for code in shared}
         assert sum(r.contribution for r in a.reasons) == pytest.approx(sum(r.contribution for r in b.reasons), abs=2e-4)
     logit = uncached(artifact.net, states[1].store, rows)[1]
     np.testing.assert_allclose(there.logits(rows), logit, atol=1e-5)
@@ -105,7 +107,7 @@ def test_snapshots_go_from_one_to_the_other(states, tmp_path):
     rows = np.arange(N)
     np.testing.assert_array_equal(here.store.features(rows), states[0].store.features(rows))
     np.testing.assert_array_equal(there.store.features(rows), states[0].store.features(rows))
-    assert here.rings.rings() == there.rings.rings()
+    assert here.rings.rings() == there.rings.rings() == states[0].rings.rings() != []
 
 
 def test_a_replica_runs_on_it(tmp_path):

@@ -1,8 +1,16 @@
-"""The interface of a store of payments, wherever its arrays are.
+"""The interface of a store of payments.
 
 Everything above the store (state, rings, exports, training, scoring, the service) is typed against `Store` and uses
-nothing else. Arguments and results are NumPy arrays on the host, so a store on another device brings its own arrays and
-kernels and no caller changes. A row number is absolute (int64): how many payments came before it.
+nothing else. Arguments and results are NumPy arrays on the host. A row number is absolute (int64): how many payments
+came before it.
+
+`graph.dag.store.GraphStore` implements it. `tests/test_seam.py` runs everything above on a store that passes on what
+the protocol names and refuses the rest, so another store, with arrays and kernels of its own, needs to be no more than
+a class with these methods. Only `CpuEngine`, whose kernels read rows in place, asks for a `GraphStore`.
+
+`graph.device.store.DeviceStore` is not such a class, and is not meant to be one. It is a copy of a `GraphStore` in a
+device's memory, byte for byte, that a scorer on that device keeps up to date (`follow`): the host stays the place where
+names become numbers, where rings and snapshots are made, and where scoring goes on at once if the device is lost.
 """
 
 from collections.abc import Mapping, Sequence
@@ -85,7 +93,12 @@ class Nodes(Protocol):
 
 
 class Store(Protocol):
-    """Payments as rows that point back, each entity's newest row, and label events. R roles."""
+    """Payments as rows that point back, each entity's newest row, and label events. R roles.
+
+    One thread writes and reads. Beside it, another may read what no longer changes: the columns of rows that were there
+    at some time (not their rings and labels), `history` from a row known then, and what `label_events` gave then; as
+    long as the buffer holds those rows.
+    """
 
     @property
     def roles(self) -> tuple[str, ...]:

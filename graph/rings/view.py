@@ -94,15 +94,12 @@ class _Component:
     account: NDArray[np.bool_]  # [n]
     newest: NDArray[np.int64]  # [n] its newest row, -1 where that has left the buffer
 
-    def __contains__(self, node: int) -> bool:
-        at = int(np.searchsorted(self.node, node))
-        return at < len(self.node) and bool(self.node[at] == node)
 
-    def holds(self, nodes: NDArray[np.int32]) -> NDArray[np.bool_]:
-        """Which of some nodes are in it, bool [m]."""
-        at = np.minimum(np.searchsorted(self.node, nodes), len(self.node) - 1)
-        found: NDArray[np.bool_] = self.node[at] == nodes
-        return found
+def in_component(c: _Component, nodes: NDArray[np.int32]) -> NDArray[np.bool_]:
+    """Which of some nodes are in a component, bool [m]."""
+    at = np.minimum(np.searchsorted(c.node, nodes), len(c.node) - 1)
+    found: NDArray[np.bool_] = c.node[at] == nodes
+    return found
 
 
 @dataclass(frozen=True)
@@ -316,7 +313,7 @@ class RingView:
         every, of = np.concatenate(rows), np.repeat(np.arange(len(nodes)), [len(r) for r in rows])
         columns = rules.links[[self._link(node) for node in nodes.tolist()]]
         entity = store.column("entity", every)
-        here = (entity[np.arange(len(every)), columns[of]] == nodes[of]) & c.holds(entity[:, 0])
+        here = (entity[np.arange(len(every)), columns[of]] == nodes[of]) & in_component(c, entity[:, 0])
         return np.unique(every[here])[::-1]
 
     def _believed(self, rows: NDArray[np.int64]) -> NDArray[np.int8]:
