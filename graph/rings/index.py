@@ -28,7 +28,7 @@ from graph.rings.forest import (
     ties_with_room,
 )
 from graph.rings.protocol import Names, Ring, Scores, SharedEntity
-from graph.rings.view import Members, RingView, ring_table
+from graph.rings.view import RingView, ring_table
 
 __all__ = ["Ring", "RingIndex", "SharedEntity"]
 
@@ -161,10 +161,9 @@ class RingIndex:
         """
         store, now = self.store, self._ties.progress[0]
         self._announced = max(self._announced, store.rows)
-        table = ring_table(self._live)
-        found = Members(self._live, self._ties, table)
-        newest = store.newest(found.node.astype(np.int64))
-        gone = found.node[newest < 0].tolist()
+        table = ring_table(self._live, self._ties)
+        newest = store.newest(table.node.astype(np.int64))
+        gone = table.node[newest < 0].tolist()
         return RingView(
             rows=store.rows,
             clock=int(now["clock"]),
@@ -174,9 +173,8 @@ class RingIndex:
             _written=lambda: self._announced,
             _cut=max(int(now["cut"]), store.oldest),
             _table=table,
-            _rings=self._live.rings[: len(table)].copy(),
+            _rings=self._live.rings[: len(table.rings)].copy(),
             _heirs=self._ties.heirs[: int(now["retired"])],  # entries do not change: see `_make_room`
-            _members=found,
             _newest=newest,
             _labels=store.label_events(),
             _offsets=store.offsets.frozen(),
@@ -240,12 +238,12 @@ class RingIndex:
 
     def _keep_events(self) -> None:
         """Give events the names that stay: nodes may stand for others after this call."""
-        log, pseudonym = self._log, self.store.ids.pseudonym
+        log, pseudonym, kinds = self._log, self.store.ids.pseudonym, list(RingEventKind)
         for kind, node, ring, other, row, time in log.events[: log.at[0]].tolist():
             parts, heir = (other, -1) if kind == RingEventKind.SPLIT else (0, other)
             self._events.append(
                 RingEvent(
-                    kind=RingEventKind(kind),
+                    kind=kinds[kind],
                     ring=f"R-{ring}",
                     row=row,
                     time=time,

@@ -10,12 +10,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import NamedTuple
 
 import networkx as nx
 import numpy as np
 from numpy.typing import NDArray
 
-from data.jit import jit
+from data.jit import jit, prefetch
 from graph.dag.offsets import Offsets
 from graph.dag.protocol import DAY_US, LabelEvents, Store
 from graph.errors import StaleRings
@@ -24,65 +25,61 @@ from graph.rings.protocol import Names, Ring, Scores, SharedEntity
 
 EVIDENCE = 4096  # payments looked at for one ring, at most
 SHOWN = 200  # payments listed as evidence, at most
+PREFETCHED = 8  # rings whose reads are asked for before they are copied
 ROOT, ACCOUNTS, SHARED, FRAUDS, MOST = range(5)  # columns of a ring table
 
 
+class RingTable(NamedTuple):
+    """All rings and their nodes. K rings, those that have merged among them; M nodes."""
+
+    rings: NDArray[
+        np.int64
+    ]  # [K, 5] root (-1: it has merged), accounts, tying entities, known frauds, most on one entity
+    start: NDArray[np.int64]  # [K + 1] where each ring's nodes begin
+    node: NDArray[np.int32]  # [M] ring after ring, those of one in no order that matters
+    tied: NDArray[np.int32]  # [M] accounts united through it
+    account: NDArray[np.bool_]  # [M]
+
+
+def ring_table(f: Forest, t: Ties) -> RingTable:
+    """The rings of a forest, in order of id, in one pass over their nodes."""
+    k, room = int(f.counts[0]), len(f.nodes)  # of what is not written, no memory is taken
+    table = RingTable(
+        np.full((k, 5), -1, np.int64),
+        np.zeros(k + 1, np.int64),
+        np.empty(room, np.int32),
+        np.empty(room, np.int32),
+        np.empty(room, np.bool_),
+    )
+    _fill_table(f, t, table)
+    nodes = int(table.start[-1])
+    return table._replace(node=table.node[:nodes], tied=table.tied[:nodes], account=table.account[:nodes])
+
+
 @jit()
-def ring_table(f: Forest) -> NDArray[np.int64]:
-    """Each ring's root (-1: it has merged), accounts, tying entities, known frauds, most on one entity: [K, 5]."""
-    out = np.full((f.counts[0], 5), -1, np.int64)
-    for k in range(out.shape[0]):
+def _fill_table(f: Forest, t: Ties, out: RingTable) -> None:
+    at, rings = 0, out.rings
+    for k in range(rings.shape[0]):
+        if k + PREFETCHED < rings.shape[0]:
+            prefetch(f.nodes, f.rings[k + PREFETCHED].anchor)
         root = find(f, int(f.rings[k].anchor))
         n = f.nodes[root]
-        if n.ring - 1 != f.rings[k].id:
-            continue
-        out[k, ROOT], out[k, ACCOUNTS], out[k, SHARED], out[k, FRAUDS] = root, n.accounts, n.shared, n.frauds
-        node = root
-        for _ in range(n.size):
-            out[k, MOST] = max(out[k, MOST], f.nodes[node].tied)
-            node = f.nodes[node].next
-    return out
-
-
-class Members:
-    """The nodes of all rings, ring after ring. K rings, those that have merged among them; M nodes.
-
-    Attributes:
-        start: Where each ring's nodes begin, int64 [K + 1].
-        node: int32 [M], those of a ring in no order that matters.
-        tied: Accounts united through each, int32 [M].
-        account: Whether each is an account, bool [M].
-    """
-
-    def __init__(self, f: Forest, t: Ties, table: NDArray[np.int64]) -> None:
-        sizes = np.where(table[:, ROOT] >= 0, f.nodes["size"][table[:, ROOT]], 0)
-        self.start = np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)])
-        self.node = np.empty(self.start[-1], np.int32)
-        self.tied = np.empty(len(self.node), np.int32)
-        self.account = np.empty(len(self.node), np.bool_)
-        _copy_members(f, t, table, self.node, self.tied, self.account)
-
-
-@jit()
-def _copy_members(
-    f: Forest,
-    t: Ties,
-    table: NDArray[np.int64],
-    nodes: NDArray[np.int32],
-    tied: NDArray[np.int32],
-    account: NDArray[np.bool_],
-) -> None:
-    at = 0
-    for k in range(table.shape[0]):
-        node = table[k, ROOT]
-        if node < 0:
-            continue
-        for _ in range(f.nodes[node].size):
-            nodes[at] = node
-            tied[at] = f.nodes[node].tied
-            account[at] = t.uses[node].account == 1
-            node = np.int64(f.nodes[node].next)
-            at += 1
+        if n.ring - 1 == f.rings[k].id:
+            rings[k, ROOT], rings[k, ACCOUNTS], rings[k, SHARED], rings[k, FRAUDS] = (
+                root,
+                n.accounts,
+                n.shared,
+                n.frauds,
+            )
+            node = root
+            for _ in range(n.size):
+                out.node[at] = node
+                out.tied[at] = f.nodes[node].tied
+                out.account[at] = t.uses[node].account == 1
+                rings[k, MOST] = max(rings[k, MOST], out.tied[at])
+                node = f.nodes[node].next
+                at += 1
+        out.start[k + 1] = at
 
 
 @dataclass(frozen=True)
@@ -120,10 +117,9 @@ class RingView:
     _names: Names
     _written: Callable[[], int]  # rows written, or about to be
     _cut: int  # oldest row inside the window
-    _table: NDArray[np.int64]  # [K, 5], see `ring_table`
+    _table: RingTable
     _rings: Records  # [K] RING
     _heirs: Records  # [Q] HEIR
-    _members: Members
     _newest: NDArray[np.int64]  # [M] the newest row of each member, -1 where that has left the buffer
     _labels: LabelEvents
     _offsets: Offsets
@@ -141,7 +137,7 @@ class RingView:
         Raises:
             StaleRings: The buffer has gone on too far.
         """
-        table = self._table
+        table = self._table.rings
         listed = np.flatnonzero((table[:, ROOT] >= 0) & (table[:, ACCOUNTS] >= min_accounts))
         first = listed[np.argsort(-self._structure(listed), kind="stable")]
         found = [self._ring(int(at), score) for at in first[: limit if score is None else 100 + 4 * limit]]
@@ -206,10 +202,10 @@ class RingView:
 
     def members(self) -> dict[str, NDArray[np.int32]]:
         """The accounts of every ring by its id, as nodes, ascending, int32."""
-        m, out = self._members, {}
-        for at in np.flatnonzero(self._table[:, ROOT] >= 0).tolist():
-            held = slice(m.start[at], m.start[at + 1])
-            out[f"R-{self._rings['id'][at]}"] = np.sort(m.node[held][m.account[held]])
+        t, out = self._table, {}
+        for at in np.flatnonzero(t.rings[:, ROOT] >= 0).tolist():
+            held = slice(t.start[at], t.start[at + 1])
+            out[f"R-{self._rings['id'][at]}"] = np.sort(t.node[held][t.account[held]])
         return out
 
     def offsets(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -220,14 +216,14 @@ class RingView:
         """Place of a ring in the table by the number in its id, -1 where it has merged or never was."""
         ids = self._rings["id"]
         at = int(np.searchsorted(ids, number))
-        return at if at < len(ids) and ids[at] == number and self._table[at, ROOT] >= 0 else -1
+        return at if at < len(ids) and ids[at] == number and self._table.rings[at, ROOT] >= 0 else -1
 
     def _structure(self, at: NDArray[np.int64]) -> NDArray[np.float64]:
         """Risk by structure and labels of the rings at `at`, float64 [n].
 
         Many known frauds for its size, many accounts on one entity, and many accounts in little time.
         """
-        _, accounts, _, frauds, most = self._table[at].T.astype(np.float64)
+        _, accounts, _, frauds, most = self._table.rings[at].T.astype(np.float64)
         days = (self.clock - self._rings["born"][at]) / DAY_US
         logit = -4 + np.log1p(frauds) + 4 * np.minimum(1, frauds / accounts)
         logit += most / accounts + 0.5 * np.log1p(accounts / (1 + days))
@@ -261,15 +257,15 @@ class RingView:
             first_seen=born,
             last_seen=max(born, int(store.column("time", rows[:1])[0]) if len(rows) else born),
             amount_at_risk=int(store.column("amount", rows)[self._believed(rows) != 0].sum()),
-            known_frauds=int(self._table[at, FRAUDS]),
+            known_frauds=int(self._table.rings[at, FRAUDS]),
             risk=risk,
         )
 
     def _component(self, at: int) -> _Component:
-        m = self._members
-        held = slice(m.start[at], m.start[at + 1])
-        order = np.argsort(m.node[held])
-        return _Component(m.node[held][order], m.tied[held][order], m.account[held][order], self._newest[held][order])
+        t = self._table
+        held = slice(t.start[at], t.start[at + 1])
+        order = np.argsort(t.node[held])
+        return _Component(t.node[held][order], t.tied[held][order], t.account[held][order], self._newest[held][order])
 
     @contextmanager
     def _reading(self, c: _Component) -> Iterator[None]:

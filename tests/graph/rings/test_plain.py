@@ -42,7 +42,7 @@ def compared(rule: Rule, seed: int, n: int) -> Counter:
         members = index.publish().members()
         named = {int(ring[2:]): {called[node] for node in nodes.tolist()} for ring, nodes in members.items()}
         assert named == plain.table()
-        table = ring_table(index._live)
+        table = ring_table(index._live, index._ties).rings
         ids = index._live.rings["id"][: len(table)]
         frauds = {int(ring): int(entry[FRAUDS]) for ring, entry in zip(ids, table, strict=True) if entry[ROOT] >= 0}
         assert frauds == {ring: plain.known_frauds(ring) for ring in frauds}
