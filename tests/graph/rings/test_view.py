@@ -6,7 +6,7 @@ from functools import partial
 import networkx as nx
 import numpy as np
 
-from data.journal.memory import KeptEvents
+from data.journal.memory import MemoryJournal
 from data.journal.protocol import Kind
 from graph.dag.offsets import Offsets
 from graph.dag.protocol import DAY_US, Window
@@ -23,7 +23,7 @@ WINDOW = 150
 class CountingSource:
     """A place to read payments again that knows how often it was asked."""
 
-    def __init__(self, kept: KeptEvents) -> None:
+    def __init__(self, kept: MemoryJournal) -> None:
         self.kept, self.asked = kept, 0
 
     def take(self, offsets):
@@ -31,13 +31,13 @@ class CountingSource:
         return self.kept.take(offsets)
 
 
-def new(capacity: int, kept: KeptEvents) -> GraphState:
+def new(capacity: int, kept: MemoryJournal) -> GraphState:
     engine = partial(RingIndex, window_us=30 * DAY_US, max_accounts={"device": 6, "card": 6}, rest=16)
     return GraphState(ROLES, capacity, Window(WINDOW, 90 * DAY_US), kept, rings=engine)
 
 
-def kept(seed: int, n: int = 3000) -> KeptEvents:
-    return KeptEvents(sharing(seed, n, reach=250, labels=0.6, fresh=0.4))
+def kept(seed: int, n: int = 3000) -> MemoryJournal:
+    return MemoryJournal(sharing(seed, n, reach=250, labels=0.6, fresh=0.4))
 
 
 def answers(queries, score=None):
@@ -52,7 +52,7 @@ def test_a_view_answers_as_the_index_did_while_labels_rows_and_node_numbers_go_o
     state = new(WINDOW + 300, history)
     score = np.random.default_rng(0).random(4000)
     held, compared, changed = [], 0, 0
-    for events in history.events:
+    for events in history.replay():
         state.apply(events)
         held.append((state.rings.publish(), answers(state.rings, lambda rows: score[rows]), state.store.rows))
         if events.kind is Kind.LABEL:
@@ -70,7 +70,7 @@ def test_a_view_answers_as_the_index_did_while_labels_rows_and_node_numbers_go_o
 def test_a_label_after_the_view_and_before_the_next_payment_does_not_show_in_it():
     history = kept(8, 600)
     state, changed = new(WINDOW + 300, history), 0
-    for events in history.events:
+    for events in history.replay():
         view = state.rings.publish()
         expected = state.rings.rings(50)
         state.apply(events)
@@ -83,9 +83,10 @@ def test_a_label_after_the_view_and_before_the_next_payment_does_not_show_in_it(
 def test_a_view_whose_rows_have_left_the_buffer_says_so():
     history = kept(5, 1500)
     state, told = new(WINDOW + 60, history), 0
-    for i in range(0, len(history.events), 12):
+    every = list(history.replay())
+    for i in range(0, len(every), 12):
         view, expected = state.rings.publish(), state.rings.rings(50)
-        for events in history.events[i : i + 12]:
+        for events in every[i : i + 12]:
             state.apply(events)
         try:
             assert view.rings(50) == expected
@@ -105,7 +106,7 @@ def test_a_view_is_told_of_rows_before_they_are_written():
 
     state.store.append = watched
     view = state.rings.publish()
-    for events in history.events:
+    for events in history.replay():
         state.apply(events)
     assert written
     assert all(rows == told for rows, told in written)
@@ -141,7 +142,7 @@ def test_views_are_read_on_other_threads_while_the_graph_goes_on():
     readers = [threading.Thread(target=read, args=(i,)) for i in range(2)]
     for reader in readers:
         reader.start()
-    for i, events in enumerate(history.events):
+    for i, events in enumerate(history.replay()):
         with lock:
             state.apply(events)
             if i % 10 == 0:
@@ -156,7 +157,7 @@ def test_views_are_read_on_other_threads_while_the_graph_goes_on():
 def test_readers_may_bring_a_source_of_names_of_their_own():
     history = kept(5, 600)
     state, theirs = new(1 << 11, history), CountingSource(history)
-    for events in history.events:
+    for events in history.replay():
         state.apply(events)
     view = state.rings.publish(names=partial(state.names, source=theirs))
     state.source = None
@@ -176,7 +177,7 @@ def test_an_engine_of_rings_is_injected_into_the_graph_and_into_a_restored_one(t
             made.append(self)
 
     state = GraphState(ROLES, 1 << 10, Window(WINDOW), rings=Told)
-    for events in kept(5, 300).events:
+    for events in kept(5, 300).replay():
         state.apply(events)
     restored = restore(save(state, tmp_path), rings=Told).state
     assert made == [state.rings, restored.rings]
