@@ -1,23 +1,24 @@
 """The service's settings: arguments first, then the environment (RINGWATCH_*), then defaults."""
 
-import os
 from pathlib import Path
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from serve.errors import ServeError
 
 PREFIX = "RINGWATCH_"
 
 
-class Settings(BaseModel):
-    """Everything that can be set.
+class Settings(BaseSettings):
+    """Everything that can be set: `port` by an argument or by RINGWATCH_PORT.
 
-    Keys are read from RINGWATCH_API_KEYS alone, separated by commas, and are never shown.
+    Keys are read from RINGWATCH_API_KEYS, separated by commas or line breaks, or from the file that
+    RINGWATCH_API_KEYS_FILE names. They are never shown.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid", protected_namespaces=())
 
     model: Path
     journal: Path = Path("var/journal.sqlite")
@@ -26,7 +27,8 @@ class Settings(BaseModel):
     replicas: int = Field(1, ge=1, le=64)
     device: str = "auto"
     insecure: bool = False
-    api_keys: tuple[SecretStr, ...] = ()
+    api_keys: Annotated[tuple[SecretStr, ...], NoDecode] = ()
+    api_keys_file: Path | None = None  # where the keys are, in place of `api_keys`; read once, at the start
     challenge: float = Field(0.05, ge=0, le=1)
     review: float = Field(0.2, ge=0, le=1)
     decline: float = Field(0.6, ge=0, le=1)
@@ -51,6 +53,27 @@ class Settings(BaseModel):
         """Where snapshots are kept."""
         return self.snapshots or self.journal.with_suffix(".snapshots")
 
+    @model_validator(mode="before")
+    @classmethod
+    def _keys_of_file(cls, found: dict[str, Any]) -> dict[str, Any]:
+        if not (file := found.get("api_keys_file")):
+            return found
+        if found.get("api_keys"):
+            raise ValueError("give either RINGWATCH_API_KEYS or RINGWATCH_API_KEYS_FILE, not both")
+        try:
+            return {**found, "api_keys": Path(file).read_text(encoding="utf-8")}
+        except (OSError, UnicodeDecodeError) as error:
+            reason = getattr(error, "strerror", None) or "it is no text"
+            raise ValueError(f"RINGWATCH_API_KEYS_FILE: cannot read {file}: {reason}") from None
+
+    @field_validator("api_keys", mode="before")
+    @classmethod
+    def _one_by_one(cls, keys: object) -> object:
+        """Keys from one text; blanks and line breaks around a key are no part of it."""
+        if not isinstance(keys, str):
+            return keys
+        return tuple(key.strip() for line in keys.splitlines() for key in line.split(",") if key.strip())
+
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         if not self.challenge <= self.review <= self.decline:
@@ -64,15 +87,13 @@ class Settings(BaseModel):
         """Settings from arguments and the environment.
 
         Raises:
-            ServeError: A value is out of range or contradicts another.
+            ServeError: A value is out of range, contradicts another, or the file of keys cannot be read.
         """
-        found: dict[str, Any] = {}
-        for name in cls.model_fields:
-            if name != "api_keys" and (text := os.environ.get(PREFIX + name.upper())) is not None:
-                found[name] = text
-        found["api_keys"] = tuple(k for k in os.environ.get(PREFIX + "API_KEYS", "").split(",") if k)
         try:
-            return cls.model_validate({**found, **given})
+            return cls(**given)
         except ValidationError as error:
-            reasons = [f"{'.'.join(map(str, e['loc'])) or 'settings'}: {e['msg']}" for e in error.errors()]
+            reasons = [
+                f"{'.'.join(map(str, e['loc'])) or 'settings'}: {e['msg'].removeprefix('Value error, ')}"
+                for e in error.errors(include_input=False)
+            ]
             raise ServeError("; ".join(reasons)) from None

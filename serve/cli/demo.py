@@ -165,7 +165,7 @@ def service(model: Path, journal: Path, *options: str) -> Iterator[RingwatchClie
     with log.open("wb") as sink:
         process = subprocess.Popen(
             [*command, "--port", str(port), *options],
-            env=children.environment(RINGWATCH_API_KEYS=key),
+            env=children.environment(RINGWATCH_API_KEYS=key, RINGWATCH_API_KEYS_FILE=""),
             stdout=sink,
             stderr=subprocess.STDOUT,
             start_new_session=True,

@@ -1,0 +1,121 @@
+"""The service's settings: which source wins, what is refused in one line, and keys that nobody sees."""
+
+import pickle
+from pathlib import Path
+
+import pytest
+
+from serve.errors import ServeError
+from serve.settings import Settings
+
+KEY = "k3y-th4t-nobody-sees"
+
+
+def keys(settings: Settings) -> list[str]:
+    return [key.get_secret_value() for key in settings.api_keys]
+
+
+def read(**given: object) -> Settings:
+    return Settings.from_environment(model="m", **{"insecure": True, **given})
+
+
+def test_an_argument_wins_over_the_environment_and_that_over_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert read().port == 8000
+    monkeypatch.setenv("RINGWATCH_PORT", "9001")
+    assert read().port == 9001
+    assert read(port=9002).port == 9002
+
+
+def test_every_setting_can_be_set_by_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "keys").write_text(KEY)
+    values = {"insecure": "true", "challenge": "0", "review": "0.1", "decline": "0.9", "device": "cpu", "host": "::1"}
+    values |= {"api_keys_file": str(tmp_path / "keys"), "replicas": "3", "port": "4000", "cuda_memory": "1.5"}
+    for name, field in Settings.model_fields.items():
+        if name not in ("api_keys", "model"):
+            monkeypatch.setenv(f"RINGWATCH_{name.upper()}", values.get(name, "7"))
+            assert values.get(name, "7") != str(field.default)
+    monkeypatch.setenv("RINGWATCH_MODEL", "of the environment")
+    settings = Settings.from_environment()
+    assert settings.model == Path("of the environment")
+    assert keys(settings) == [KEY]
+    for name in set(Settings.model_fields) - {"api_keys", "model"}:
+        assert getattr(settings, name) != Settings.model_fields[name].default, name
+
+
+@pytest.mark.parametrize(
+    "text", ["one,two", "one, two", " one ,two\n", "one\ntwo\n", "one\r\n two", ",one,,two,", "one,\n\ttwo"]
+)
+def test_blanks_and_line_breaks_around_a_key_are_no_part_of_it(
+    text: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("RINGWATCH_API_KEYS", text)
+    assert keys(read(insecure=False)) == ["one", "two"]
+    monkeypatch.delenv("RINGWATCH_API_KEYS")
+    (tmp_path / "keys").write_bytes(text.encode())
+    monkeypatch.setenv("RINGWATCH_API_KEYS_FILE", str(tmp_path / "keys"))
+    assert keys(read(insecure=False)) == ["one", "two"]
+
+
+@pytest.mark.parametrize("text", ["", " ", ",", "\n, \n"])
+def test_keys_that_are_blank_are_none(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RINGWATCH_API_KEYS", text)
+    assert read().api_keys == ()
+    with pytest.raises(ServeError, match="set RINGWATCH_API_KEYS"):
+        read(insecure=False)
+
+
+def test_keys_come_from_one_place(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("RINGWATCH_API_KEYS_FILE", str(tmp_path / "nowhere"))
+    with pytest.raises(ServeError, match=r"RINGWATCH_API_KEYS_FILE: cannot read .*nowhere: No such file"):
+        read()
+    (tmp_path / "nowhere").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ServeError, match="it is no text"):
+        read()
+    monkeypatch.setenv("RINGWATCH_API_KEYS", KEY)
+    with pytest.raises(ServeError, match="either RINGWATCH_API_KEYS or RINGWATCH_API_KEYS_FILE"):
+        read()
+
+
+@pytest.mark.parametrize(
+    ("given", "variables", "said"),
+    [
+        ({"port": 80}, {}, "port: "),
+        ({}, {"RINGWATCH_PORT": "many"}, "port: "),
+        ({}, {"RINGWATCH_QUEUE_ROWS": ""}, "queue_rows: "),
+        ({"colour": "red"}, {}, "colour: "),
+        ({"review": 0.7}, {}, "settings: thresholds must rise"),
+        ({}, {"RINGWATCH_CUDA_MEMORY": "0"}, "cuda_memory: "),
+    ],
+)
+def test_what_is_wrong_is_one_line_that_names_the_setting(
+    given: dict[str, object], variables: dict[str, str], said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RINGWATCH_API_KEYS", KEY)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ServeError) as raised:
+        read(**given)
+    assert str(raised.value).startswith(said)
+    assert "\n" not in str(raised.value)
+    assert KEY not in str(raised.value)
+    assert "Value error" not in str(raised.value)
+
+
+def test_keys_are_never_shown(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "keys").write_text(KEY)
+    for name, value in (("RINGWATCH_API_KEYS", KEY), ("RINGWATCH_API_KEYS_FILE", str(tmp_path / "keys"))):
+        with monkeypatch.context() as only:
+            only.setenv(name, value)
+            settings = read()
+            for shown in (repr(settings), str(settings), settings.model_dump_json(), repr(settings.model_dump())):
+                assert KEY not in shown
+            assert keys(settings) == [KEY]
+
+
+def test_a_replica_gets_what_was_set_and_not_its_own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RINGWATCH_API_KEYS", KEY)
+    sent = pickle.dumps(read(port=9002))
+    monkeypatch.setenv("RINGWATCH_API_KEYS", "another")
+    monkeypatch.setenv("RINGWATCH_PORT", "9003")
+    received = pickle.loads(sent)
+    assert (received.port, keys(received)) == (9002, [KEY])
