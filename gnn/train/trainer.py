@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -46,6 +46,19 @@ MIN_STANDARD_DEVIATION = 1e-3  # a feature that varied less in training is not r
 Report = Callable[[str, float], None]  # what is being done, and how far it is (0 to 1)
 
 
+class Fitted(NamedTuple):
+    """A model, and what training itself scored.
+
+    Attributes:
+        artifact: The model, calibrated.
+        logit: Log-odds of all payments by the model's network and head, before calibration, float32 [N]: computed in
+            PyTorch over training's own arrays, and so an oracle for whoever scores the same payments otherwise.
+    """
+
+    artifact: Artifact
+    logit: NDArray[np.float32]
+
+
 def train(
     runs: Sequence[Run],
     config: TrainConfig | None = None,
@@ -53,6 +66,17 @@ def train(
     report: Report = lambda what, share: None,
     choose: Callable[[GraphState, TrainConfig], Targets] = make_targets,
 ) -> Artifact:
+    """Train a model on events in journal order: `fit` without what training scored."""
+    return fit(runs, config, shape, report, choose).artifact
+
+
+def fit(
+    runs: Sequence[Run],
+    config: TrainConfig | None = None,
+    shape: dict[str, Any] | None = None,
+    report: Report = lambda what, share: None,
+    choose: Callable[[GraphState, TrainConfig], Targets] = make_targets,
+) -> Fitted:
     """Train a model on events in journal order.
 
     Args:
@@ -63,7 +87,7 @@ def train(
         choose: Says which payments teach and choose.
 
     Returns:
-        The model, calibrated; its facts hold windows and metrics.
+        The model, calibrated, its facts with windows and metrics; and the log-odds that training gave all payments.
 
     Raises:
         ModelError: Too few payments or known frauds to learn from, or no such feature to leave out.
@@ -97,7 +121,8 @@ def train(
         net, again = _refit_model(learner, grown)
         unlearnt = slice(int(known[-1]) + 1, int(targets.test[0]) if len(targets.test) else len(logit))
         calibration = transfer_calibration(calibration, logit[unlearnt], again[unlearnt])
-    return Artifact(net_config, net, calibration, _facts(state, targets, config, learner.history, grown))
+        logit = again
+    return Fitted(Artifact(net_config, net, calibration, _facts(state, targets, config, learner.history, grown)), logit)
 
 
 def _refit_model(first: "_Learner", grown: dict[str, Any]) -> tuple[RingwatchNet, NDArray[np.float32]]:
