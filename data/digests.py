@@ -8,7 +8,8 @@ linear probing that hold place + 1. What leaves is taken out by moving the follo
 
 import os
 import re
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -198,21 +199,42 @@ def prefetch_lookups(t: Table, wanted: NDArray[np.uint64], at: int) -> None:
             prefetch(t.digests, place - 1)
 
 
-@jit()
-def remove(t: Table, at: int) -> None:
-    """Empty the bucket `at`, and move back the entries behind it that a search would no longer reach."""
-    size = t.buckets.shape[0]
-    hole = at
+@jit(inline=True)
+def close_gap(buckets: Any, hole: int, home: Callable[[Any, Any, int], int], contents: Any) -> None:
+    """Empty a bucket of a table with open addressing, and move back those behind it that would no longer be found.
+
+    Knuth, TAOCP 3, algorithm 6.4R, circular. No division: a distance around the table is a difference, or that and H.
+
+    Args:
+        buckets: [H] place + 1, 0 free.
+        hole: The bucket.
+        home: Compiled; `home(buckets, contents, place)` is the bucket where the search for what lies at a place begins.
+        contents: What `home` reads.
+    """
+    size, at = buckets.shape[0], hole
     while True:
         at = at + 1 if at + 1 < size else 0
-        place = t.buckets[at]
+        place = buckets[at]
         if place == 0:
             break
-        home = _home_bucket(t.buckets, t.digests[place - 1, 0])
-        if (at - home) % size >= (at - hole) % size:
-            t.buckets[hole] = place
+        begun = home(buckets, contents, signed(place) - 1)
+        searched = at - begun if at >= begun else at - begun + size
+        behind = at - hole if at >= hole else at - hole + size
+        if searched >= behind:
+            buckets[hole] = place
             hole = at
-    t.buckets[hole] = 0
+    buckets[hole] = 0
+
+
+@jit(inline=True)
+def _home_of_place(buckets: NDArray[np.uint32], digests: NDArray[np.uint64], place: int) -> int:
+    return _home_bucket(buckets, digests[place, 0])
+
+
+@jit()
+def remove(t: Table, at: int) -> None:
+    """Empty a bucket."""
+    close_gap(t.buckets, at, _home_of_place, t.digests)
 
 
 @jit()

@@ -5,6 +5,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from data.digests import close_gap
 from data.jit import jit
 from graph.memory import grown
 
@@ -136,6 +137,11 @@ def home(table: NDArray[np.int32], key: int) -> int:
 
 
 @jit(inline=True)
+def _home_of_tie(table: NDArray[np.int32], rows: Records, tie: int) -> int:
+    return home(table, rows[tie].key)
+
+
+@jit(inline=True)
 def slot_of_key(rows: Records, table: NDArray[np.int32], key: int) -> int:
     """Slot of the table that holds the key, or the free one where it belongs."""
     at = home(table, key)
@@ -163,18 +169,8 @@ def add_tie(t: Ties, at: int, key: int, account: int, link: int, last: int) -> i
 @jit()
 def drop_tie(t: Ties, i: int) -> None:
     """Take a tie out; the last of the list takes its place."""
-    rows, table, mask = t.list, t.table, t.table.shape[0] - 1
-    hole = slot_of_key(rows, table, rows[i].key)
-    at = hole
-    while True:  # close the gap, so that no search ends early at a free slot (Knuth, TAOCP 3, algorithm 6.4R)
-        at = (at + 1) & mask
-        if table[at] == 0:
-            break
-        begun = home(table, rows[table[at] - 1].key)
-        if (at - begun) & mask >= (at - hole) & mask:
-            table[hole] = table[at]
-            hole = at
-    table[hole] = 0
+    rows, table = t.list, t.table
+    close_gap(table, slot_of_key(rows, table, rows[i].key), _home_of_tie, rows)
     last = int(t.progress[0].ties) - 1
     if i != last:
         table[slot_of_key(rows, table, rows[last].key)] = i + 1
