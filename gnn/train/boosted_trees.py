@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.metrics import average_precision_score
 
+from gnn.train.sklearn_private import keep_first_trees
 from gnn.train.targets import Targets
 
 MAX_VALIDATION_ROWS: Final = 60_000  # as for the network: a larger validation window is sampled
@@ -113,8 +114,7 @@ def fit_trees(
     assert best is not None  # the first setting leaves nothing out
     ap, number, model, trees = best
     setting = config.settings[number]
-    # Grown once and cut here: growing on from look to look would bin all inputs anew each time.
-    del model._predictors[trees:]
+    keep_first_trees(model, trees)
     return model, {
         "setting": number,
         "leaves": setting.leaves,

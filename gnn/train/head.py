@@ -18,6 +18,7 @@ from sklearn.metrics import average_precision_score
 
 from gnn.model.trees import LEAF, Trees, apply_trees
 from gnn.train.boosted_trees import BoostingConfig, Setting, fit_trees, grow_trees, sample_training_rows
+from gnn.train.sklearn_private import base_log_odds, tree_nodes
 from gnn.train.targets import Targets
 
 STACKED_TREES: Final = BoostingConfig(
@@ -31,13 +32,11 @@ PLAIN_TREES: Final = BoostingConfig(
 def from_sklearn(*models: HistGradientBoostingClassifier, network: float = 0.0) -> Trees:
     """The arrays of fitted trees on numbers alone, the mean of several models beside the network.
 
-    They are private in scikit-learn, and there is no public way to them; a test compares with `decision_function`.
-
     Args:
         models: Fitted.
         network: Share of the network's log-odds beside them; the models have the rest in equal parts.
     """
-    nodes = [stage[0].nodes for model in models for stage in model._predictors]
+    nodes = [tree for model in models for tree in tree_nodes(model)]
     share = (1 - network) / len(models)
     start = np.cumsum([0, *(len(n) for n in nodes)])
     flat = np.concatenate(nodes)
@@ -54,7 +53,7 @@ def from_sklearn(*models: HistGradientBoostingClassifier, network: float = 0.0) 
         left=np.where(leaf, 0, flat["left"] + shift).astype(np.int32),
         right=np.where(leaf, 0, flat["right"] + shift).astype(np.int32),
         value=np.where(leaf, share * flat["value"], 0).astype(np.float32),
-        base=np.array([share * sum(m._baseline_prediction.item() for m in models), network], np.float32),
+        base=np.array([share * sum(base_log_odds(model) for model in models), network], np.float32),
     )
 
 

@@ -23,6 +23,7 @@ from gnn.rivals.comparison import OURS, against_dict, against_table, as_the_mode
 from gnn.rivals.snapml import installed
 from gnn.score.replay import numbered
 from gnn.train.boosted_trees import BoostingConfig, Setting, fit_trees, sample_training_rows
+from gnn.train.sklearn_private import tree_nodes
 from gnn.train.targets import TrainConfig, make_targets
 from graph.dag.protocol import Window
 from graph.dag.sampler import neighbours
@@ -119,9 +120,9 @@ def test_they_are_grown_anew_with_what_chose_them_and_leave_out_what_they_are_to
     for one, other in zip(whole, apart, strict=True):
         assert one.facts == other.facts  # chosen alike
         if isinstance(one.model, HistGradientBoostingClassifier):
-            grown, chosen = (m.model._predictors for m in (one, other))
+            grown, chosen = (tree_nodes(m.model) for m in (one, other))
             assert len(grown) == len(chosen) == one.facts["trees"]
-            assert grown[0][0].nodes[0]["count"] > chosen[0][0].nodes[0]["count"]
+            assert grown[0][0]["count"] > chosen[0][0]["count"]
         x = rival_inputs(state, targets.validation, one.inputs, K)
         other_amounts = x.copy()
         other_amounts[:, input_names(state.store.roles, one.inputs, K).index("payment.amount")] += 5
