@@ -4,6 +4,8 @@ import json
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -28,6 +30,7 @@ from gnn.quality.leaks import (
     leaking,
 )
 from gnn.score.replay import present_roles
+from graph.dag.sampler import EDGE_FEATURES
 from serve.cli.main import app
 from tests.data.files.test_datasets import dataset
 from tests.gnn.train.test_train import history
@@ -60,6 +63,50 @@ def test_planted_leaks_are_named_and_causal_inputs_are_not() -> None:
     assert named["next"] == ("planted.account.next_gap",)
     assert named["own"] == ("planted.payment.own_label",)
     assert "account.whole_history.count" in named["whole"]
+
+
+class Leaky:
+    """A store in which each payment is its own newest neighbour, its newest label in plain sight."""
+
+    def __init__(self, store: Any) -> None:
+        self._store = store
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+    def neighbours(self, rows: np.ndarray, k: int) -> np.ndarray:
+        near = self._store.neighbours(rows, k)
+        near[:, :, 0] = rows[:, None]
+        return near
+
+    def edges(self, rows: np.ndarray, near: np.ndarray, *more: Any) -> np.ndarray:
+        ties, known = self._store.edges(rows, near, *more), self._store.believed(rows)[:, None]
+        ties[:, :, 0, EDGE_FEATURES.index("labelled")] = known >= 0
+        ties[:, :, 0, EDGE_FEATURES.index("fraud")] = known > 0
+        return ties
+
+
+def test_labels_seen_before_their_report_are_counted_and_clean_ones_are_not() -> None:
+    """Planted: reports that reach the graph right behind their payments, and a payment that sees itself."""
+    runs, _ = history()
+    roles, total = present_roles(runs), sum(len(b) for kind, b in runs if kind is Kind.TRANSACTION)
+    clean, _ = build(runs, roles, total)
+    times = LabelTimes(runs, clean)
+    seeds = np.arange(0, total, 7)
+    wrong, looked = times.early(clean, seeds)
+    assert wrong == 0
+    assert looked > 10_000
+    labels = pa.Table.from_batches([b for kind, b in runs if kind is Kind.LABEL]).combine_chunks().to_batches()[0]
+    early: list[Any] = []
+    for kind, batch in runs:
+        if kind is Kind.TRANSACTION:
+            now = pa.compute.is_in(labels["transaction_id"], batch["transaction_id"])
+            early += [(kind, batch), (Kind.LABEL, labels.filter(now))]
+    planted, _ = build(early, roles, total)
+    assert times.early(planted, seeds)[0] > 100
+    labelled = np.unique(clean.store.label_events().row)
+    seen, _ = times.early(SimpleNamespace(store=Leaky(clean.store)), labelled)
+    assert seen >= len(labelled)
 
 
 def test_bits_are_compared_and_a_missing_value_equals_itself() -> None:

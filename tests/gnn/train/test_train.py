@@ -190,8 +190,8 @@ def test_too_little_to_learn_from_is_said():
         train([(Kind.TRANSACTION, payments), (Kind.LABEL, labels)])
 
 
-def test_planted_leaks_would_be_caught():
-    """The audit's idea in small: a seed's own label is in no feature, whenever it became known."""
+def test_a_payments_own_label_is_in_none_of_its_features():
+    """Whenever it became known; `tests/gnn/quality/test_audit.py` plants leaks and sees them named."""
     runs, _ = history()
     state = built(runs)
 
