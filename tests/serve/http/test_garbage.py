@@ -140,7 +140,9 @@ def test_broken_bodies_are_refused_whatever_they_claim_to_be(client: TestClient,
         post(client, path, body, kind)
 
 
-@pytest.mark.parametrize("amount", ["NaN", "-1", "1.5", "Infinity", "1e15", '"1"', "10000000000000000", "true", "null"])
+@pytest.mark.parametrize(
+    "amount", ["NaN", "-1", "1.5", "Infinity", "1e15", '"1.5"', "10000000000000000", "true", "null"]
+)
 def test_amounts_that_are_none_are_refused(client: TestClient, amount: str) -> None:
     for path in ("/v1/score", "/v1/scores"):
         body = body_of(path, {**PAYMENT, "amount": "AMOUNT"}).replace(b'"AMOUNT"', amount.encode())
