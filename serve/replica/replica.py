@@ -22,8 +22,8 @@ from gnn.model.artifact import Artifact
 from gnn.score.reasons import Explanation
 from gnn.score.replay import capacity_for, late_capacity
 from gnn.score.rules import request_score, rules_score
-from graph.errors import GraphError
-from graph.rings.index import Ring
+from graph.errors import GraphError, StaleRings
+from graph.rings.protocol import Ring, RingQueries
 from graph.state import GraphState
 from serve.decide.policy import decide
 from serve.problems import Problem
@@ -70,6 +70,8 @@ class Replica:
         self._take_on(GraphState(artifact.roles, self._capacity, window, source=self.journal))
         self.ready = False
         self._lock = threading.Lock()  # of the graph, the model and the journal: whoever reads or writes them holds it
+        self._names = threading.Lock()  # of the journal that names are read from, beside the one that is written
+        self._reading: Journal | None = None
         self._answers: dict[int, bytes] = {}  # given, and not kept yet, by offset
         self.lag = 0
         self.batches = 0
@@ -212,24 +214,54 @@ class Replica:
             self._keep_answers()
 
     def rings(self, limit: int) -> list[Ring]:
-        """The riskiest rings."""
-        with self._lock:
-            return self.state.rings.rings(limit, score=self._ring_scores)
+        """The riskiest rings; scoring goes on while they are ranked."""
+        for _ in range(2):
+            try:
+                return self._ring_view().rings(limit, score=self._ring_scores)
+            except StaleRings:  # the buffer went once round while they were ranked
+                continue
+        raise Problem(503, "Unavailable", "the graph moves on faster than rings are listed; ask for fewer")
 
     def ring(self, ring_id: str) -> Ring | None:
-        """One ring."""
-        with self._lock:
-            return self.state.rings.ring(ring_id, score=self._ring_scores)
+        """One ring; scoring goes on while its evidence is read."""
+        for _ in range(2):
+            try:
+                return self._ring_view().ring(ring_id, score=self._ring_scores)
+            except StaleRings:
+                continue
+        raise Problem(503, "Unavailable", "the graph moves on faster than this ring is read; ask again")
 
     def transaction_ids(self, rows: Sequence[int]) -> list[str]:
         """The ids of payments."""
         with self._lock:
-            return self.state.transaction_ids(np.array(rows, np.int64))
+            offsets = self.state.store.offsets.of(np.array(rows, np.int64))
+        with self._names:
+            found: list[str] = self._reader().take(offsets)["transaction_id"].to_pylist()
+        return found
 
     def close(self) -> None:
         """Keep what is not kept yet and close the journal."""
         self.idle()
         self.journal.close()
+        with self._names:
+            if self._reading is not None:
+                self._reading.close()
+
+    def _ring_view(self) -> RingQueries:
+        with self._lock:
+            return self.state.rings.publish(names=self._ring_names)
+
+    def _ring_names(
+        self, nodes: NDArray[np.int64], rows: NDArray[np.int64], offsets: NDArray[np.int64], /
+    ) -> list[str]:
+        with self._names:
+            return self.state.names(nodes, rows, offsets, source=self._reader())
+
+    def _reader(self) -> Journal:
+        """The journal once more, for readers beside the thread that scores; `_names` is held."""
+        if self._reading is None:
+            self._reading = SqliteJournal(self.settings.journal, readonly=True)
+        return self._reading
 
     def _ring_scores(self, rows: NDArray[np.int64]) -> NDArray[np.float64]:
         """Probabilities of a ring's payments, as far as they are known; they weigh in where rings are ranked."""

@@ -135,3 +135,31 @@ def test_a_graph_that_failed_in_the_middle_of_an_event_takes_no_more(artifact: A
     assert replica.journal.end == 6  # nothing is recorded that cannot be answered
     assert not replica.follow()
     replica.close()
+
+
+def test_scoring_goes_on_while_rings_are_ranked_and_named(
+    artifact: Artifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    replica = opened(artifact, settings(tmp_path))
+    scored(replica, 0, 300)
+    free: list[bool] = []
+    known, names = replica.slot.known_probabilities, replica.state.names
+
+    def looks(rows: np.ndarray) -> np.ndarray:
+        free.append(not replica._lock.locked())
+        scored(replica, 300 + len(free), 301 + len(free))  # would wait for ever for the thread that ranks
+        return known(rows)
+
+    def names_beside(*arguments: object, **options: object) -> list[str]:
+        free.append(not replica._lock.locked())
+        return names(*arguments, **options)  # type: ignore[arg-type]
+
+    expected = replica.rings(3)
+    monkeypatch.setattr(replica.slot, "known_probabilities", looks)
+    monkeypatch.setattr(replica.state, "names", names_beside)
+    assert [ring.accounts for ring in replica.rings(3)] == [ring.accounts for ring in expected]
+    assert expected
+    assert replica.ring(expected[0].id) is not None
+    assert len(free) >= 4
+    assert all(free)
+    replica.close()
