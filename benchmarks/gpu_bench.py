@@ -24,6 +24,7 @@ from gnn.model.network import RingwatchNet
 from graph.dag.rows import row_dtype
 from graph.dag.store import GraphStore
 from graph.device.launch import Device, filled, structure
+from graph.device.layout import store_defines
 from graph.device.store import DeviceStore, columns_of
 from graph.device.waiting import wait
 
@@ -40,7 +41,7 @@ def limits(device: Device, sizes: Sizes) -> Figures:
         index = xp.asarray(np.random.default_rng(3).integers(0, lines, n, dtype=np.uint32))
         out = xp.zeros(64, np.uint64)
     copied = timed(device, lambda: table[:half].__setitem__(slice(None), table[half:]), sizes.rounds)
-    launch = device.load(LIMITS, {"ROLES": len(ROLES)})
+    launch = device.load(LIMITS, store_defines(len(ROLES)))
     frame = filled(device, structure(LIMITS, "Limits"), {"table": table, "index": index, "out": out, "n": n})
     gathered = timed(device, lambda: launch("gather", n * 8 // 128, 128, frame), sizes.rounds)
     replay = device.record(lambda: [launch("nothing", 1, 32, frame) for _ in range(100)] and None)

@@ -1,6 +1,7 @@
 """Every CUDA source compiles for the card, where there is a compiler; the installed package brings them."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -11,16 +12,83 @@ import pytest
 
 from benchmarks.gpu_figures import unmeasured
 from gnn.device.net import defines
+from gnn.errors import ModelError
 from gnn.model.network import ModelConfig
+from graph.dag import sampler
 from graph.device.cuda_device import CudaDevice
 from graph.device.launch import source
+from graph.device.layout import store_defines
 from graph.errors import GraphError
+from tests.cuda_host.host import GXX, compiled
 
 ROOT = Path(__file__).resolve().parents[1]
 NVCC = shutil.which("nvcc") or shutil.which("nvcc", path="/usr/local/cuda/bin")
 SOURCES = sorted(
     [*ROOT.glob("graph/device/cuda/*.cu"), *ROOT.glob("gnn/device/cuda/*.cu"), *ROOT.glob("benchmarks/*.cu")]
 )
+
+
+DEVICE_ALONE = {  # what the CPU's kernels have no counterpart of
+    *("DEEP", "KS", "LIMB", "LIMBS", "AT_ONCE", "THREADS", "AGED", "RECENT", "COUNTED"),
+    *("ALIAS", "BEFORE", "VELOCITY_BYTES", "TABLE", "PAIRS", "READ", "FULL", "SIZE", "KV_WORDS"),
+}
+MACRO = re.compile(r"^#define (\w+)(\([^)]*\))?[ \t]*(.*?)[ \t]*(?://.*)?$", re.MULTILINE)
+CUDA = [*SOURCES, *ROOT.glob("graph/device/cuda/*.cuh"), *ROOT.glob("gnn/device/cuda/*.cuh")]
+
+
+def macros() -> dict[str, str]:
+    """Every macro that a CUDA source defines itself, and what it stands for."""
+    return {name: body for path in CUDA for name, _, body in MACRO.findall(path.read_text())}
+
+
+def test_no_number_of_the_cpus_kernels_is_typed_again_in_a_cuda_source():
+    exported = set(defines(ModelConfig(("account", "merchant", "device"))))
+    assert not exported & set(macros())
+    assert set(macros()) - DEVICE_ALONE == set()  # a new one is exported from Python, or listed above with the others
+    text = "".join(re.sub(r"//.*", "", path.read_text()) for path in CUDA)
+    unused = {name for name in exported if not re.search(rf"\b{name}\b", text)}
+    assert unused == set()
+
+
+def test_no_macro_falls_apart_where_it_is_put_in():
+    """`1 << LABELS` with LABELS as `2 + 1` would be `(1 << 2) + 1`."""
+    loose = {name: body for name, body in macros().items() if not re.fullmatch(r"[\w.]*|\(.*\)", body)}
+    closed = {name for name, body in macros().items() if body.startswith("(") and _closes_at(body) != len(body) - 1}
+    assert (loose, closed) == ({}, set())
+
+
+def _closes_at(body: str) -> int:
+    """Where the bracket that a text begins with is closed."""
+    depth = 0
+    for at, letter in enumerate(body):
+        depth += (letter == "(") - (letter == ")")
+        if depth == 0:
+            return at
+    return -1
+
+
+@pytest.mark.skipif(GXX is None, reason="no g++ here to compile the CUDA sources for the CPU")
+@pytest.mark.parametrize(
+    ("name", "value", "says"),
+    [
+        ("EDGE", 9, "eight ties"),
+        ("WINDOWS", 5, "four windows"),
+        ("PAYMENT_FEATURES", 7, "six features"),
+        ("SETTLED_COUNT", 9, "five features and one for each band"),
+    ],
+)
+def test_a_layout_that_a_kernel_does_not_unroll_does_not_compile(name, value, says, capfd):
+    given = {**store_defines(3), name: value}
+    with pytest.raises(subprocess.CalledProcessError):
+        compiled(ROOT / "graph" / "device" / "cuda" / "features.cu", given)
+    assert says in capfd.readouterr().err
+
+
+def test_ties_that_the_kernels_do_not_unroll_are_an_error(monkeypatch):
+    monkeypatch.setattr(sampler, "EDGE_FEATURES", (*sampler.EDGE_FEATURES, "ninth"))
+    code = compile((ROOT / "gnn" / "model" / "kernels.py").read_text(), "kernels.py", "exec")
+    with pytest.raises(ModelError, match="ninth"):
+        exec(code, {"__name__": "kernels_again"})
 
 
 def test_the_sources_are_there_and_packaged():

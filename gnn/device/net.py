@@ -8,24 +8,34 @@ from numpy.typing import NDArray
 
 from data.schema import CATEGORIES
 from gnn.errors import ModelError
-from gnn.model.groups import feature_groups
-from gnn.model.network import BIAS_HIDDEN, CATEGORY_WIDTH, EDGE, HEAD_HIDDEN, ModelConfig, RingwatchNet
+from gnn.model.groups import CONTEXT, LABELS, OWN_GROUPS, feature_groups
+from gnn.model.network import (
+    BIAS_HIDDEN,
+    CATEGORY_WIDTH,
+    EDGE,
+    EDGE_SCALE,
+    HEAD_HIDDEN,
+    MAX_FLOAT16,
+    MAX_INT8_STEP,
+    ModelConfig,
+    RingwatchNet,
+)
 from graph.device.launch import filled, structure
+from graph.device.layout import single, store_defines
 from graph.device.staging import THREADS, blocks, to_host
 from graph.device.store import DeviceStore
 from graph.state import CATEGORY_BUCKETS
 
 CUDA = Path(__file__).parent / "cuda"
 NET = structure(CUDA / "network.cuh", "Net")
-BLOCK = 128  # threads, as in network.cuh
+THREADS_PER_BLOCK = 128  # of the network's kernels
 LONE = 256  # payments up to which a block takes one; above, several share what is read of the weights
 
 
-def defines(config: ModelConfig) -> dict[str, int]:
-    """The sizes that the kernels are compiled for."""
+def defines(config: ModelConfig) -> dict[str, int | str]:
+    """What the kernels are compiled with: sizes, and the numbers that they share with the CPU's."""
     return {
-        "ROLES": len(config.roles),
-        "EDGE": EDGE,
+        **store_defines(len(config.roles)),
         "FEATURES": config.inputs,
         "WIDTH": config.width,
         "HEADS": config.heads,
@@ -37,6 +47,13 @@ def defines(config: ModelConfig) -> dict[str, int]:
         "CATEGORIES": len(CATEGORIES),
         "CATEGORY_WIDTH": CATEGORY_WIDTH,
         "BUCKETS": CATEGORY_BUCKETS,
+        "CONTEXT": CONTEXT,
+        "LABELS": LABELS,
+        "ROLE_GROUPS": len(OWN_GROUPS),
+        "EDGE_SCALE": single(EDGE_SCALE),
+        "MAX_INT8_STEP": single(MAX_INT8_STEP),
+        "MAX_FLOAT16": single(MAX_FLOAT16),
+        "NETWORK_THREADS": THREADS_PER_BLOCK,
         "KV_BITS": 8 * np.dtype(config.cache).itemsize,
     }
 
@@ -106,9 +123,9 @@ class DeviceNet:
 
     def _start(self, kernel: str, readers: int, net: Any) -> None:
         if readers <= LONE:
-            self._launch(f"{kernel}_one", readers, BLOCK, net)
+            self._launch(f"{kernel}_one", readers, THREADS_PER_BLOCK, net)
         else:
-            self._launch(f"{kernel}_many", (readers + self._tile - 1) // self._tile, BLOCK, net)
+            self._launch(f"{kernel}_many", (readers + self._tile - 1) // self._tile, THREADS_PER_BLOCK, net)
 
     def outcome(self, rows: Any, masks: NDArray[np.int64] | None = None) -> tuple[Any, Any]:
         """Score past rows from the cache.

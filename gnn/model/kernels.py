@@ -12,14 +12,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data.jit import jit, prefetch, to_float32
+from gnn.errors import ModelError
 from gnn.model.groups import CONTEXT, LABELS, OWN_GROUPS
 from gnn.model.network import EDGE_SCALE, Weights
 from gnn.model.trees import TREES_PER_GROUP, PackedTrees, score_row
 from graph.dag.features import describe
 from graph.dag.rows import View
-from graph.dag.sampler import edge, walk
+from graph.dag.sampler import EDGE_FEATURES, edge, walk
 
 ROLE_GROUPS = len(OWN_GROUPS)
+# The ties that `_attend` reads one by one, written out for speed. A ninth would be dropped without a word, and of seven
+# it would read beyond the last.
+UNROLLED_TIES = ("age", "labelled", "fraud", "settled", "amount_gap", "recent_day", "recent_week", "shared_roles")
+if UNROLLED_TIES != EDGE_FEATURES:
+    raise ModelError(f"the kernels are written for the ties {UNROLLED_TIES}, and the graph gives {EDGE_FEATURES}")
 
 
 class Plan(NamedTuple):

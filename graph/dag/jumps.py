@@ -16,8 +16,8 @@ from data.jit import jit, signed
 SUM_IN_TABLE = 0x80  # bit of `k`: the sum is in the side table
 LENGTH_BITS = SUM_IN_TABLE - 1  # the other bits of `k`: the jump leads 2^k - 1 payments back
 MAX_SUM = np.iinfo(np.int64).max  # minor units: a sum that would be larger stays at this
-_MAX_INLINE_SUM = (1 << 32) - 1  # minor units that fit into a row's own record
-_MAX_JUMP = (1 << 32) - 1  # rows
+MAX_INLINE_SUM = (1 << 32) - 1  # minor units that fit into a row's own record
+MAX_JUMP = (1 << 32) - 1  # rows
 
 Records = NDArray[np.void]
 
@@ -162,13 +162,13 @@ def write_jump(
         # Which case it is cannot be predicted, so both are computed and no branch is taken: a wrong guess by the
         # processor would cost more than the second computation.
         beyond = back + ahead + signed(z.jump[qm])
-        both = signed(inside & (signed(z.k[qm]) & LENGTH_BITS == kp) & (beyond <= _MAX_JUMP))
+        both = signed(inside & (signed(z.k[qm]) & LENGTH_BITS == kp) & (beyond <= MAX_JUMP))
         over = saturating_sum(jump_sum(velocity, sums, p, q), jump_sum(velocity, sums, m, qm))
         jump = back + both * (beyond - back)
         k = 1 + both * kp
         amount = saturating_sum(amount, both * over)
     x.jump[role] = jump
-    if amount > _MAX_INLINE_SUM:
+    if amount > MAX_INLINE_SUM:
         number = sums.span[1]
         sums.values[number & (sums.values.shape[0] - 1)] = amount
         sums.span[1] += 1

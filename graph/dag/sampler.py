@@ -14,6 +14,7 @@ from graph.dag.rows import Records, View, believed
 
 EDGE_FEATURES = ("age", "labelled", "fraud", "settled", "amount_gap", "recent_day", "recent_week", "shared_roles")
 DAY_S = 86_400.0
+AGE_SCALE = 16  # brings the logarithm of an age in seconds near 1
 ROWS_PER_BLOCK = 64  # rows whose chains are walked together: enough that a prefetched row has arrived when it is read
 CHAIN = np.dtype(
     [
@@ -217,7 +218,7 @@ def edge(view: View, row: int, log_amount: float, role: int, back: int, out: NDA
     ago = x.time - p.time
     age = ago * 1e-6
     belief = believed(view, back % view.rows.shape[0], row)
-    out[0] = math.log1p(age) / 16
+    out[0] = math.log1p(age) / AGE_SCALE
     out[1] = 1.0 if belief >= 0 else 0.0
     out[2] = 1.0 if belief == 1 else 0.0
     out[3] = 1.0 if belief >= 0 or ago >= view.settle_us else 0.0

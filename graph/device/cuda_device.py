@@ -87,7 +87,7 @@ class CudaDevice:
                 )
             self.xp.get_default_memory_pool().set_limit(size=limit)
 
-    def load(self, path: Path, defines: Mapping[str, int]) -> Launch:
+    def load(self, path: Path, defines: Mapping[str, int | str]) -> Launch:
         """See `graph.device.launch.Device`."""
         options = ("--std=c++17", *(f"-D{name}={value}" for name, value in defines.items()))
         module = self.xp.RawModule(code=source(path), options=options)

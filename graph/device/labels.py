@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from graph.dag.rows import LABEL
 from graph.dag.store import GraphStore
 from graph.device.launch import CUDA
+from graph.device.layout import Defines
 from graph.device.staging import LABELS, THREADS, LabelRoom, blocks, set_frame, to_host
 from graph.device.waiting import wait
 
@@ -23,7 +24,7 @@ class DeviceLabels:
         defines: Sizes to compile for.
     """
 
-    def __init__(self, store: "DeviceStore", defines: dict[str, int]) -> None:
+    def __init__(self, store: "DeviceStore", defines: Defines) -> None:
         self._store, self._device = store, store.device
         self._launch = self._device.load(CUDA / "labels.cu", defines)
         with self._device.on():

@@ -29,7 +29,7 @@ class Device(Protocol):
     xp: Any  # the array module: CuPy, or NumPy
     patience_s: float  # how long its work may take before it is taken for gone
 
-    def load(self, path: Path, defines: Mapping[str, int]) -> Launch:
+    def load(self, path: Path, defines: Mapping[str, int | str]) -> Launch:
         """Compile a CUDA source and give what launches its kernels, on the device's own stream."""
 
     def on(self) -> AbstractContextManager[Any]:

@@ -21,6 +21,7 @@ from graph.dag.sampler import EDGE_FEATURES
 from graph.dag.store import GraphStore
 from graph.device.labels import DeviceLabels
 from graph.device.launch import CUDA, Device, filled
+from graph.device.layout import store_defines
 from graph.device.staging import FRAME, THREADS, Room, blocks, set_frame, to_host
 from graph.errors import GraphError
 
@@ -64,7 +65,7 @@ class DeviceStore:
         self._row, self._velocity = row_dtype(r), velocity_dtype(r)
         self._keeps_velocity = velocity
         self._shares_type = len(set(role_type.tolist())) < r  # so that a payment may hold an entity twice
-        defines = {"ROLES": r, "EDGE": EDGE}
+        defines = store_defines(r)
         self._append = device.load(CUDA / "append.cu", defines)
         self._bulk = device.load(CUDA / "bulk.cu", defines)
         self._walk = device.load(CUDA / "walk.cu", defines)

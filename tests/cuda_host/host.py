@@ -20,7 +20,7 @@ BUILT = Path(__file__).resolve().parents[2] / "var" / "cuda_host"
 GXX = shutil.which("g++")
 
 
-def compiled(path: Path, defines: Mapping[str, int]) -> ctypes.CDLL:
+def compiled(path: Path, defines: Mapping[str, int | str]) -> ctypes.CDLL:
     """A CUDA source as a shared library, kept for as long as it does not change."""
     text = "\n".join(
         [f'#include "{SHIM}"', *(f"#define {name} {value}" for name, value in defines.items()), source(path)]
@@ -58,7 +58,7 @@ class HostDevice:
         self.launched: list[str] = []
         self.fails: Callable[[str], None] = lambda name: None  # called before each launch and copy: may raise
 
-    def load(self, path: Path, defines: Mapping[str, int]) -> Launch:
+    def load(self, path: Path, defines: Mapping[str, int | str]) -> Launch:
         library = compiled(path, defines)
         library.shim_launch.argtypes = [
             ctypes.c_void_p,

@@ -73,7 +73,7 @@ class StreamDevice(HostDevice):
                 return True
         return False
 
-    def load(self, path: Path, defines: Mapping[str, int]) -> Launch:
+    def load(self, path: Path, defines: Mapping[str, int | str]) -> Launch:
         now = super().load(path, defines)
 
         def launch(name: str, blocks: int, threads: int, structure: Any) -> None:

@@ -5,10 +5,6 @@
 // weight is read once for all of them. All reads of neighbours are asked for before the first is used.
 #include "network.cuh"
 
-#define CONTEXT 2
-#define LABELS 2 + 1
-#define ROLE_GROUPS 5
-
 __device__ constexpr int padded(int n) { return (n + 3) / 4 * 4; }  // so that a row of floats begins where four can be read at once
 
 template <int TILE>
@@ -44,7 +40,7 @@ __device__ inline void encode(const Net* net, Embedding<TILE>& s) {
     const Frame f = *w.graph;
     i64 first = (i64)blockIdx.x * TILE, n = readers_n(f) * w.variants;
     if (first >= n) return;
-    for (int i = threadIdx.x; i < TILE * FULL; i += BLOCK) {
+    for (int i = threadIdx.x; i < TILE * FULL; i += NETWORK_THREADS) {
         int t = i / FULL, j = i % FULL;
         i64 item = first + t < n ? first + t : n - 1, b = reader_of(w, item), mask = mask_of(w, item);
         float value = 0;
@@ -63,7 +59,7 @@ __device__ inline void encode(const Net* net, Embedding<TILE>& s) {
     __syncthreads();
     dense<HIDDEN, WIDTH>(s.hidden, w.enc_w2, w.enc_b2, s.h, false);
     __syncthreads();
-    for (int i = threadIdx.x; i < TILE * WIDTH; i += BLOCK)
+    for (int i = threadIdx.x; i < TILE * WIDTH; i += NETWORK_THREADS)
         if (first + i / WIDTH < n) w.h[first * WIDTH + i] = s.h[i / WIDTH][i % WIDTH];
     if (w.write) keep(w, f, 0, first, n, s.h, s.kv);
 }
@@ -74,27 +70,27 @@ __device__ inline void gather(const Net& w, const Frame& f, i64 first, i64 n, At
     constexpr int CHAIN = ROLES * NEIGHBOURS, TIES = EDGE / 4;
     static_assert(EDGE % 4 == 0, "ties are read four numbers at a time");
     const Word* cache = (const Word*)(w.cache + w.layer * f.capacity * 2 * WIDTH);
-    for (int t = threadIdx.x; t < TILE; t += BLOCK) {
+    for (int t = threadIdx.x; t < TILE; t += NETWORK_THREADS) {
         const i64 item = first + t < n ? first + t : n - 1;
         s.reader[t] = reader_of(w, item);
         s.mask[t] = mask_of(w, item);
     }
-    for (int i = threadIdx.x; i < TILE * ROLES; i += BLOCK) s.count[i / ROLES][i % ROLES] = 0;
-    for (int i = threadIdx.x; i < TILE * WIDTH; i += BLOCK)
+    for (int i = threadIdx.x; i < TILE * ROLES; i += NETWORK_THREADS) s.count[i / ROLES][i % ROLES] = 0;
+    for (int i = threadIdx.x; i < TILE * WIDTH; i += NETWORK_THREADS)
         s.h[i / WIDTH][i % WIDTH] = first + i / WIDTH < n ? w.h[first * WIDTH + i] : 0.0f;
     __syncthreads();
-    for (int i = threadIdx.x; i < TILE * CHAIN; i += BLOCK) {
+    for (int i = threadIdx.x; i < TILE * CHAIN; i += NETWORK_THREADS) {
         const int t = i / CHAIN, at = i % CHAIN, r = at / NEIGHBOURS;
         const i64 near = f.near[s.reader[t] * CHAIN + at];
         s.slot[t][at] = near < 0 ? -1 : (i32)slot_of(near, f.capacity);
         if (near >= 0 && !((s.mask[t] >> (ROLE_GROUPS + r)) & 1)) atomicMax(&s.count[t][r], at % NEIGHBOURS + 1);
     }
-    for (int i = threadIdx.x; i < TILE * CHAIN * TIES; i += BLOCK) {
+    for (int i = threadIdx.x; i < TILE * CHAIN * TIES; i += NETWORK_THREADS) {
         const int t = i / (CHAIN * TIES), at = i % (CHAIN * TIES);
         bring((Word*)s.tie[t] + at, (const Word*)(f.edge + s.reader[t] * CHAIN * EDGE) + at);
     }
     __syncthreads();
-    for (int i = threadIdx.x; i < TILE * CHAIN * KV_WORDS; i += BLOCK) {
+    for (int i = threadIdx.x; i < TILE * CHAIN * KV_WORDS; i += NETWORK_THREADS) {
         const int t = i / (CHAIN * KV_WORDS), at = i % (CHAIN * KV_WORDS) / KV_WORDS, word = i % KV_WORDS;
         const i32 slot = s.slot[t][at];
         if (slot >= 0) bring(&s.kv[t][0][at][word], cache + (i64)slot * KV_WORDS + word);
@@ -106,9 +102,9 @@ template <int TILE>
 __device__ inline void gathered(Attention<TILE>& s) {
     arrived();
     __syncthreads();
-    for (int i = threadIdx.x; i < TILE * ROLES * NEIGHBOURS; i += BLOCK) {
+    for (int i = threadIdx.x; i < TILE * ROLES * NEIGHBOURS; i += NETWORK_THREADS) {
         float* tie = s.tie[i / (ROLES * NEIGHBOURS)][i / NEIGHBOURS % ROLES][i % NEIGHBOURS];
-        if ((s.mask[i / (ROLES * NEIGHBOURS)] >> (LABELS)) & 1) tie[1] = tie[2] = tie[3] = 0.0f;
+        if ((s.mask[i / (ROLES * NEIGHBOURS)] >> LABELS) & 1) tie[TIE_LABELLED] = tie[TIE_FRAUD] = tie[TIE_SETTLED] = 0.0f;
     }
     __syncthreads();
 }
@@ -117,7 +113,7 @@ __device__ inline void gathered(Attention<TILE>& s) {
 template <int TILE>
 __device__ inline void queries(const Net& w, Attention<TILE>& s) {
     constexpr int STEP = at_once(WIDTH);
-    for (int i = threadIdx.x; i < ROLES * WIDTH; i += BLOCK) {
+    for (int i = threadIdx.x; i < ROLES * WIDTH; i += NETWORK_THREADS) {
         const int r = i / WIDTH, o = i % WIDTH;
         const i64 at = w.layer * ROLES + r;
         const float* column = w.q_w + at * WIDTH * WIDTH + o;
@@ -221,18 +217,18 @@ __device__ inline void attend(const Net* net, Attention<TILE>& s) {
     gather(w, f, first, n, s);
     queries(w, s);  // while they are on their way
     gathered(s);
-    for (int i = threadIdx.x; i < TILE * ROLES * NEIGHBOURS; i += BLOCK) {
+    for (int i = threadIdx.x; i < TILE * ROLES * NEIGHBOURS; i += NETWORK_THREADS) {
         int t = i / (ROLES * NEIGHBOURS), r = i / NEIGHBOURS % ROLES, k = i % NEIGHBOURS;
         if (k < s.count[t][r]) logits(w, t, r, k, s);
     }
     __syncthreads();
-    for (int i = threadIdx.x; i < TILE * ROLES * HEADS; i += BLOCK)
+    for (int i = threadIdx.x; i < TILE * ROLES * HEADS; i += NETWORK_THREADS)
         softmax(i / (ROLES * HEADS), i / HEADS % ROLES, i % HEADS, s);
     __syncthreads();
-    for (int i = threadIdx.x; i < TILE * WIDTH; i += BLOCK) s.z[i / WIDTH][i % WIDTH] = s.h[i / WIDTH][i % WIDTH];
-    for (int i = threadIdx.x; i < TILE * ROLES * VALUES; i += BLOCK)
+    for (int i = threadIdx.x; i < TILE * WIDTH; i += NETWORK_THREADS) s.z[i / WIDTH][i % WIDTH] = s.h[i / WIDTH][i % WIDTH];
+    for (int i = threadIdx.x; i < TILE * ROLES * VALUES; i += NETWORK_THREADS)
         read_values(w, i / (ROLES * VALUES), i / VALUES % ROLES, i % VALUES, s);
-    for (int i = threadIdx.x; i < TILE * ROLES * TIES; i += BLOCK)
+    for (int i = threadIdx.x; i < TILE * ROLES * TIES; i += NETWORK_THREADS)
         read_ties(i / (ROLES * TIES), i / TIES % ROLES, i % TIES, s);
     __syncthreads();
     const i64 mix = WIDTH + ROLES * READ;
@@ -242,12 +238,12 @@ __device__ inline void attend(const Net* net, Attention<TILE>& s) {
     dense<HIDDEN, HEAD_HIDDEN>(
         s.mixed, w.head_w1 + layer * HIDDEN * HEAD_HIDDEN, w.head_b1 + layer * HEAD_HIDDEN, s.top, true);
     __syncthreads();
-    for (int i = threadIdx.x; i < TILE * WIDTH; i += BLOCK) {
+    for (int i = threadIdx.x; i < TILE * WIDTH; i += NETWORK_THREADS) {
         int t = i / WIDTH, o = i % WIDTH;
         s.h[t][o] += s.step[t][o];
         if (first + t < n) w.h[(first + t) * WIDTH + o] = s.h[t][o];
     }
-    for (int t = threadIdx.x; t < TILE && first + t < n; t += BLOCK) {
+    for (int t = threadIdx.x; t < TILE && first + t < n; t += NETWORK_THREADS) {
         float sum = 0;
         for (int i = 0; i < HEAD_HIDDEN; i++) sum += s.top[t][i] * w.head_w2[layer * HEAD_HIDDEN + i];
         sum += w.head_b2[layer];
@@ -260,22 +256,22 @@ __device__ inline void attend(const Net* net, Attention<TILE>& s) {
 // What fits beside each other into 48 KiB.
 constexpr int TILE = sizeof(Attention<4>) <= 49152 ? 4 : sizeof(Attention<2>) <= 49152 ? 2 : 1;
 
-extern "C" __global__ void __launch_bounds__(BLOCK) encode_one(const Net* net) {
+extern "C" __global__ void __launch_bounds__(NETWORK_THREADS) encode_one(const Net* net) {
     __shared__ Embedding<1> s;
     encode<1>(net, s);
 }
 
-extern "C" __global__ void __launch_bounds__(BLOCK) encode_many(const Net* net) {
+extern "C" __global__ void __launch_bounds__(NETWORK_THREADS) encode_many(const Net* net) {
     __shared__ Embedding<TILE> s;
     encode<TILE>(net, s);
 }
 
-extern "C" __global__ void __launch_bounds__(BLOCK) attend_one(const Net* net) {
+extern "C" __global__ void __launch_bounds__(NETWORK_THREADS) attend_one(const Net* net) {
     __shared__ Attention<1> s;
     attend<1>(net, s);
 }
 
-extern "C" __global__ void __launch_bounds__(BLOCK) attend_many(const Net* net) {
+extern "C" __global__ void __launch_bounds__(NETWORK_THREADS) attend_many(const Net* net) {
     __shared__ Attention<TILE> s;
     attend<TILE>(net, s);
 }

@@ -1,7 +1,8 @@
 // The network's parameters and what its kernels are handed; sizes are given by the loader (gnn/device/net.py).
 //
 // ROLES, EDGE: the graph's. FEATURES, WIDTH, HEADS, HIDDEN, NEIGHBOURS, LAYERS, BIAS_HIDDEN, HEAD_HIDDEN,
-// CATEGORIES, CATEGORY_WIDTH, BUCKETS: the model's. KV_BITS: keys and values are float32 (32), or, in steps of
+// CATEGORIES, CATEGORY_WIDTH, BUCKETS, EDGE_SCALE: the model's. CONTEXT, LABELS, ROLE_GROUPS: bits of evidence that can be
+// left out (gnn/model/groups.py). NETWORK_THREADS: of a block. KV_BITS: keys and values are float32 (32), or, in steps of
 // `kv_scale`, half precision (16) or whole numbers (8).
 #pragma once
 #include "layout.cuh"
@@ -9,11 +10,6 @@
 #define READ (WIDTH + (HEADS + 1) * EDGE + 1)
 #define FULL (FEATURES + CATEGORIES * CATEGORY_WIDTH)
 #define SIZE (WIDTH / HEADS)
-#define EDGE_SCALE 0.125f
-#define LARGEST 127.0f
-#define BLOCK 128  // threads
-
-#define LARGEST_HALF 65504.0f
 
 // A half-precision number. No header of CUDA's is needed, and so none that a run-time compiler may lack.
 struct Half {
@@ -153,10 +149,10 @@ __device__ constexpr int at_once(int n) { return n % 4 ? 1 : 4; }
 // on its batch. A thread keeps one column of `w` for several rows.
 template <int IN, int OUT, int TILE, int X, int Y>
 __device__ inline void dense(const float (&x)[TILE][X], const float* w, const float* b, float (&out)[TILE][Y], bool relu) {
-    constexpr int GROUPS = OUT < BLOCK ? BLOCK / OUT : 1;
+    constexpr int GROUPS = OUT < NETWORK_THREADS ? NETWORK_THREADS / OUT : 1;
     constexpr int EACH = (TILE + GROUPS - 1) / GROUPS, STEP = at_once(X);
-    for (int o = threadIdx.x % (OUT < BLOCK ? OUT : BLOCK); o < OUT; o += BLOCK) {
-        int first = OUT < BLOCK ? (int)threadIdx.x / OUT * EACH : 0;
+    for (int o = threadIdx.x % (OUT < NETWORK_THREADS ? OUT : NETWORK_THREADS); o < OUT; o += NETWORK_THREADS) {
+        int first = OUT < NETWORK_THREADS ? (int)threadIdx.x / OUT * EACH : 0;
         if (first >= TILE) break;
         float sum[EACH];
         for (int t = 0; t < EACH; t++) sum[t] = weight(b + o);
@@ -200,9 +196,9 @@ __device__ inline Floats<N> kept_at(const Word* row, int i) {
 
 __device__ inline Kv rounded(float value, float scale) {
 #if KV_BITS == 16
-    return half_of(fminf(fmaxf(value / scale, -LARGEST_HALF), LARGEST_HALF));
+    return half_of(fminf(fmaxf(value / scale, -MAX_FLOAT16), MAX_FLOAT16));
 #elif KV_BITS == 8
-    return (Kv)fminf(fmaxf(rintf(value / scale), -LARGEST), LARGEST);
+    return (Kv)fminf(fmaxf(rintf(value / scale), -MAX_INT8_STEP), MAX_INT8_STEP);
 #else
     return value;
 #endif
@@ -215,7 +211,7 @@ __device__ inline void keep(const Net& w, const Frame& f, i64 layer, i64 first, 
     dense<WIDTH, 2 * WIDTH>(h, w.kv_w + layer * WIDTH * 2 * WIDTH, w.kv_b + layer * 2 * WIDTH, kv, false);
     __syncthreads();
     i64 room = f.readers ? f.readers_n : f.batch;
-    for (int i = threadIdx.x; i < TILE * 2 * WIDTH; i += BLOCK) {
+    for (int i = threadIdx.x; i < TILE * 2 * WIDTH; i += NETWORK_THREADS) {
         int t = i / (2 * WIDTH), o = i % (2 * WIDTH);
         if (first + t >= n) break;
         i64 row = f.readers ? f.readers[first + t] : f.control->first + first + t;

@@ -30,7 +30,7 @@ extern "C" __global__ void stage(const Frame* frame) {
     const Velocity* old = velocity_at(f.velocity, slot_of(row, f.capacity));
     i64 used = 0;
     for (int r = 0; r < ROLES; r++)
-        if (old->k[r] & LARGE) used = most(used, (((i64)old->sum[r] - f.span[0]) & 0xFFFFFFFFLL) + 1);
+        if (old->k[r] & SUM_IN_TABLE) used = most(used, (((i64)old->sum[r] - f.span[0]) & 0xFFFFFFFFLL) + 1);
     if (used) atomicMax(&f.span[2], f.span[0] + used);
 }
 
@@ -75,7 +75,7 @@ __device__ inline void jump_from(const Frame& f, i64 b, i32 role, i32 node, i64 
         target = row - back;
         i32 q = role_in(any_row(f, target), f.role_type, role, node);
         const Velocity* p = any_velocity(f, target);
-        i32 kp = p->k[q] & (LARGE - 1);
+        i32 kp = p->k[q] & LENGTH_BITS;
         if (kp > 0) {
             i64 middle = target - (i64)p->jump[q];
             if (row - middle < f.capacity) {
@@ -83,7 +83,7 @@ __device__ inline void jump_from(const Frame& f, i64 b, i32 role, i32 node, i64 
                 const Velocity* m = any_velocity(f, middle);
                 // Myers' rule: if the two jumps ahead have the same length, jump over both, else to the row before.
                 i64 beyond = middle - (i64)m->jump[qm];
-                if ((m->k[qm] & (LARGE - 1)) == kp && row - beyond <= MOST_BACK) {
+                if ((m->k[qm] & LENGTH_BITS) == kp && row - beyond <= MAX_JUMP) {
                     i64 covered = added(any_sum(f, target, q), any_sum(f, middle, qm));
                     target = beyond;
                     k = kp + 1;
@@ -95,11 +95,11 @@ __device__ inline void jump_from(const Frame& f, i64 b, i32 role, i32 node, i64 
     Velocity* x = velocity_at(f.new_velocity, b);
     x->jump[role] = (u32)(row - target);
     x->sum[role] = (u32)amount;
-    x->k[role] = (u8)(amount > SUM_MOST ? k | LARGE : k);
+    x->k[role] = (u8)(amount > MAX_INLINE_SUM ? k | SUM_IN_TABLE : k);
     i64 item = b * ROLES + role;
     f.sum64[item] = amount;
-    f.large[item] = amount > SUM_MOST;
-    if (amount > SUM_MOST) atomicAdd((u64*)&f.span[3], 1ULL);
+    f.large[item] = amount > MAX_INLINE_SUM;
+    if (amount > MAX_INLINE_SUM) atomicAdd((u64*)&f.span[3], 1ULL);
 }
 
 // The second role of a self-transfer; its number in the side table is the first one's too.
@@ -137,7 +137,7 @@ extern "C" __global__ void chain(const Frame* frame) {
         b = next / ROLES;
         role = (i32)(next - b * ROLES);
     }
-    f.head[node] = (u32)((first + b) % HEAD_SPAN + 1);
+    f.head[node] = (u32)((first + b) % HEAD_MODULUS + 1);
 }
 
 // In a micro-batch few amounts are as large: each counts those before it.

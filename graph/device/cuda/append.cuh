@@ -10,7 +10,7 @@ __device__ inline bool holds(const Row* x, i32 node) {
 
 // How far before `row` the node's newest row of earlier batches is, 0 where the buffer has none.
 __device__ inline i64 back_to_head(const Frame& f, i64 row, i32 node) {
-    i64 head = (i64)f.head[node], back = head ? (row % HEAD_SPAN + 1 - head + HEAD_SPAN) % HEAD_SPAN : 0;
+    i64 head = (i64)f.head[node], back = head ? (row % HEAD_MODULUS + 1 - head + HEAD_MODULUS) % HEAD_MODULUS : 0;
     // Already overwritten; or the head of a number's last bearer, from 2^32 rows ago.
     if (back >= f.capacity || (back && !holds(row_at(f.rows, slot_of(row - back, f.capacity)), node))) return 0;
     return back;

@@ -68,7 +68,7 @@ __device__ inline Passed earlier(const Frame& f, i64 row, i32 role, i32 node) {
     i64 slot = slot_of(row, f.capacity);
     i32 q = role_in(row_at(f.rows, slot), f.role_type, role, node);
     const Velocity* v = velocity_at(f.velocity, slot);
-    return {(i64)v->jump[q], jump_sum(v, f.sums, f.span, f.sums_size, q), v->k[q] & (LARGE - 1)};
+    return {(i64)v->jump[q], jump_sum(v, f.sums, f.span, f.sums_size, q), v->k[q] & LENGTH_BITS};
 }
 
 // graph.dag.jumps.jump_from for the next row of a chain, by the stack; Myers' rule on its two topmost entries.
@@ -77,7 +77,7 @@ __device__ inline Jump next_jump(const Frame& f, Stack& s, i64 row, i32 role, i3
     if (s.depth >= 2) {
         int p = s.depth - 1, m = p - 1;
         i64 beyond = m ? first + s.b[m - 1] : s.below;
-        if (s.k[p] == s.k[m] && (m || (s.more && row - beyond <= MOST_BACK))) {
+        if (s.k[p] == s.k[m] && (m || (s.more && row - beyond <= MAX_JUMP))) {
             s.depth -= 2;
             return {m ? s.place[m - 1] : BEFORE, beyond, s.k[p] + 1};
         }
@@ -86,7 +86,7 @@ __device__ inline Jump next_jump(const Frame& f, Stack& s, i64 row, i32 role, i3
     if (s.depth == 1) {
         if (s.more && s.k[0] > 0 && row - s.below < f.capacity) {
             Passed m = earlier(f, s.below, role, node);
-            if (m.k == s.k[0] && row - (s.below - m.jump) <= MOST_BACK) {
+            if (m.k == s.k[0] && row - (s.below - m.jump) <= MAX_JUMP) {
                 s.covered = added(s.covered, m.amount);
                 s.below -= m.jump;
                 s.depth = 0;
@@ -100,7 +100,7 @@ __device__ inline Jump next_jump(const Frame& f, Stack& s, i64 row, i32 role, i3
     i64 middle = s.below - p.jump;
     if (p.k > 0 && row - middle < f.capacity) {
         Passed m = earlier(f, middle, role, node);
-        if (m.k == p.k && row - (middle - m.jump) <= MOST_BACK) {
+        if (m.k == p.k && row - (middle - m.jump) <= MAX_JUMP) {
             s.covered = added(p.amount, m.amount);
             s.below = middle - m.jump;
             return {BEFORE, s.below, p.k + 1};
@@ -191,7 +191,7 @@ extern "C" __global__ void fill(const Frame* frame) {
     i32 role = (i32)(item - b * ROLES);
     if (key && j > 0 && node_at(f, j - 1) == key)
         row_at(f.new_rows, b)->prev[role] = (u32)(b - item_at(f, j - 1) / ROLES);
-    if (key && (j + 1 == items || node_at(f, j + 1) != key)) f.head[key - 1] = (u32)((first + b) % HEAD_SPAN + 1);
+    if (key && (j + 1 == items || node_at(f, j + 1) != key)) f.head[key - 1] = (u32)((first + b) % HEAD_MODULUS + 1);
     if (f.velocity == 0) return;
     i64 jump = 0, covered = 0;
     i32 k = 0;
@@ -232,15 +232,15 @@ extern "C" __global__ void sums_sorted(const Frame* frame) {
     if (from == BEFORE) from = (i64)f.start[j] - 1;
     i64 low = f.low[j] - (from >= 0 ? f.low[from] : 0), high = f.high[j] - (from >= 0 ? f.high[from] : 0);
     high += low >> 32;
-    i64 amount = high >> 31 ? MOST : (high << 32) + (low & 0xFFFFFFFFLL);
+    i64 amount = high >> 31 ? MAX_SUM : (high << 32) + (low & 0xFFFFFFFFLL);
     if (v->k[role] == 0) amount = node_at(f, j) ? f.amount[b] : 0;  // the first of a chain covers itself
     amount = added(amount, f.sum64[item]);
-    bool large = amount > SUM_MOST;
+    bool large = amount > MAX_INLINE_SUM;
     f.sum64[item] = amount;
     f.large[item] = large;
     v->sum[role] = (u32)amount;
     if (large) {
-        v->k[role] |= LARGE;
+        v->k[role] |= SUM_IN_TABLE;
         atomicAdd((u64*)&f.span[3], 1ULL);
     }
 }

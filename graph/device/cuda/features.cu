@@ -7,22 +7,21 @@
 // is taken, they make a kernel that is too large for the cache of instructions.
 #include "walk.cuh"
 
-#define DEPTH 256
 #define THREADS 32
-#define WINDOWS 4
-#define OWN 6
-#define NEVER_S 3.2e8
 #define TABLE (2 * DEPTH)
 #define PAIRS (ROLES > 1 ? ROLES - 1 : 1)
-#define BANDS 3
-#define SETTLED (5 + BANDS)
-#define BAND_US (7 * 24 * 3600000000LL)
 #define LIMB 24     // bits of an amount that 256 of are added up in 32
 #define LIMBS 3
 
-#define HOUR_US 3600000000LL
+// What is unrolled below, by place; graph/dag/features.py has the names.
+static_assert(WINDOWS == 4, "window_us() knows four windows");
+static_assert(WINDOWS < 8 && BANDS < 4 && WINDOWS < THREADS, "a payment's window and band are kept in three and two bits");
+static_assert(PAYMENT_FEATURES == 6 && RING_FEATURES == 3, "own() writes six features of a payment and three of its ring");
+static_assert(AT_COUNT == 4 && AT_FRAUD == AT_AMOUNT + WINDOWS, "an entity has four features before its windows");
+static_assert(SETTLED_COUNT == 5 + BANDS, "settled() writes five features and one for each band");
+
 __device__ inline i64 window_us(int w) {
-    return w == 0 ? HOUR_US : w == 1 ? 24 * HOUR_US : w == 2 ? 7 * 24 * HOUR_US : 30 * 24 * HOUR_US;
+    return w == 0 ? WINDOW_1H_US : w == 1 ? WINDOW_24H_US : w == 2 ? WINDOW_7D_US : WINDOW_30D_US;
 }
 
 // What a payment's age says, in a byte: the shortest window that it is in, WINDOWS for none; its band; and
@@ -82,7 +81,7 @@ __device__ inline i32 walk_far(const Frame& f, i64 row, const Row* x, i32 role, 
             const Velocity* v = velocity_at(f.velocity, slot);
             const i32 q = shared ? role_in(y, f.role_type, role, node) : role;
             const i64 time = y->time, prev = (i64)y->prev[q], jump = (i64)v->jump[q];
-            const i32 k = v->k[q] & (LARGE - 1);
+            const i32 k = v->k[q] & LENGTH_BITS;
             if (time < first) {
                 atomicMin(&s.end, (i32)place);
                 continue;
@@ -146,7 +145,7 @@ __device__ inline Reached reach(const Frame& f, i64 row, i64 time, i32 node, i64
         const Velocity* v = velocity_at(f.velocity, slot_of(at, f.capacity));
         if (shared) role = role_in(x, f.role_type, role, node);
         const i64 jump = (i64)v->jump[role], step = (i64)x->prev[role], here = x->amount;
-        const i32 k = v->k[role] & (LARGE - 1);
+        const i32 k = v->k[role] & LENGTH_BITS;
         const bool may_jump = k > 1 && at - jump >= oldest, may_step = step > 0 && at - step >= oldest;
         const i64 there = row_of(f, may_jump ? at - jump : at)->time, near = row_of(f, may_step ? at - step : at)->time;
         const bool far = may_jump && there >= first;
@@ -166,7 +165,7 @@ __device__ inline i64 amount_within(const Scratch& s, int w) {
     }
     high += low >> (2 * LIMB);
     low &= (1ULL << (2 * LIMB)) - 1;
-    return high >> (63 - 2 * LIMB) ? MOST : (i64)(high << (2 * LIMB) | low);
+    return high >> (63 - 2 * LIMB) ? MAX_SUM : (i64)(high << (2 * LIMB) | low);
 }
 
 // Counts and amounts over the windows, gap and age: a thread for each.
@@ -182,7 +181,7 @@ __device__ inline void running(const Frame& f, i64 row, const Row* x, i32 role, 
         oldest = found.at;
         count += found.count;
         i64 rest = added(found.amount, row_of(f, oldest)->amount);
-        total = rest == MOST ? MOST : added(total, rest - amount);  // that of `begin` is in both
+        total = rest == MAX_SUM ? MAX_SUM : added(total, rest - amount);  // that of `begin` is in both
     }
     if (w == WINDOWS) {
         out[1] = log_1p((double)(x->time - row_of(f, row - (i64)s.near[0])->time) * 1e-6);
@@ -190,8 +189,8 @@ __device__ inline void running(const Frame& f, i64 row, const Row* x, i32 role, 
         return;
     }
     if (count == 0) return;
-    out[4 + w] = log_1p((double)count);
-    out[4 + WINDOWS + w] = log_1p((double)total);
+    out[AT_COUNT + w] = log_1p((double)count);
+    out[AT_AMOUNT + w] = log_1p((double)total);
     if (w == WINDOWS - 1) out[3] = (float)(log1p((double)x->amount) - log1p((double)total / (double)count));
 }
 
@@ -236,7 +235,7 @@ __device__ inline float log_age(const Frame& f, i64 row, const Row* x, i32 place
     return log_1p((double)(x->time - row_of(f, row - (i64)s.near[place])->time) * 1e-6);
 }
 
-// `SETTLED` of graph/dag/features.py.
+// `SETTLED_FEATURES` of graph/dag/features.py.
 __device__ inline void settled(const Frame& f, i64 row, const Row* x, const Scratch& s, float* out) {
     int i = (int)threadIdx.x;
     bool any = s.newest_fraud < DEPTH;
@@ -296,7 +295,7 @@ __device__ inline void entity(const Frame& f, i64 row, i32 role, i32 steps, Scra
     if (x->entity[role] < 0) return;
     if (threadIdx.x == 0) {
         out[0] = 1;
-        out[1] = out[4 + 4 * WINDOWS] = out[4 + 4 * WINDOWS + 1] = log_1p(NEVER_S);
+        out[1] = out[AT_SETTLED] = out[AT_SETTLED + 1] = log_1p(NEVER_S);
     }
     if (steps == 0) return;
     __syncthreads();
@@ -307,14 +306,14 @@ __device__ inline void entity(const Frame& f, i64 row, i32 role, i32 steps, Scra
     clean(s);
     __syncthreads();
     i32 w = (i32)threadIdx.x;
-    out += 4 + 2 * WINDOWS;
+    out += AT_FRAUD;
     if (w < WINDOWS) {
         out[w] = log_1p(within(s.fraud, w));
         out[WINDOWS + w] = log_1p(within(s.labelled, w));
     }
-    out += 2 * WINDOWS;
+    out += AT_SETTLED - AT_FRAUD;
     settled(f, row, x, s, out);
-    out += SETTLED;
+    out += AT_COUNTERPARTS - AT_SETTLED;
     for (int c = 0; c < f.pairs_width; c++) {
         i32 other = f.pairs[role * f.pairs_width + c];
         if (other < 0) continue;
@@ -327,7 +326,7 @@ __device__ inline void entity(const Frame& f, i64 row, i32 role, i32 steps, Scra
 }
 
 __device__ inline i64 entity_width(const Frame& f, i32 role) {
-    i64 width = 4 + 4 * WINDOWS + SETTLED;
+    i64 width = AT_COUNTERPARTS;
     for (i64 c = 0; c < f.pairs_width; c++)
         if (f.pairs[role * f.pairs_width + c] >= 0) width += WINDOWS + 1;
     return width;
@@ -337,8 +336,8 @@ __device__ inline i64 entity_width(const Frame& f, i32 role) {
 __device__ inline void own(const Frame& f, const Row* x, float* out) {
     const double pi = 3.141592653589793;
     i64 late_ms = (i64)x->late, raw = x->time - late_ms * 1000;
-    double day = (double)(raw % 86400000000LL) / 86400000000.0 * 2 * pi;
-    double week = (double)(raw % 604800000000LL) / 604800000000.0 * 2 * pi;
+    double day = (double)(raw % WINDOW_24H_US) / (double)WINDOW_24H_US * 2 * pi;
+    double week = (double)(raw % WINDOW_7D_US) / (double)WINDOW_7D_US * 2 * pi;
     switch (threadIdx.x) {
         case 0: out[0] = log_1p((double)x->amount); break;
         case 1: out[1] = (float)sin(day); break;
@@ -346,7 +345,11 @@ __device__ inline void own(const Frame& f, const Row* x, float* out) {
         case 3: out[3] = (float)sin(week); break;
         case 4: out[4] = (float)cos(week); break;
         case 5: out[5] = log_1p((double)late_ms * 1e-3); break;
-        case 6: case 7: case 8: out[f.features - 9 + threadIdx.x] = log_1p((double)x->ring[threadIdx.x - 6]); break;
+        case 6: case 7: case 8: {
+            const int ring = (int)threadIdx.x - PAYMENT_FEATURES;
+            out[f.features - RING_FEATURES + ring] = log_1p((double)x->ring[ring]);
+            break;
+        }
         default: break;
     }
 }
@@ -362,7 +365,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 28) describe(const Frame* 
     const Row* x = row_of(f, row);
     float* out = f.x + b * f.features;
     if (role == 0) own(f, x, out);
-    out += OWN;
+    out += PAYMENT_FEATURES;
     for (i32 r = 0; r < role; r++) out += entity_width(f, r);
     i32 steps = walk_far(f, row, x, role, s);
     if (f.near)

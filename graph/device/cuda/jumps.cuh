@@ -22,7 +22,7 @@ __device__ inline i32 role_in(const Row* x, const i32* role_type, i32 role, i32 
 
 // Amount that the jump of a row in a role covers, minor units.
 __device__ inline i64 jump_sum(const Velocity* v, const i64* sums, const i64* span, i64 sums_size, i32 role) {
-    if (v->k[role] & LARGE) {
+    if (v->k[role] & SUM_IN_TABLE) {
         // The full number from its low 32 bits: it is at most 2^32 after the oldest in use.
         i64 number = span[0] + (((i64)v->sum[role] - span[0]) & 0xFFFFFFFFLL);
         return sums[number & (sums_size - 1)];
@@ -30,5 +30,5 @@ __device__ inline i64 jump_sum(const Velocity* v, const i64* sums, const i64* sp
     return (i64)v->sum[role];
 }
 
-// Sum of two amounts, or MOST.
-__device__ inline i64 added(i64 a, i64 b) { return a <= MOST - b ? a + b : MOST; }
+// Sum of two amounts, or MAX_SUM.
+__device__ inline i64 added(i64 a, i64 b) { return a <= MAX_SUM - b ? a + b : MAX_SUM; }

@@ -1,7 +1,7 @@
 // The bytes of the store, as graph/dag/store.py and graph/dag/jumps.py lay them out, and what every kernel is handed.
 //
-// ROLES is given by the loader, which also compares each offset here with NumPy's (kernel `layout`), so that a store on
-// the device holds the same bytes as the one on the host. The sources compile as C++ too: tests/cuda_host/ runs them
+// The loader (graph/device/layout.py) gives ROLES and every other number that the CPU's kernels use too, and compares each
+// offset here with NumPy's (kernel `layout`), so that a store on the device holds the same bytes as the one on the host. The sources compile as C++ too: tests/cuda_host/ runs them
 // without a GPU.
 #pragma once
 
@@ -50,7 +50,7 @@ struct Frame {  // graph.device.store.FRAME: pointers and sizes, fixed until a b
     i64* sums;          // [P] amounts above 32 bits
     i64* span;          // [4] oldest number in use, next one; the same after this batch: oldest, how many new
     Label* labels;      // [L]
-    u32* head;          // [nodes] newest row of each node, modulo HEAD_SPAN, plus 1
+    u32* head;          // [nodes] newest row of each node, modulo HEAD_MODULUS, plus 1
     const i32* role_type;  // [R]
     i64 capacity, sums_size, window_rows, window_us, settle_us;
     // The batch as it came up. N payments at most.
@@ -89,12 +89,6 @@ struct Frame {  // graph.device.store.FRAME: pointers and sizes, fixed until a b
     float* edge;        // [B, R, depth, E]
     float* x;           // [B, features]
 };
-
-#define HEAD_SPAN 4294967295LL
-#define LARGE 0x80
-#define MOST 9223372036854775807LL
-#define SUM_MOST 4294967295LL
-#define MOST_BACK 4294967295LL
 
 __device__ inline Row* row_at(u8* rows, i64 slot) { return (Row*)(rows + slot * (i64)sizeof(Row)); }
 

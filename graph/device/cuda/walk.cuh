@@ -2,7 +2,7 @@
 #pragma once
 #include "jumps.cuh"
 
-#define DAY_S 86400.0
+static_assert(EDGE == 8, "edge() writes eight ties: EDGE_FEATURES of graph/dag/sampler.py has another number");
 
 __device__ inline i64 readers_of(const Frame& f) { return f.readers ? f.readers_n : f.control->n; }
 __device__ inline i64 reader_at(const Frame& f, i64 b) { return f.readers ? f.readers[b] : f.control->first + b; }
@@ -31,15 +31,15 @@ __device__ inline void edge(const Frame& f, i64 row, i32 role, i64 back, float* 
     i64 ago = x->time - p->time;
     double age = (double)ago * 1e-6;
     i32 belief = believed(f, p, row);
-    out[0] = (float)(log1p(age) / 16);
-    out[1] = belief >= 0 ? 1.0f : 0.0f;
-    out[2] = belief == 1 ? 1.0f : 0.0f;
-    out[3] = belief >= 0 || ago >= f.settle_us ? 1.0f : 0.0f;
-    out[4] = (float)(log1p((double)x->amount) - log1p((double)p->amount));
-    out[5] = (float)exp(-age / DAY_S);
-    out[6] = (float)exp(-age / (7 * DAY_S));
+    out[TIE_AGE] = (float)(log1p(age) / AGE_SCALE);
+    out[TIE_LABELLED] = belief >= 0 ? 1.0f : 0.0f;
+    out[TIE_FRAUD] = belief == 1 ? 1.0f : 0.0f;
+    out[TIE_SETTLED] = belief >= 0 || ago >= f.settle_us ? 1.0f : 0.0f;
+    out[TIE_AMOUNT_GAP] = (float)(log1p((double)x->amount) - log1p((double)p->amount));
+    out[TIE_RECENT_DAY] = (float)exp(-age / DAY_S);
+    out[TIE_RECENT_WEEK] = (float)exp(-age / (7 * DAY_S));
     float shared = 0;
     for (int r = 0; r < ROLES; r++)
         if (r != role && x->entity[r] >= 0 && x->entity[r] == p->entity[r]) shared += 1;
-    out[7] = shared;
+    out[TIE_SHARED_ROLES] = shared;
 }

@@ -17,6 +17,7 @@ from graph.dag.store import GraphStore
 from graph.device import store as device_module
 from graph.device.cuda_device import NOT_READY, Reached
 from graph.device.launch import CUDA, Device, filled
+from graph.device.layout import store_defines
 from graph.device.staging import FRAME, to_host
 from graph.device.store import DeviceStore
 from graph.device.waiting import wait
@@ -81,7 +82,7 @@ def assert_same(twin: DeviceStore, store: GraphStore, ring: bool = False) -> Non
 def test_the_layouts_are_numpys(host):
     for roles in (1, 3, 5):
         near = host.xp.zeros(32, np.int64)
-        launch = host.load(CUDA / "append.cu", {"ROLES": roles, "EDGE": 7})
+        launch = host.load(CUDA / "append.cu", store_defines(roles))
         launch("layout", 1, 1, filled(host, FRAME, {"near": near}))
         near = to_host(host, near)
         expected: list[int] = []
