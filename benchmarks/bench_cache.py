@@ -9,7 +9,6 @@ Example: python -m benchmarks.bench_cache --seeds 3
 
 import argparse
 import tempfile
-from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -20,14 +19,12 @@ from numpy.typing import NDArray
 from sklearn.metrics import average_precision_score
 
 from benchmarks.report import Figure, show, write
-from data.files.sources import Run, merged
-from data.journal.protocol import Kind
+from data.history import History
 from data.world.synthetic import WorldConfig, simulate
-from gnn.evaluate.jobs import with_labels
 from gnn.model.artifact import Artifact
 from gnn.model.network import RingwatchNet
 from gnn.score.cpu_scorer import CpuScorer
-from gnn.score.replay import capacity_for, numbered, score_events
+from gnn.score.replay import capacity_for, score_events
 from gnn.train.targets import TrainConfig
 from gnn.train.trainer import train
 from graph.state import GraphState
@@ -47,12 +44,11 @@ def in_format(artifact: Artifact, cache: str) -> Artifact:
     return replace(artifact, config=config, net=net)
 
 
-def scores(artifact: Artifact, runs: Sequence[Run]) -> NDArray[np.float64]:
+def scores(artifact: Artifact, history: History) -> NDArray[np.float64]:
     """Every payment's score, in order."""
-    total = sum(len(batch) for kind, batch in runs if kind is Kind.TRANSACTION)
     window = artifact.config.window
-    state = GraphState(artifact.roles, capacity_for(total, window), window)
-    parts = score_events(state, CpuScorer(artifact, state), numbered(runs))
+    state = GraphState(artifact.roles, capacity_for(len(history.payments), window), window)
+    parts = score_events(state, CpuScorer(artifact, state), history.events)
     return np.concatenate([part.probability for part in parts])
 
 
@@ -61,13 +57,10 @@ def measure(seed: int) -> dict[str, float]:
     config = WorldConfig.hard(seed)
     with tempfile.TemporaryDirectory() as folder:
         simulate(config).write(Path(folder))
-        payments, labels, truth = (Path(folder) / f"{name}.parquet" for name in ("transactions", "labels", "truth"))
         stop = config.start + timedelta(days=round(TRAINING_SHARE * config.days))
-        taught = list(merged(payments, labels, stop=stop, chunk=1 << 16))
-        end = config.start + timedelta(days=config.days)
-        whole = list(merged(payments, labels, stop=end, chunk=1 << 16))
-        judged = with_labels(whole, labels, truth)
-    artifact = train(taught, TrainConfig(test=0, seed=seed), {"cache": "int8"})
+        whole = History.read(folder, stop=config.start + timedelta(days=config.days))
+        judged = whole.labelled(Path(folder) / "truth.parquet")
+    artifact = train(whole.before(stop), TrainConfig(test=0, seed=seed), {"cache": "int8"})
     later = judged.payments["timestamp"].to_numpy() >= np.datetime64(stop.replace(tzinfo=None))
     found = {}
     for name, model in (

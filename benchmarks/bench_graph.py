@@ -21,13 +21,13 @@ from numpy.typing import NDArray
 from benchmarks.peers import BATCHES, CORES, Stream, compare, stream
 from benchmarks.report import Figure, show, write
 from data.files.sources import merged, read_transactions
+from data.history import numbered
 from data.jit import jit, prefetch, run_concurrently
 from data.journal.protocol import Events, Kind
 from data.schema import TRANSACTION_SCHEMA
 from gnn.model.artifact import untrained
 from gnn.model.kernels import prefetch_keys_values
 from gnn.score.cpu_scorer import CpuScorer
-from gnn.score.replay import numbered
 from graph.dag.ids import USED
 from graph.dag.protocol import DAY_US, ROWS_PER_APPEND, Batch, Window
 from graph.dag.sampler import ROWS_PER_BLOCK, neighbours, walk

@@ -12,8 +12,9 @@ import pyarrow.parquet as pq
 
 from benchmarks.report import Figure, show, write
 from data.files.datasets import handbook
-from gnn.evaluate.jobs import judge, score_runs, with_labels
+from gnn.evaluate.evaluate import judge
 from gnn.model.artifact import load
+from gnn.score.replay import score_history
 from serve.cli.demo import DemoConfig, run_demo
 
 
@@ -40,10 +41,9 @@ def main() -> None:
         epochs=options.epochs,
     )
     result = run_demo(config)
-    offline = score_runs(load(folder / "demo" / "model"), result.runs)
+    offline = score_history(load(folder / "demo" / "model"), result.history)
     m = result.metrics
-    judged = with_labels(result.runs, folder / "labels.parquet")
-    e = judge(judged, offline, config.start, config.stop, config.protocol)
+    e = judge(result.history.labelled(), offline, config.start, config.stop, config.protocol)
     apart = max(
         abs(m.average_precision - e.average_precision),
         abs(m.roc_auc - e.roc_auc),

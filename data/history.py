@@ -20,18 +20,17 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from data.errors import DataError
-from data.files.places import Source, is_live, shown
+from data.files.places import Source, shown
 from data.files.readers import OnRefusal
-from data.files.sources import Run, merged, read_labels
+from data.files.sources import Run, read_labels
+from data.files.streams import TIME_COLUMN, clipped, located, microseconds, streamed, timed
+from data.journal.memory import MemoryJournal
 from data.journal.protocol import Events, Kind
-from data.journal.sqlite import SqliteJournal
 from data.schema import LABEL_SCHEMA, ROLES, TIMESTAMP, TRANSACTION_SCHEMA, Refusal
 
 CHUNK = 1 << 16  # rows of the longest run that is held as one batch
 KEPT_REFUSALS = 100  # refused rows that are kept in full; all are counted
-_TIME = {Kind.LABEL: "reported_at", Kind.TRANSACTION: "timestamp"}
 _EMPTY = {Kind.LABEL: LABEL_SCHEMA, Kind.TRANSACTION: TRANSACTION_SCHEMA}
-_SQLITE = b"SQLite format 3\x00"
 
 
 @dataclass(frozen=True)
@@ -106,7 +105,7 @@ class History:
         self.events: tuple[Events, ...] = tuple(numbered(runs))
         self.refused, self.refusals = refused, tuple(refusals)
         self._later = tuple(batch for batch in later_labels if len(batch))
-        self._first = np.array([events.offset for events in self.events], np.int64)
+        self._journal = MemoryJournal(self.events)  # the same batches, for look-ups
 
     @classmethod
     def read(
@@ -122,9 +121,9 @@ class History:
         """Read a history.
 
         Args:
-            source: A file of payments, a folder with `transactions.parquet` (and `labels.parquet`, if any), or the
-                journal of a service.
-            labels: A file of labels, beside a file of payments.
+            source: The journal of a service; a folder with `transactions.parquet` (and `labels.parquet`, if any); or
+                payments from wherever `data.files.sources.read_transactions` reads them.
+            labels: Labels, beside payments.
             start: Leave out events before it.
             stop: Leave out events from it on; labels reported later still tell what payments were.
             strict: Stop at the first bad row.
@@ -136,7 +135,7 @@ class History:
             DataError: The source cannot be read, holds labels and no payment, brings labels of its own beside
                 `labels`, or `start` or `stop` has no time zone.
         """
-        return cls._of(*_located(source, labels), start, stop, strict, on_refusal)
+        return cls._of(*located(source, labels), start, stop, strict, on_refusal)
 
     @classmethod
     def from_arrow(
@@ -200,7 +199,7 @@ class History:
                 on_refusal(refusal)
 
         later: list[pa.RecordBatch] = []
-        runs = list(_streamed(source, labels, start, stop, strict, refuse, CHUNK, later))
+        runs = list(streamed(source, labels, start, stop, strict, refuse, CHUNK, later))
         if labels is not None and stop is not None:
             later += _reported_from(labels, stop)
         if not runs and labels is not None and start is None and stop is None and any(read_labels(labels)):
@@ -245,13 +244,13 @@ class History:
     @property
     def first(self) -> datetime | None:
         """The moment of the first event; None where there is none."""
-        moment = next((times[0] for (kind, _), times in _timed(self.runs()) if kind in _TIME), None)
+        moment = next((times[0] for (kind, _), times in timed(self.runs()) if kind in TIME_COLUMN), None)
         return None if moment is None else datetime.fromtimestamp(int(moment) / 1e6, UTC)
 
     @property
     def last(self) -> datetime | None:
         """The latest moment of an event; None where there is none."""
-        moment = max((times.max() for (kind, _), times in _timed(self.runs()) if kind in _TIME), default=None)
+        moment = max((times.max() for (kind, _), times in timed(self.runs()) if kind in TIME_COLUMN), default=None)
         return None if moment is None else datetime.fromtimestamp(int(moment) / 1e6, UTC)
 
     def before(self, moment: datetime) -> "History":
@@ -272,7 +271,7 @@ class History:
             DataError: A bound has no time zone.
         """
         later: list[pa.RecordBatch] = []
-        runs = list(_clipped(self.runs(), _microseconds(start), _microseconds(stop), later))
+        runs = list(clipped(self.runs(), microseconds(start), microseconds(stop), later))
         return History(runs, later_labels=[*later, *self._later], refused=self.refused, refusals=self.refusals)
 
     def labelled(self, truth: Path | str | None = None) -> LabelledPayments:
@@ -301,21 +300,12 @@ class History:
         return LabelledPayments(payments, fraud, labelled, kind)
 
     def take(self, offsets: NDArray[np.int64]) -> pa.Table:
-        """Payments by offset, in the order asked for: a `graph.state.PaymentSource`.
+        """Payments by offset, int64 [n], in the order asked for: a history is a `data.journal.protocol.PaymentSource`.
 
         Raises:
-            DataError: An offset holds no payment.
+            JournalError: An offset holds no payment.
         """
-        wanted, back = np.unique(offsets, return_inverse=True)
-        at = np.searchsorted(self._first, wanted, "right") - 1
-        found = [TRANSACTION_SCHEMA.empty_table()]
-        for i in np.unique(at).tolist():
-            of = wanted[at == i]
-            held = self.events[i] if i >= 0 else None
-            if held is None or held.kind is not Kind.TRANSACTION or of[-1] >= held.offset + len(held.batch):
-                raise DataError(f"no payment at offset {of[-1]}")
-            found.append(pa.Table.from_batches([held.batch]).take(pa.array(of - held.offset)))
-        return pa.concat_tables(found).take(pa.array(back))
+        return self._journal.take(offsets)
 
     def to_arrow(self) -> tuple[pa.Table, pa.Table]:
         """The payments and the labels, those reported after its end included; without a copy."""
@@ -344,126 +334,6 @@ def numbered(runs: Iterable[Run], start: int = 0) -> Iterator[Events]:
         if len(batch):
             yield Events(kind, start, batch)
             start += len(batch)
-
-
-def stream(
-    source: Path | str,
-    labels: Path | str | None = None,
-    *,
-    start: datetime | None = None,
-    stop: datetime | None = None,
-    strict: bool = False,
-    on_refusal: OnRefusal | None = None,
-    chunk: int = 4096,
-) -> Iterator[Run]:
-    """The events that `History.read` would hold, one run after the other, in bounded memory.
-
-    Args:
-        source: As `History.read`; "-" is an Arrow IPC stream on standard input, taken as it comes.
-        labels: A file of labels, beside a file of payments.
-        start: Leave out events before it.
-        stop: Leave out events from it on.
-        strict: Stop at the first bad row.
-        on_refusal: Told of each bad row.
-        chunk: Rows of the longest run.
-
-    Raises:
-        DataError: As `History.read`.
-    """
-    return _streamed(*_located(source, labels), start, stop, strict, on_refusal, chunk, [])
-
-
-def holds_journal(path: Path | str) -> bool:
-    """Whether a file is a journal in SQLite, told from its first bytes."""
-    if not Path(path).is_file():
-        return False
-    with Path(path).open("rb") as opened:
-        return opened.read(len(_SQLITE)) == _SQLITE
-
-
-def _located(source: Path | str, labels: Path | str | None) -> tuple[Path | str, Path | str | None]:
-    """The files of a folder; a journal or files as they are."""
-    if is_live(source):
-        return source, labels
-    if Path(source).is_dir():
-        if labels is not None:
-            raise DataError(f"{source} is a folder with labels of its own: give the folder alone, or two files")
-        payments, beside = Path(source) / "transactions.parquet", Path(source) / "labels.parquet"
-        if not payments.is_file():
-            raise DataError(f"{source} is a folder without transactions.parquet")
-        return payments, beside if beside.is_file() else None
-    if labels is not None and holds_journal(source):
-        raise DataError(f"{source} is a journal with labels of its own: give it alone")
-    return source, labels
-
-
-def _streamed(
-    source: Source,
-    labels: Source | None,
-    start: datetime | None,
-    stop: datetime | None,
-    strict: bool,
-    on_refusal: OnRefusal | None,
-    chunk: int,
-    later: list[pa.RecordBatch],
-) -> Iterator[Run]:
-    """Events in [start, stop); labels of a journal from `stop` on go to `later`."""
-    if isinstance(source, pa.Table) or is_live(source) or not holds_journal(source):
-        return merged(source, labels, strict=strict, on_refusal=on_refusal, start=start, stop=stop, chunk=chunk)
-    return _clipped(_replayed(source, chunk), _microseconds(start), _microseconds(stop), later)
-
-
-def _replayed(path: Path | str, chunk: int) -> Iterator[Run]:
-    with SqliteJournal(path) as journal:
-        for events in journal.replay():
-            for at in range(0, len(events.batch), chunk):
-                yield events.kind, events.batch.slice(at, chunk)
-
-
-def _timed(runs: Iterable[Run]) -> Iterator[tuple[Run, NDArray[np.int64]]]:
-    """Runs and the moment of each row, us: its own time, or that of an earlier payment if that is later."""
-    latest = np.int64(np.iinfo(np.int64).min)
-    for kind, batch in runs:
-        if kind is Kind.TRANSACTION:
-            times = np.maximum(np.maximum.accumulate(_times(batch, kind)), latest)
-            latest = times[-1]
-        elif kind is Kind.LABEL:
-            times = np.maximum(_times(batch, kind), latest)
-        else:
-            times = np.full(len(batch), latest)
-        yield (kind, batch), times
-
-
-def _clipped(runs: Iterable[Run], start: int | None, stop: int | None, later: list[pa.RecordBatch]) -> Iterator[Run]:
-    """Runs cut to moments in [start, stop); labels from `stop` on go to `later`."""
-    for (kind, batch), times in _timed(runs):
-        late = np.zeros(len(times), bool) if stop is None else times >= stop
-        if kind is Kind.LABEL and late.any():
-            later.append(_chosen(batch, late))
-        inside = ~late if start is None else ~late & (times >= start)
-        if inside.any():
-            yield kind, _chosen(batch, inside)
-
-
-def _chosen(batch: pa.RecordBatch, mask: NDArray[np.bool_]) -> pa.RecordBatch:
-    """The rows of a mask: as a slice, without a copy, where they lie together."""
-    at = np.flatnonzero(mask)
-    if at[-1] - at[0] + 1 == len(at):
-        return batch.slice(int(at[0]), len(at))
-    return batch.filter(pa.array(mask))
-
-
-def _times(batch: pa.RecordBatch, kind: Kind) -> NDArray[np.int64]:
-    times: NDArray[np.int64] = batch.column(_TIME[kind]).cast(pa.int64()).to_numpy()
-    return times
-
-
-def _microseconds(moment: datetime | None) -> int | None:
-    if moment is None:
-        return None
-    if moment.tzinfo is None:
-        raise DataError(f"{moment} has no time zone")
-    return int(pa.scalar(moment, TIMESTAMP).value)
 
 
 def _reported_from(labels: Source, moment: datetime) -> list[pa.RecordBatch]:

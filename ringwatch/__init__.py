@@ -1,7 +1,8 @@
 """Ringwatch for people who import it: `import ringwatch` in place of four packages with common names.
 
-    history = ringwatch.History.read("payments/")
-    artifact = ringwatch.load_model("var/model")
+    history = ringwatch.History.read("var/world")
+    artifact = ringwatch.train(history.before(day))  # or ringwatch.load_model("var/model")
+    metrics = ringwatch.evaluate(artifact, history, start=day)
     ringwatch.RingwatchClient("http://127.0.0.1:8000", key="...").score({...})
 
 Names are imported when they are first used: none costs anything before.
@@ -17,8 +18,10 @@ if TYPE_CHECKING:
     from data.files.sources import merged, read_labels, read_transactions
     from data.history import History
     from gnn.errors import ModelError
-    from gnn.evaluate.jobs import evaluate_files, train_files
+    from gnn.evaluate.evaluate import evaluate
     from gnn.model.artifact import load as load_model
+    from gnn.train.targets import TrainConfig
+    from gnn.train.trainer import train
     from graph.errors import GraphError
     from serve.errors import ServeError
     from serve.http.client import RingwatchClient
@@ -31,13 +34,14 @@ _WHERE = {
     "ReadOptions": "data.files.options",
     "RingwatchClient": "serve.http.client",
     "ServeError": "serve.errors",
-    "evaluate_files": "gnn.evaluate.jobs",
+    "TrainConfig": "gnn.train.targets",
+    "evaluate": "gnn.evaluate.evaluate",
     "format_amount": "data.currency",
     "load_model": "gnn.model.artifact",
     "merged": "data.files.sources",
     "read_labels": "data.files.sources",
     "read_transactions": "data.files.sources",
-    "train_files": "gnn.evaluate.jobs",
+    "train": "gnn.train.trainer",
 }
 __all__ = [
     "DataError",
@@ -47,13 +51,14 @@ __all__ = [
     "ReadOptions",
     "RingwatchClient",
     "ServeError",
-    "evaluate_files",
+    "TrainConfig",
+    "evaluate",
     "format_amount",
     "load_model",
     "merged",
     "read_labels",
     "read_transactions",
-    "train_files",
+    "train",
 ]
 
 

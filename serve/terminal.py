@@ -1,7 +1,7 @@
 """What the commands share: progress on long work, and one clear line on bad input."""
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 
@@ -9,12 +9,12 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from data.errors import DataError
+from data.report import Report
 from data.schema import Refusal
 from gnn.errors import ModelError
 from graph.errors import GraphError
 from serve.errors import ServeError
 
-Report = Callable[[str, float], None]
 BAD_INPUT = 2  # exit status
 SHOWN = 5  # refused rows printed in full
 

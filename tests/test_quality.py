@@ -15,7 +15,8 @@ from benchmarks.quality import contest, histories, oracle, page, prequential, ri
 from benchmarks.quality.amlsim import DAY_US, Accounts, folds, most_suspect, pooled, reading, transfers, two_rounds
 from benchmarks.quality.contest import OURS, RESEARCH, Contest, entrants, measures, table
 from benchmarks.quality.tolokers import Graph, drawn, shuffled
-from data.files.sources import Run, merged
+from data.files.sources import Run
+from data.history import History
 from data.journal.protocol import Kind
 from gnn.rivals import snapml
 from gnn.rivals.boosting import INPUT_SETS
@@ -49,8 +50,8 @@ def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Contest:
     rows = np.flatnonzero(time - _START > 46 * DAY_US)
     return Contest(
         name="small",
-        train=train,
-        test=later,
+        train=History(train),
+        test=History(later),
         rows=rows,
         fraud=np.asarray(fraud, bool)[rows],
         account=np.arange(len(rows)),
@@ -291,7 +292,7 @@ def test_each_week_knows_only_labels_reported_before_it(tmp_path: Path, monkeypa
     past = prequential.Past(events)
     for moment in (prequential.FIRST, prequential.FIRST + histories.WEEK):
         targets = past.targets(moment)
-        plain = make_targets(contest.built(list(merged(*files, stop=moment)), prequential.ROLES), prequential.CONFIG)
+        plain = make_targets(contest.built(History.read(*files, stop=moment), prequential.ROLES), prequential.CONFIG)
         for part in ("train", "validation", "fraud"):
             np.testing.assert_array_equal(getattr(targets, part), getattr(plain, part))
         taught = np.concatenate([targets.train, targets.validation])

@@ -22,8 +22,10 @@ from benchmarks.quality.runs import cached_run, folder
 from benchmarks.quality.speed import speed
 from benchmarks.quality.summary import Table, figures_of, put
 from benchmarks.report import ROOT, Figure
+from data.history import History
 from data.world.synthetic import LONE
-from gnn.quality.audit import audit_files
+from gnn.model.artifact import load
+from gnn.quality.audit import audit
 from gnn.quality.card import make_card, markdown
 from gnn.quality.prequential import draw
 
@@ -59,8 +61,8 @@ def handbook(options: argparse.Namespace) -> None:
     )
     put("handbook", about, figures_of(found, goals) | cost, {"": found})
     card = make_card(
-        model,
-        *histories.handbook_files(),
+        load(model),
+        History.read(*histories.handbook_files(), stop=BOOK + histories.WEEK),
         start=BOOK,
         stop=BOOK + histories.WEEK,
         protocol="handbook",
@@ -257,7 +259,7 @@ def audits(options: argparse.Namespace) -> None:
     tables, figures, leaks = {}, {}, {}
     for name, (files, arguments) in histories.audited().items():
         print(f"audit: {name} ...", flush=True)
-        found = audit_files(*files, **arguments)
+        found = audit(History.read(*files), **arguments)
         tables[name] = {
             case.name: {"average_precision": [case.average_precision], "roc_auc": [case.roc_auc]}
             for case in (*found.splits, *found.planted)

@@ -4,19 +4,17 @@ Fewer worlds teach than in the contest, and each model is learnt once, so that a
 contest.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
 from benchmarks.quality.became import became
 from benchmarks.quality.contest import Contest, built, measures
 from benchmarks.quality.histories import truth_of, world
 from benchmarks.quality.runs import Scores, cached_run
-from data.files.sources import Run
+from data.history import History
 from data.journal.protocol import Kind
 from gnn.model.trees import no_trees
 from gnn.score.cpu_scorer import CpuScorer
@@ -148,14 +146,14 @@ def _trees(contest: Contest, more: bool, seed: int) -> tuple[Scores, dict[str, A
     return {"trees": model.decision_function(test)}, facts
 
 
-def _payments(runs: Sequence[Run]) -> list[Run]:
-    return [(kind, batch) for kind, batch in runs if kind is Kind.TRANSACTION]
+def _payments(history: History) -> History:
+    return History((Kind.TRANSACTION, batch) for batch in history.payments.to_batches())
 
 
-def labels_last(runs: Sequence[Run]) -> list[Run]:
+def labels_last(history: History) -> History:
     """The same events, all labels behind the last payment: known to the trainer, seen by no payment."""
-    labels = pa.Table.from_batches([batch for kind, batch in runs if kind is Kind.LABEL]).combine_chunks()
-    return [*_payments(runs), *((Kind.LABEL, batch) for batch in labels.to_batches())]
+    labels = history.labels.combine_chunks()
+    return History([*_payments(history).runs(), *((Kind.LABEL, batch) for batch in labels.to_batches())])
 
 
 def _without_rings(state: GraphState) -> None:

@@ -15,13 +15,12 @@ from threadpoolctl import threadpool_limits
 
 from benchmarks.quality.research import score_research
 from benchmarks.quality.runs import Scores, cached_run, folder, is_cached
-from data.files.sources import Run
-from data.journal.protocol import Kind
-from gnn.evaluate.jobs import score_runs
+from data.history import History
+from data.report import Report
 from gnn.evaluate.metrics import card_precision
 from gnn.rivals.boosting import fit_rivals
 from gnn.rivals.snapml import fit_snapml, installed
-from gnn.score.replay import capacity_for, numbered, present_roles
+from gnn.score.replay import capacity_for, score_history
 from gnn.score.rules import rules_score
 from gnn.train.boosted_trees import BoostingConfig
 from gnn.train.targets import Targets, TrainConfig, make_targets
@@ -41,7 +40,7 @@ class Contest:
 
     Attributes:
         name: Of the benchmark.
-        train: Events known when training, in journal order.
+        train: What was known when training.
         test: The history that the test payments come from, whole; its own past is their context.
         rows: Test payments, rows of `test`, int64 [n].
         fraud: What they were, bool [n].
@@ -56,8 +55,8 @@ class Contest:
     """
 
     name: str
-    train: Sequence[Run]
-    test: Sequence[Run]
+    train: History
+    test: History
     rows: NDArray[np.int64]
     fraud: NDArray[np.bool_]
     account: NDArray[np.integer]
@@ -71,7 +70,7 @@ class Contest:
 
     @cached_property
     def roles(self) -> tuple[str, ...]:
-        return present_roles(self.train)
+        return self.train.roles
 
     @cached_property
     def past(self) -> GraphState:
@@ -101,12 +100,11 @@ class Contest:
         return first & (self.graph.store.column("entity", self.rows)[:, r] >= 0)
 
 
-def built(runs: Sequence[Run], roles: Sequence[str]) -> GraphState:
+def built(history: History, roles: Sequence[str]) -> GraphState:
     """The graph of a history."""
     window = Window()
-    total = sum(len(batch) for kind, batch in runs if kind is Kind.TRANSACTION)
-    state = GraphState(roles, capacity_for(total, window), window)
-    for events in numbered(runs):
+    state = GraphState(roles, capacity_for(len(history.payments), window), window)
+    for events in history.events:
         state.apply(events)
     return state
 
@@ -116,12 +114,10 @@ def ours(contest: Contest, seed: int) -> tuple[Scores, dict[str, Any]]:
     from dataclasses import replace
 
     begin = time.perf_counter()
-    artifact = train(
-        list(contest.train), replace(contest.config, seed=seed), contest.shape, _progress(), contest.choose
-    )
+    artifact = train(contest.train, replace(contest.config, seed=seed), contest.shape, _progress(), contest.choose)
     seconds = time.perf_counter() - begin
     artifact.save(folder(contest.name) / f"model-{seed}")
-    probability = score_runs(artifact, contest.test)[contest.rows]
+    probability = score_history(artifact, contest.test)[contest.rows]
     return {OURS: probability}, {"training_s": seconds, "training": artifact.facts["training"]}
 
 
@@ -199,7 +195,7 @@ def numbers(column: pa.ChunkedArray) -> NDArray[np.integer]:
     return codes
 
 
-def _progress() -> Callable[[str, float], None]:
+def _progress() -> Report:
     last = [""]
 
     def report(what: str, share: float) -> None:

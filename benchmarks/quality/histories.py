@@ -18,11 +18,12 @@ from benchmarks.report import ROOT
 from data.files.datasets import handbook as read_handbook
 from data.files.datasets import s_ffsd as read_s_ffsd
 from data.files.datasets import s_ffsd_split
-from data.files.sources import Run, merged
+from data.files.sources import Run
+from data.history import History, LabelledPayments
 from data.journal.protocol import Kind
 from data.schema import LABEL_SCHEMA, TIMESTAMP
 from data.world.synthetic import WorldConfig, simulate
-from gnn.evaluate.jobs import Judged, selection, with_labels
+from gnn.evaluate.protocols import selection
 from gnn.quality.audit import at_once
 from gnn.train.targets import Targets, TrainConfig
 from graph.dag.protocol import DAY_US
@@ -46,13 +47,12 @@ def handbook(name: str, test_start: datetime, days: int | None = None) -> Contes
         test_start: First test day.
         days: Teach with the last so many days of settled payments only; the history before them stays context.
     """
-    paths = handbook_files()
     stop = test_start + WEEK
-    runs = list(merged(*paths, stop=stop, chunk=1 << 16))
-    judged = with_labels(runs, paths[1])
+    history = History.read(*handbook_files(), stop=stop)
+    judged = history.labelled()
     rows = np.flatnonzero(selection(judged, test_start, stop, "handbook"))
     config = TrainConfig(test=0, label_delay_days=7)
-    contest = _contest(name, list(merged(*paths, stop=test_start, chunk=1 << 16)), runs, judged, rows, config)
+    contest = _contest(name, history.before(test_start), history, judged, rows, config)
     return replace(contest, cards=True, taught=None if days is None else _LastDays(days))
 
 
@@ -87,8 +87,8 @@ def s_ffsd(variant: str) -> Contest:
     """
     delay = {"no_labels": timedelta(0), "at_once": timedelta(0), "delayed": WEEK}[variant]
     paths = _written(f"s_ffsd_{delay.days}", lambda: read_s_ffsd(DATASETS / "s_ffsd" / "S-FFSD.zip", delay))
-    whole = list(merged(*paths, chunk=1 << 16))
-    judged = with_labels(whole, paths[1])
+    whole = History.read(*paths)
+    judged = whole.labelled()
     time = judged.payments["timestamp"].cast(pa.int64()).to_numpy()
     test = s_ffsd_split(time, judged.labelled)[1]
     first = int(np.flatnonzero(test)[0])
@@ -97,16 +97,16 @@ def s_ffsd(variant: str) -> Contest:
     rows, config = np.flatnonzero(test), TrainConfig(test=0, label_delay_days=delay.days, without=made_up)
     if variant == "delayed":
         stop = datetime.fromtimestamp(time[first] / 1e6, UTC)
-        return _contest("s_ffsd_delayed", list(merged(*paths, stop=stop)), whole, judged, rows, config)
-    early = Judged(judged.payments.slice(0, first), judged.fraud[:first], judged.labelled[:first])
+        return _contest("s_ffsd_delayed", whole.before(stop), whole, judged, rows, config)
+    early = LabelledPayments(judged.payments.slice(0, first), judged.fraud[:first], judged.labelled[:first])
     if variant == "at_once":
-        return _contest("s_ffsd_at_once", list(at_once(early)), list(at_once(judged)), judged, rows, config)
+        return _contest("s_ffsd_at_once", History(at_once(early)), History(at_once(judged)), judged, rows, config)
     blind = [(Kind.TRANSACTION, batch) for batch in judged.payments.to_batches()]
     taught = [*((Kind.TRANSACTION, batch) for batch in early.payments.to_batches()), *_afterwards(early)]
-    return _contest("s_ffsd_no_labels", taught, blind, judged, rows, config)
+    return _contest("s_ffsd_no_labels", History(taught), History(blind), judged, rows, config)
 
 
-def _afterwards(judged: Judged) -> Iterator[Run]:
+def _afterwards(judged: LabelledPayments) -> Iterator[Run]:
     """All labels behind the last payment: known to the trainer, seen by no payment."""
     known = np.flatnonzero(judged.labelled)
     moment = judged.payments["timestamp"][-1].as_py()
@@ -131,23 +131,21 @@ def world(
     """
     folder, other = worlds(teaching), worlds(judging)
     end = WorldConfig.hard(0).start + timedelta(days=90)  # labels that come after the last payment teach nothing
-    runs, later = (
-        list(merged(p / "transactions.parquet", p / "labels.parquet", stop=end, chunk=1 << 16)) for p in (folder, other)
-    )
-    judged = with_labels(later, other / "labels.parquet", other / "truth.parquet")
+    early, later = (History.read(p, stop=end) for p in (folder, other))
+    judged = later.labelled(other / "truth.parquet")
     time = judged.payments["timestamp"].cast(pa.int64()).to_numpy()
     rows = np.flatnonzero(time >= time[0] // DAY_US * DAY_US + context_days * DAY_US)
     if instant:
-        past, known = with_labels(runs, folder / "labels.parquet"), truth_of(teaching)
-        runs = list(at_once(Judged(past.payments, known, known)))
-        later = list(at_once(Judged(judged.payments, judged.fraud, judged.fraud)))
-    contest = _contest("world", runs, later, judged, rows, TrainConfig(test=0))
+        known = truth_of(teaching)
+        early = History(at_once(LabelledPayments(early.payments, known, known)))
+        later = History(at_once(LabelledPayments(judged.payments, judged.fraud, judged.fraud)))
+    contest = _contest("world", early, later, judged, rows, TrainConfig(test=0))
     kinds = pq.read_table(other / "truth.parquet", columns=["ring_kind"])["ring_kind"].to_pylist()
     return replace(contest, kind=np.array([kind or "" for kind in kinds], object)[rows])
 
 
 def audited() -> dict[str, tuple[tuple[Path, Path], dict[str, Any]]]:
-    """Histories for the leakage audit, by name: files, and options of `gnn.quality.audit.audit_files`."""
+    """Histories for the leakage audit, by name: files, and options of `gnn.quality.audit.audit`."""
     made = worlds(range(1))
     ffsd = _written("s_ffsd_7", lambda: read_s_ffsd(DATASETS / "s_ffsd" / "S-FFSD.zip", WEEK))
     return {
@@ -199,7 +197,12 @@ def _prefixed(table: pa.Table, prefix: str) -> pa.Table:
 
 
 def _contest(
-    name: str, train: list[Run], test: list[Run], judged: Judged, rows: NDArray[np.int64], config: TrainConfig
+    name: str,
+    train: History,
+    test: History,
+    judged: LabelledPayments,
+    rows: NDArray[np.int64],
+    config: TrainConfig,
 ) -> Contest:
     return Contest(
         name=name,

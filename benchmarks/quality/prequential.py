@@ -22,13 +22,13 @@ from benchmarks.quality.histories import WEEK, handbook_files
 from benchmarks.quality.research import score_research
 from benchmarks.quality.runs import Scores, cached_run, is_cached
 from benchmarks.report import ROOT
-from data.files.sources import Run, merged
+from data.history import History, LabelledPayments
 from data.journal.protocol import Events, Kind
 from data.schema import TIMESTAMP
-from gnn.evaluate.jobs import Judged, score_runs, selection, with_labels
+from gnn.evaluate.protocols import selection
 from gnn.quality.audit import TREES
 from gnn.rivals.boosting import categories, rival_inputs
-from gnn.score.replay import capacity_for, numbered
+from gnn.score.replay import capacity_for, score_history
 from gnn.train.boosted_trees import fit_trees, grow_trees, sample_training_rows
 from gnn.train.targets import Targets, TrainConfig, make_targets
 from gnn.train.trainer import train
@@ -55,19 +55,18 @@ class Weeks:
     """
 
     state: GraphState
-    judged: Judged
+    judged: LabelledPayments
     starts: tuple[datetime, ...]
     rows: tuple[NDArray[np.int64], ...]
 
 
 def read(weeks: int = WEEKS) -> Weeks:
     """The history up to the end of the last week."""
-    paths = handbook_files()
     starts = tuple(FIRST + k * WEEK for k in range(weeks))
-    runs = list(merged(*paths, stop=starts[-1] + WEEK, chunk=1 << 16))
-    judged = with_labels(runs, paths[1])
+    history = History.read(*handbook_files(), stop=starts[-1] + WEEK)
+    judged = history.labelled()
     rows = tuple(np.flatnonzero(selection(judged, start, start + WEEK, "handbook")) for start in starts)
-    state = built(runs, ROLES)
+    state = built(history, ROLES)
     return Weeks(state, judged, starts, rows)
 
 
@@ -75,14 +74,13 @@ class Past:
     """The graph as of one moment after another, built once.
 
     Args:
-        runs: The history in journal order.
+        history: Payments and labels.
     """
 
-    def __init__(self, runs: Sequence[Run]) -> None:
+    def __init__(self, history: History) -> None:
         window = Window()
-        total = sum(len(batch) for kind, batch in runs if kind is Kind.TRANSACTION)
-        self._state = GraphState(ROLES, capacity_for(total, window), window)
-        self._left = list(numbered(runs))[::-1]
+        self._state = GraphState(ROLES, capacity_for(len(history.payments), window), window)
+        self._left = list(history.events)[::-1]
 
     def targets(self, moment: datetime) -> Targets:
         """Which payments teach at a moment, by the labels reported before it; moments never run backwards."""
@@ -133,10 +131,9 @@ def research(weeks: Weeks, targets: Targets | None, judged: Sequence[int]) -> tu
 
 def network(weeks: Weeks, trained: datetime, judged: Sequence[int]) -> tuple[Scores, dict[str, Any]]:
     """The network trained at a moment, and its scores of some weeks by number."""
-    paths = handbook_files()
-    artifact = train(list(merged(*paths, stop=trained, chunk=1 << 16)), CONFIG)
-    end = weeks.starts[max(judged)] + WEEK
-    probability = score_runs(artifact, list(merged(*paths, stop=end, chunk=1 << 16)))
+    history = History.read(*handbook_files(), stop=weeks.starts[max(judged)] + WEEK)
+    artifact = train(history.before(trained), CONFIG)
+    probability = score_history(artifact, history)
     return {str(w): probability[weeks.rows[w]] for w in judged}, {}
 
 
@@ -163,7 +160,7 @@ def run(every: int | None = 1, weeks: int = WEEKS) -> dict[str, dict[str, float]
                 OURS,
                 cached_run("prequential", f"network-{start.date()}", lambda s=start, o=of: network(history, s, o))[0],
             )
-    past = Past(list(merged(*handbook_files(), stop=history.starts[-1], chunk=1 << 16)))
+    past = Past(History.read(*handbook_files(), stop=history.starts[-1]))
     weekly, once = "trees: features, every week", "trees: features, once"
     for w, start in enumerate(history.starts):
         entrants = [

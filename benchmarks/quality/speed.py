@@ -11,7 +11,7 @@ from benchmarks.quality.contest import Contest
 from benchmarks.report import Figure
 from data.journal.protocol import Events, Kind
 from gnn.model.artifact import load
-from gnn.score.replay import numbered, open_model
+from gnn.score.replay import open_model
 
 TIMED = {1: 1000, 64: 200}  # micro-batches by size
 
@@ -24,19 +24,19 @@ def speed(contest: Contest, model: Path, facts: Mapping[str, Any]) -> dict[str, 
         model: Folder of the artifact.
         facts: Of the run that trained it.
     """
-    payments = sum(len(batch) for kind, batch in contest.train if kind is Kind.TRANSACTION)
+    payments = len(contest.train.payments)
     found = {
         "training_s_a_million": Figure(
             facts["training_s"] / payments * 1e6, "s, of payments, graph and head included", 600, "lower"
         )
     }
-    total = sum(len(batch) for kind, batch in contest.test if kind is Kind.TRANSACTION)
+    total = len(contest.test.payments)
     state, scorer = open_model(load(model), "cpu", total)
     scorer.warm()
     first = total - sum(size * times for size, times in TIMED.items())  # the first payment that is timed
     spent: dict[int, list[float]] = {size: [] for size in TIMED}
     seen, filled = 0, False
-    for events in numbered(contest.test):
+    for events in contest.test.events:
         if events.kind is not Kind.TRANSACTION:
             state.apply(events)
             continue

@@ -1,7 +1,7 @@
 """Read a whole journal and say what is wrong with it."""
 
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -11,6 +11,7 @@ from data.journal.protocol import Kind
 from data.journal.sqlite_file import checked_from, connect
 from data.journal.sqlite_tables import SqliteIdIndex, answer_is_whole
 from data.journal.stored import Stored, decode
+from data.report import Report, silent
 from data.schema import content_hashes
 
 FAULTS_SHOWN: Final = 100  # a report holds no more: one lost page can be thousands of faults
@@ -18,7 +19,7 @@ _IDS_AT_ONCE: Final = 4096
 
 
 @dataclass
-class Report:
+class JournalReport:
     """What a journal holds, and what of it is damaged.
 
     Attributes:
@@ -52,7 +53,7 @@ class Report:
             self.more += 1
 
 
-def verify(path: Path | str, report: Callable[[str, float], None] = lambda what, share: None) -> Report:
+def verify(path: Path | str, report: Report = silent) -> JournalReport:
     """Check a journal against itself: pages, checksums, dense offsets, the ids against the events, and answers.
 
     It only reads, and holds no lock for long: a service may write to the journal meanwhile.
@@ -67,7 +68,7 @@ def verify(path: Path | str, report: Callable[[str, float], None] = lambda what,
     path = Path(path)
     if not path.exists():
         raise JournalError(f"no journal at {path}")
-    found = Report(str(path))
+    found = JournalReport(str(path))
     try:
         connection = connect(path, readonly=True)
     except JournalError as error:
@@ -84,14 +85,14 @@ def verify(path: Path | str, report: Callable[[str, float], None] = lambda what,
     return found
 
 
-def _pages(connection: sqlite3.Connection, path: Path, found: Report, report: Callable[[str, float], None]) -> None:
+def _pages(connection: sqlite3.Connection, path: Path, found: JournalReport, report: Report) -> None:
     report("checking pages", 0.0)
     for (said,) in connection.execute(f"PRAGMA quick_check({FAULTS_SHOWN})"):
         if said != "ok":
             found.add(f"SQLite: {said}")
 
 
-def _events(connection: sqlite3.Connection, path: Path, found: Report, report: Callable[[str, float], None]) -> None:
+def _events(connection: sqlite3.Connection, path: Path, found: JournalReport, report: Report) -> None:
     """Every row by itself, that offsets are dense, and that the ids are those of the transactions, at their offsets."""
     since = checked_from(connection)
     row = connection.execute("SELECT first, rows FROM events ORDER BY first DESC LIMIT 1").fetchone()
@@ -130,7 +131,7 @@ def _each(connection: sqlite3.Connection, end: int) -> Iterator[tuple[Any, ...]]
         at = row[0]
 
 
-def _ids(connection: sqlite3.Connection, path: Path, held: Stored, found: Report) -> None:
+def _ids(connection: sqlite3.Connection, path: Path, held: Stored, found: JournalReport) -> None:
     index = SqliteIdIndex(connection, path)
     for start in range(0, len(held.batch), _IDS_AT_ONCE):
         batch = held.batch.slice(start, _IDS_AT_ONCE)
@@ -146,7 +147,7 @@ def _ids(connection: sqlite3.Connection, path: Path, held: Stored, found: Report
                 found.add(f"transaction {name!r} at offset {offset} is indexed with other content")
 
 
-def _answers(connection: sqlite3.Connection, path: Path, found: Report, report: Callable[[str, float], None]) -> None:
+def _answers(connection: sqlite3.Connection, path: Path, found: JournalReport, report: Report) -> None:
     report("checking answers", 0.0)
     for row in connection.execute("SELECT * FROM answers ORDER BY position"):
         if answer_is_whole(row):

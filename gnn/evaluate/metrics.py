@@ -1,4 +1,4 @@
-"""What a score is worth: metrics over payments later than those that trained the model."""
+"""What scores are worth, as numbers: metrics of probabilities beside what their payments were."""
 
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -51,7 +51,7 @@ class Metrics:
     prior_shift: PriorShift | None = field(default=None, compare=False)
 
 
-def evaluate(
+def measure(
     probability: NDArray[np.float64],
     is_fraud: NDArray[np.bool_],
     amount: NDArray[np.int64],

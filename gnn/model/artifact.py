@@ -33,6 +33,21 @@ class Artifact:
         calibration: From log-odds to probability.
         facts: What is known of its making: training window, metrics, seeds.
         sha256: Of the weights file.
+
+    Example:
+        `gnn.train.trainer.train` makes one from a history; here it has random weights instead.
+
+        >>> import tempfile
+        >>> artifact = untrained(("account", "merchant"), layers=1, width=8, heads=2)
+        >>> artifact.roles
+        ('account', 'merchant')
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     artifact.save(folder)
+        ...     again = load(folder)  # checked: digest, schema, features
+        >>> again.version == artifact.version == artifact.sha256[:12]
+        True
+        >>> round(float(again.calibration.probability(0.0)), 2)  # log-odds of 0, not yet calibrated
+        0.5
     """
 
     config: ModelConfig

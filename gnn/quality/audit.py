@@ -12,10 +12,9 @@ Beside the gaps stand the columns that the detector of `gnn.quality.leaks` names
 must name.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -26,19 +25,18 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from threadpoolctl import threadpool_limits
 
 from data.files.datasets import handbook_split
-from data.files.readers import OnRefusal
-from data.files.sources import Run, merged
+from data.files.sources import Run
+from data.history import History, LabelledPayments, numbered
 from data.journal.protocol import Kind
+from data.report import Report, silent
 from data.schema import LABEL_SCHEMA
 from gnn.errors import ModelError
-from gnn.evaluate.jobs import Judged, selection, with_labels
+from gnn.evaluate.protocols import accounts, selection, times
 from gnn.quality.leaks import CAUSAL, PLANTED, WHOLE_HISTORY, Inputs, LabelTimes, build, choose_probes, leaking
-from gnn.score.replay import present_roles
 from gnn.train.boosted_trees import BoostingConfig, Setting, fit_trees, sample_training_rows
 from gnn.train.targets import Targets, TrainConfig, make_targets
 from graph.state import GraphState
 
-Report = Callable[[str, float], None]
 PUBLISHED: Final = ("random", "handbook")
 TREES: Final = BoostingConfig(settings=(Setting(leaves=15, rows=50),), trees=150, step=50, negatives=10)
 JUDGED: Final = 100_000  # test payments that a case is judged by, drawn where there are more
@@ -97,63 +95,44 @@ class Audit:
         return caught and not (self.splits[-1].leaks or self.early_labels or self.early_targets)
 
 
-def audit_files(
-    transactions: Path | str,
-    labels: Path | str,
+def audit(
+    history: History,
     *,
     published: str = "random",
-    start: datetime | None = None,
-    stop: datetime | None = None,
     test_start: datetime | None = None,
     seed: int = 0,
-    strict: bool = False,
-    on_refusal: OnRefusal | None = None,
-    report: Report = lambda what, share: None,
+    report: Report = silent,
 ) -> Audit:
     """Audit a history.
 
     Args:
-        transactions: The payments.
-        labels: Their labels, each with when it was reported.
+        history: Payments and labels; labels reported after its end judge, too.
         published: How the published tables of this data split it: `random`, 30 % to test, or `handbook`, a week to
             train and after a week's delay a week to test, without cards known for fraud.
-        start: Leave out events before it.
-        stop: Leave out events from here on; labels that come later still judge.
         test_start: Test on payments from here on; by default the last 30 % of the payments.
         seed: Of draws.
-        strict: Stop at the first refused row.
-        on_refusal: Told of each refused row.
-        report: Called with progress.
+        report: Told of progress.
 
     Raises:
         ModelError: Too few payments or known frauds to learn from or to judge by, or `published` is unknown.
     """
     if published not in PUBLISHED:
         raise ModelError(f"--published must be one of {', '.join(PUBLISHED)}, not {published!r}")
-    report("reading", 0.0)
-    bounds: dict[str, Any] = {"start": start, "stop": stop}
-    runs = list(merged(transactions, labels, strict=strict, on_refusal=on_refusal, chunk=1 << 16, **bounds))
-    judged = with_labels(runs, labels)
-    return _Auditor(runs, judged, published, test_start, seed, report).run()
+    return _Auditor(history, published, test_start, seed, report).run()
 
 
 class _Auditor:
     """One history, read into two graphs: with labels in their place, and with labels known at once."""
 
     def __init__(
-        self,
-        runs: Sequence[Run],
-        judged: Judged,
-        published: str,
-        test_start: datetime | None,
-        seed: int,
-        report: Report,
+        self, history: History, published: str, test_start: datetime | None, seed: int, report: Report
     ) -> None:
-        self.judged, self.published, self.seed, self.report = judged, published, seed, report
-        self.roles, n = present_roles(runs), len(judged.fraud)
+        self.judged = judged = history.labelled()
+        self.published, self.seed, self.report = published, seed, report
+        self.roles, n = history.roles, len(judged.fraud)
         if n == 0:
             raise ModelError("there is no payment to audit")
-        self.time: NDArray[np.int64] = judged.payments["timestamp"].cast(pa.int64()).to_numpy()
+        self.time = times(judged.payments)
         begin = test_start or datetime.fromtimestamp(self.time[int(0.7 * n)] / 1e6, UTC)
         protocol = "handbook" if published == "handbook" else "plain"
         chosen = selection(judged, begin, None, protocol)
@@ -165,10 +144,10 @@ class _Auditor:
         self.probes = choose_probes(judged.labelled, judged.fraud, PROBES, seed)
         self.inputs: dict[str, Inputs] = {"causal": CAUSAL, "whole history": WHOLE_HISTORY, **PLANTED}
         report("building the graph, labels in their place", 0.0)
-        self.graph, self.cut = build(runs, self.roles, n, self.probes, self.inputs)
+        self.graph, self.cut = build(history.events, self.roles, n, self.probes, self.inputs)
         report("building the graph, labels known at once", 0.0)
-        self.oracle, _ = build(at_once(judged), self.roles, n)
-        self.times = LabelTimes(runs, self.graph)
+        self.oracle, _ = build(numbered(at_once(judged)), self.roles, n)
+        self.times = LabelTimes(history.events, self.graph)
 
     def run(self) -> Audit:
         """Judge every case."""
@@ -201,7 +180,7 @@ class _Auditor:
     def _published(self) -> Targets:
         """The split of published tables: training and validation payments, and their own test payments."""
         if self.published == "handbook":
-            account = self.judged.payments["account_id"].combine_chunks().dictionary_encode().indices.to_numpy()
+            account = accounts(self.judged.payments)
             first = datetime.fromtimestamp(self.test_us / 1e6, UTC).date().toordinal() - 14
             train, _ = handbook_split(
                 self.time, account, self.judged.fraud, train_start=datetime.fromordinal(first).date()
@@ -266,7 +245,7 @@ class _Auditor:
         return int((self.times.known(taught, before) != 1).sum())
 
 
-def at_once(judged: Judged) -> Iterator[Run]:
+def at_once(judged: LabelledPayments) -> Iterator[Run]:
     """The same payments, each labelled payment's newest label right behind it."""
     payments = judged.payments.combine_chunks()
     begin = 0
@@ -282,18 +261,18 @@ def at_once(judged: Judged) -> Iterator[Run]:
         yield Kind.LABEL, pa.RecordBatch.from_arrays([*columns, moment], schema=LABEL_SCHEMA)
 
 
-def to_dict(audit: Audit) -> dict[str, Any]:
+def to_dict(found: Audit) -> dict[str, Any]:
     """For JSON."""
-    return {**asdict(audit), "sound": audit.sound}
+    return {**asdict(found), "sound": found.sound}
 
 
-def as_tables(audit: Audit) -> list[Table]:
+def as_tables(found: Audit) -> list[Table]:
     """For people: the splits and their gaps, then the checks."""
     table = Table(title="one history, three protocols, the same boosted trees")
     for column in ("", "payments", "frauds", "AP", "gap to strict", "ROC AUC", "gap to strict"):
         table.add_column(column, justify="right" if column else "left")
-    last = audit.splits[-1]
-    for case in (*audit.splits, *audit.planted):
+    last = found.splits[-1]
+    for case in (*found.splits, *found.planted):
         table.add_row(
             case.name,
             f"{case.payments:,}",
@@ -304,17 +283,17 @@ def as_tables(audit: Audit) -> list[Table]:
             "" if case is last else f"{case.roc_auc - last.roc_auc:+.4f}",
             style="bold" if case is last else None,
         )
-    checks = Table(title=f"inputs of {audit.probes:,} payments, recomputed on the journal cut behind each")
+    checks = Table(title=f"inputs of {found.probes:,} payments, recomputed on the journal cut behind each")
     checks.add_column("")
     checks.add_column("columns that read what was not yet known")
-    for case in (*audit.splits, *audit.planted):
+    for case in (*found.splits, *found.planted):
         checks.add_row(case.name, _grouped(case.leaks) or "none")
-    labels = Table(title=f"labels of {audit.labels_checked:,} neighbours, beside what the journal had said by then")
+    labels = Table(title=f"labels of {found.labels_checked:,} neighbours, beside what the journal had said by then")
     for column in ("", "seen too early"):
         labels.add_column(column, justify="right" if column else "left")
-    labels.add_row("strict", f"{audit.early_labels:,}")
-    labels.add_row("labels known at once", f"{audit.early_at_once:,}")
-    labels.add_row("taught before they were reported", f"{audit.early_targets:,}")
+    labels.add_row("strict", f"{found.early_labels:,}")
+    labels.add_row("labels known at once", f"{found.early_at_once:,}")
+    labels.add_row("taught before they were reported", f"{found.early_targets:,}")
     return [table, checks, labels]
 
 

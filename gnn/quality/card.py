@@ -4,28 +4,27 @@ Sections after Mitchell et al., "Model Cards for Model Reporting" (FAT* 2019). E
 artifact or measured on the history given; nothing is written by hand for one model.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from data.currency import format_amount
-from data.files.readers import OnRefusal
-from data.files.sources import merged
-from gnn.evaluate.jobs import Judged, base_rate, check_protocol, judge, score_runs, selection, with_labels
+from data.history import History, LabelledPayments
+from data.report import Report, silent
+from gnn.evaluate.evaluate import base_rate, judge
 from gnn.evaluate.metrics import Metrics
-from gnn.model.artifact import Artifact, load
+from gnn.evaluate.protocols import accounts, check_protocol, selection, times
+from gnn.model.artifact import Artifact
 from gnn.score.devices import choose_device
+from gnn.score.replay import score_history
 
-Report = Callable[[str, float], None]
 ROUNDS: Final = 200  # of the bootstrap
 HANDBOOK: Final = ", cards known for fraud left out of each day (as the Fraud Detection Handbook has it)"
 FEW: Final = 10  # frauds below which a slice has no average precision
@@ -78,51 +77,45 @@ class Card:
 
 
 def make_card(
-    model: Path | str,
-    transactions: Path | str,
-    labels: Path | str,
+    artifact: Artifact,
+    history: History,
     *,
     start: datetime | None = None,
     stop: datetime | None = None,
     protocol: str = "plain",
     truth: Path | str | None = None,
     device: str = "auto",
-    strict: bool = False,
-    on_refusal: OnRefusal | None = None,
-    report: Report = lambda what, share: None,
+    report: Report = silent,
 ) -> Card:
     """Score a history as the service would, and judge the payments in [start, stop) for the card.
 
     Args:
-        model: Folder of the artifact.
-        transactions: The history; what lies before `start` is context.
-        labels: Labels, each with when it was reported.
+        artifact: The model.
+        history: The payments judged, and those before `start` as their context.
         start: Judge from here on; must be later than what trained the model for an honest card.
-        stop: Read no event from here on.
-        protocol: See `gnn.evaluate.jobs.selection`.
-        truth: Truth of a simulated world.
+        stop: Leave out events from here on.
+        protocol: See `gnn.evaluate.protocols.selection`.
+        truth: File of a simulated world's truth.
         device: `auto`, `cpu` or `cuda`.
-        strict: Stop at the first refused row.
-        on_refusal: Told of each refused row.
-        report: Called with progress.
+        report: Told of progress.
+
+    Raises:
+        ModelError: An unknown protocol, or nothing to judge.
     """
     check_protocol(protocol)
-    artifact = load(model)
-    runs = list(merged(transactions, labels, strict=strict, on_refusal=on_refusal, stop=stop))
-    probability = score_runs(artifact, runs, choose_device(device), report)
-    judged = with_labels(runs, labels, truth)
-    metrics = judge(judged, probability, start, stop, protocol, truth, base_rate(artifact))
-    rows = np.flatnonzero(selection(judged, start, stop, protocol))
+    history = history.before(stop) if stop is not None else history
+    probability = score_history(artifact, history, choose_device(device), report)
+    known = history.labelled(truth)
+    metrics = judge(known, probability, start, stop, protocol, base_rate(artifact))
+    rows = np.flatnonzero(selection(known, start, stop, protocol))
     report("bootstrap", 0.0)
-    payments = judged.payments
-    account = payments["account_id"].combine_chunks().dictionary_encode().indices.to_numpy()
-    time = payments["timestamp"].cast(pa.int64()).to_numpy()[rows]
+    account, time = accounts(known.payments), times(known.payments)[rows]
     ends = [datetime.fromtimestamp(int(t) / 1e6, UTC).isoformat(timespec="minutes") for t in (time[0], time[-1])]
     return Card(
         artifact=artifact,
         metrics=metrics,
-        intervals=bootstrap(probability[rows], judged.fraud[rows], account[rows]),
-        slices=slices(judged, probability, rows, account, truth),
+        intervals=bootstrap(probability[rows], known.fraud[rows], account[rows]),
+        slices=slices(known, probability, rows, account),
         first=ends[0],
         last=ends[1],
         protocol=protocol,
@@ -169,15 +162,14 @@ def bootstrap(
 
 
 def slices(
-    judged: Judged,
+    known: LabelledPayments,
     probability: NDArray[np.float64],
     rows: NDArray[np.int64],
     account: NDArray[np.integer],
-    truth: Path | str | None = None,
     budget: float = 0.01,
 ) -> tuple[Slice, ...]:
     """New accounts and merchants, missing devices, quarters by amount, ring kinds where they are known."""
-    payments, n = judged.payments, len(probability)
+    payments, n = known.payments, len(probability)
     merchant = payments["merchant_id"].combine_chunks().dictionary_encode().indices.to_numpy()
     masks: dict[str, NDArray[np.bool_]] = {}
     for name, of in (("account", account), ("merchant", merchant)):
@@ -191,13 +183,10 @@ def slices(
     for code in np.unique(currency).tolist():
         # Amounts of different currencies are not compared: each has its own quarters.
         masks |= _quarters(amount, currency == code, code)
-    if truth is not None:
-        table = pq.read_table(truth, columns=["transaction_id", "ring_kind"])
-        kinds = dict(zip(table["transaction_id"].to_pylist(), table["ring_kind"].to_pylist(), strict=True))
-        ids = payments["transaction_id"].take(pa.array(rows)).to_pylist()
-        kind = np.array([kinds.get(i) or "" for i in ids], object)
+    if known.kind is not None:
+        kind = known.kind[rows]
         masks |= {f"ring kind {k}": kind == k for k in sorted(set(kind)) if k}
-    score, fraud = probability[rows], judged.fraud[rows]
+    score, fraud = probability[rows], known.fraud[rows]
     reviewed = np.zeros(len(rows), bool)
     reviewed[np.argsort(-score, kind="stable")[: max(1, round(budget * len(rows)))]] = True
     found = []

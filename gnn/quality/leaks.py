@@ -11,10 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from data.files.sources import Run
-from data.journal.protocol import Kind
+from data.journal.protocol import Events, Kind
 from gnn.rivals.boosting import input_names, rival_inputs
-from gnn.score.replay import capacity_for, numbered
+from gnn.score.replay import capacity_for
 from graph.dag.protocol import DAY_US, Window
 from graph.dag.sampler import EDGE_FEATURES
 from graph.state import GraphState
@@ -81,7 +80,7 @@ PLANTED = {"a look at the future": NEXT_GAP, "the payment's own label": OWN_LABE
 
 
 def build(
-    runs: Iterable[Run],
+    history: Iterable[Events],
     roles: Sequence[str],
     total: int,
     probes: NDArray[np.int64] | None = None,
@@ -90,7 +89,7 @@ def build(
     """Build the graph of a history, stopping behind some rows to note what they read there.
 
     Args:
-        runs: The history in journal order.
+        history: Its events in journal order.
         roles: Of the graph.
         total: Payments in it: all stay in the buffer.
         probes: Rows to stop behind, ascending, int64 [n].
@@ -105,7 +104,7 @@ def build(
     state = GraphState(roles, capacity_for(total, window), window)
     noted: dict[str, list[NDArray[np.float32]]] = {name: [] for name in inputs}
     due = 0
-    for events in numbered(runs):
+    for events in history:
         done = 0
         while events.kind is Kind.TRANSACTION and due < len(probes):
             cut = int(probes[due]) + 1 - state.store.rows + done
@@ -141,14 +140,14 @@ class LabelTimes:
     """When each label was journalled, worked out from the events alone and not from the graph.
 
     Args:
-        runs: The history in journal order.
+        history: Its events in journal order.
         state: Its graph, for the rows of payments.
     """
 
-    def __init__(self, runs: Iterable[Run], state: GraphState) -> None:
+    def __init__(self, history: Iterable[Events], state: GraphState) -> None:
         at: list[NDArray[np.int64]] = []
         rows, offsets, fraud = [np.empty(0, np.int64)], [np.empty(0, np.int64)], [np.empty(0, np.int64)]
-        for events in numbered(runs):
+        for events in history:
             places = events.offset + np.arange(len(events.batch))
             if events.kind is Kind.TRANSACTION:
                 at.append(places)

@@ -4,17 +4,19 @@ Trained anew every week or every few (Gama et al., 2013, on evaluating stream le
 delayed labels): the curve shows what standing still costs.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from data.files.readers import OnRefusal
-from data.files.sources import merged
+from data.history import History
+from data.report import Report, silent
 from gnn.errors import ModelError
-from gnn.evaluate.jobs import base_rate, check_protocol, judge, score_runs, with_labels
+from gnn.evaluate.evaluate import base_rate, judge
 from gnn.evaluate.metrics import Metrics
+from gnn.evaluate.protocols import check_protocol
+from gnn.score.replay import score_history
 from gnn.train.targets import TrainConfig
 from gnn.train.trainer import train
 
@@ -37,8 +39,7 @@ class Week:
 
 
 def prequential(
-    transactions: Path | str,
-    labels: Path | str,
+    history: History,
     *,
     first: datetime,
     weeks: int,
@@ -46,24 +47,19 @@ def prequential(
     config: TrainConfig | None = None,
     shape: Mapping[str, Any] | None = None,
     protocol: str = "plain",
-    strict: bool = False,
-    on_refusal: OnRefusal | None = None,
-    report: Callable[[str, float], None] = lambda what, share: None,
+    report: Report = silent,
 ) -> list[Week]:
     """Train and judge in turn.
 
     Args:
-        transactions: The whole history.
-        labels: Its labels; a model knows those reported before it was trained, a score those reported before it.
+        history: All of it; a model knows the labels reported before it was trained, a score those reported before it.
         first: First moment of the first week that is judged.
         weeks: How many weeks are judged.
         every: Weeks from one training to the next.
         config: How to train; nothing of the history is held out for a test.
         shape: Fields of `ModelConfig` that differ from its defaults.
-        protocol: See `gnn.evaluate.jobs.selection`.
-        strict: Stop at the first refused row.
-        on_refusal: Told of each refused row.
-        report: Called with progress.
+        protocol: See `gnn.evaluate.protocols.selection`.
+        report: Told of progress.
 
     Returns:
         The weeks, in order.
@@ -78,28 +74,16 @@ def prequential(
     found = []
     for begin in range(0, weeks, every):
         trained, stop = first + begin * WEEK, first + min(weeks, begin + every) * WEEK
-        # Payments that are refused are reported once, in the pass that reads all of them.
-        last = stop == first + weeks * WEEK
-        known = list(merged(transactions, labels, strict=strict, stop=trained, chunk=1 << 16))
 
         def said(what: str, share: float, done: int = begin) -> None:
             report(f"week {done + 1} of {weeks}: {what}", (done + share * every) / weeks)
 
-        artifact = train(known, config, dict(shape or {}), said)
-        runs = list(
-            merged(
-                transactions,
-                labels,
-                strict=strict,
-                on_refusal=on_refusal if last else None,
-                stop=stop,
-                chunk=1 << 16,
-            )
-        )
-        probability, judged = score_runs(artifact, runs, report=said), with_labels(runs, labels)
+        artifact = train(history.before(trained), config, dict(shape or {}), said)
+        seen = history.before(stop)
+        probability, known = score_history(artifact, seen, report=said), seen.labelled()
         for week in range(begin, min(weeks, begin + every)):
             start = first + week * WEEK
-            metrics = judge(judged, probability, start, start + WEEK, protocol, base_rate=base_rate(artifact))
+            metrics = judge(known, probability, start, start + WEEK, protocol, base_rate(artifact))
             found.append(Week(start, trained, metrics))
     return found
 

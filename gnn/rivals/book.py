@@ -12,7 +12,7 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from data.files.datasets import handbook_split
-from gnn.evaluate.metrics import Metrics, evaluate
+from gnn.evaluate.metrics import Metrics, measure
 
 WINDOW_DAYS = (1, 7, 30)
 BOOK_FEATURES = (
@@ -60,5 +60,5 @@ def reproduce(transformed: Path) -> dict[str, Metrics]:
     for model in book_models():
         model.pipeline.fit(x[train], fraud[train])
         probability = model.pipeline.predict_proba(x[test])[:, 1]
-        found[model.name] = evaluate(probability, fraud[test], amount[test], account[test], time[test])
+        found[model.name] = measure(probability, fraud[test], amount[test], account[test], time[test])
     return found

@@ -8,7 +8,7 @@ features that cannot see the future); and both, with all that ties a payment to 
 network reads itself.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final, Protocol
 
@@ -18,6 +18,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from data.report import Report, silent
 from gnn.model.calibration import PlattScaling
 from gnn.train.boosted_trees import BoostingConfig, fit_trees, grow_trees, sample_training_rows
 from gnn.train.targets import Targets
@@ -135,7 +136,7 @@ def fit_rivals(
     state: GraphState,
     targets: Targets,
     config: BoostingConfig | None = None,
-    report: Callable[[str, float], None] = lambda what, share: None,
+    report: Report = silent,
 ) -> list[Rival]:
     """Train every rival on what the network was trained on.
 

@@ -1,6 +1,6 @@
 """The model beside its rivals: the same payments, the same labels as known when the model was trained."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,28 +10,29 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.table import Table
 
-from data.files.readers import OnRefusal
-from data.files.sources import merged
-from data.journal.protocol import Events, Kind
+from data.history import History
+from data.journal.protocol import Events
+from data.report import Report, silent
 from gnn.errors import ModelError
-from gnn.evaluate.jobs import check_protocol, judge, selection, with_labels
-from gnn.evaluate.metrics import Metrics, to_dict
-from gnn.model.artifact import Artifact, load
+from gnn.evaluate.evaluate import judge
+from gnn.evaluate.metrics import Metrics
+from gnn.evaluate.metrics import to_dict as metrics_dict
+from gnn.evaluate.protocols import check_protocol, selection
+from gnn.model.artifact import Artifact
 from gnn.rivals.boosting import Rival, fit_rivals
 from gnn.rivals.snapml import SnapRival, fit_snapml, installed
 from gnn.score.devices import choose_device
-from gnn.score.replay import numbered, open_model, score_events
+from gnn.score.replay import open_model, score_events
 from gnn.train.boosted_trees import BoostingConfig
 from gnn.train.targets import Targets, TrainConfig, make_targets
 from graph.state import GraphState
 
 OURS = "ringwatch"
-Report = Callable[[str, float], None]
 Rule = Callable[[GraphState, NDArray[np.int64]], NDArray[np.float64]]  # probabilities of rows, without training
 
 
 @dataclass(frozen=True)
-class Against:
+class RivalComparison:
     """Metrics of the model and of its rivals on the same payments.
 
     Attributes:
@@ -43,10 +44,9 @@ class Against:
     facts: dict[str, dict[str, Any]]
 
 
-def evaluate_against(
-    model: Path | str,
-    transactions: Path | str,
-    labels: Path | str,
+def compare(
+    artifact: Artifact,
+    history: History,
     *,
     rules: Mapping[str, Rule] | None = None,
     start: datetime | None = None,
@@ -55,36 +55,30 @@ def evaluate_against(
     truth: Path | str | None = None,
     device: str = "auto",
     config: BoostingConfig | None = None,
-    strict: bool = False,
-    on_refusal: OnRefusal | None = None,
-    report: Report = lambda what, share: None,
-) -> Against:
+    report: Report = silent,
+) -> RivalComparison:
     """Train the rivals on what the model was trained on, and judge all on the payments in [start, stop).
 
     Args:
-        model: Folder of the artifact.
-        transactions: The history, beginning where the training's did.
-        labels: Labels; see `gnn.evaluate.jobs.evaluate_files`.
+        artifact: The model.
+        history: It begins where the training's did; labels as in `gnn.evaluate.evaluate.evaluate`.
         rules: Rivals that need no training, by name.
         start: Judge from here on; by default from where the training's events end.
-        stop: Read no event from here on.
-        protocol: See `gnn.evaluate.jobs.selection`.
-        truth: Truth of a simulated world.
+        stop: Leave out events from here on.
+        protocol: See `gnn.evaluate.protocols.selection`.
+        truth: File of a simulated world's truth.
         device: Of the model: `auto`, `cpu` or `cuda`.
         config: How to train the trees.
-        strict: Stop at the first refused row.
-        on_refusal: Told of each refused row.
-        report: Called with progress.
+        report: Told of progress.
 
     Raises:
         ModelError: The model was not trained on the beginning of this history, or there is nothing to judge.
     """
     check_protocol(protocol)
-    artifact = load(model)
-    runs = list(merged(transactions, labels, strict=strict, on_refusal=on_refusal, stop=stop))
-    total = sum(len(batch) for kind, batch in runs if kind is Kind.TRANSACTION)
+    history = history.before(stop) if stop is not None else history
+    total = len(history.payments)
     state, scorer = open_model(artifact, choose_device(device), total)
-    early, late = cut(numbered(runs), _trained_on(artifact))
+    early, late = cut(history.events, _trained_on(artifact))
     parts = [np.empty(0)]
     for scored in score_events(state, scorer, early):
         parts.append(scored.probability)
@@ -97,20 +91,20 @@ def evaluate_against(
     probability = np.concatenate(parts)
     # What trained the model was labelled up to here; a score of an earlier payment would have seen the future.
     first = int(targets.test[0]) if len(targets.test) else trained
-    judged = with_labels(runs, labels, truth)
+    known = history.labelled(truth)
     start = start or _moment(state, first)
-    rows = np.flatnonzero(selection(judged, start, stop, protocol))
+    rows = np.flatnonzero(selection(known, start, stop, protocol))
     if rows[0] < first:
         raise ModelError(
             f"the model knows labels reported before {_moment(state, first)}: judge from there on (--from)"
         )
-    metrics = {OURS: judge(judged, probability, start, stop, protocol, truth)}
+    metrics = {OURS: judge(known, probability, start, stop, protocol)}
     facts: dict[str, dict[str, Any]] = {}
 
     def enter(name: str, scores: NDArray[np.float64]) -> None:
         full = np.zeros(len(probability))
         full[rows] = scores
-        metrics[name] = judge(judged, full, start, stop, protocol, truth)
+        metrics[name] = judge(known, full, start, stop, protocol)
 
     for name, rule in (rules or {}).items():
         enter(name, rule(state, rows))
@@ -121,12 +115,12 @@ def evaluate_against(
     for rival in rivals:
         enter(rival.name, rival.probability(state, rows))
         facts[rival.name] = rival.facts
-    return Against(metrics, facts)
+    return RivalComparison(metrics, facts)
 
 
-def cut(events: Iterator[Events], offset: int) -> tuple[Iterator[Events], Iterator[Events]]:
+def cut(history: Iterable[Events], offset: int) -> tuple[Iterator[Events], Iterator[Events]]:
     """Events before a place in the journal, and from there on; the first must be read to its end before the second."""
-    left: list[Events] = []
+    events, left = iter(history), list[Events]()
 
     def before() -> Iterator[Events]:
         for event in events:
@@ -190,22 +184,22 @@ def _trained_on(artifact: Artifact) -> int:
         raise ModelError("the model does not say what it was trained on") from None
 
 
-def against_dict(against: Against) -> dict[str, Any]:
+def to_dict(comparison: RivalComparison) -> dict[str, Any]:
     """For JSON: the model's metrics as `evaluate` writes them, and all of them by name."""
     return {
-        **to_dict(against.metrics[OURS]),
-        "against": {name: to_dict(metrics) for name, metrics in against.metrics.items()},
-        "rivals": against.facts,
+        **metrics_dict(comparison.metrics[OURS]),
+        "against": {name: metrics_dict(metrics) for name, metrics in comparison.metrics.items()},
+        "rivals": comparison.facts,
     }
 
 
-def against_table(against: Against) -> Table:
+def as_table(comparison: RivalComparison) -> Table:
     """For people."""
-    ours = against.metrics[OURS]
+    ours = comparison.metrics[OURS]
     table = Table(title=f"the same {ours.payments:,} payments, {ours.frauds:,} frauds")
     for column in ("", "AP", "ROC AUC", "CP@100", f"recall at {ours.budget:.1%}", "money", "calibration error"):
         table.add_column(column, justify="right" if column else "left", no_wrap=not column)
-    for name, m in against.metrics.items():
+    for name, m in comparison.metrics.items():
         table.add_row(
             name,
             f"{m.average_precision:.4f}",

@@ -5,7 +5,6 @@ for Financial Crime Detection", ICAIF 2024) keeps fans and statistics of both en
 its account to each of its other entities. Payments go in one by one: in a batch, each would count those after it.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from typing import Any, Final
@@ -14,6 +13,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 from numpy.typing import NDArray
 
+from data.report import Report, silent
 from gnn.model.calibration import PlattScaling
 from gnn.rivals.boosting import Classifier, categories, input_names, rival_inputs
 from gnn.train.boosted_trees import BoostingConfig, fit_trees, grow_trees, sample_training_rows
@@ -42,9 +42,7 @@ def installed() -> bool:
     return find_spec("snapml") is not None
 
 
-def edge_features(
-    state: GraphState, report: Callable[[str, float], None] = lambda what, share: None
-) -> NDArray[np.float32]:
+def edge_features(state: GraphState, report: Report = silent) -> NDArray[np.float32]:
     """What Snap ML says of every row that the buffer holds, the oldest first, from these rows alone.
 
     Args:
@@ -82,9 +80,7 @@ def edge_features(
     return out.reshape(len(entity), -1)
 
 
-def snapml_inputs(
-    state: GraphState, rows: NDArray[np.int64], report: Callable[[str, float], None] = lambda what, share: None
-) -> NDArray[np.float32]:
+def snapml_inputs(state: GraphState, rows: NDArray[np.int64], report: Report = silent) -> NDArray[np.float32]:
     """A payment's own columns and what Snap ML says of it, float32 [n, C]; computed once for a graph that has grown."""
     store = state.store
     held = store.rows - store.oldest
@@ -111,7 +107,7 @@ def fit_snapml(
     state: GraphState,
     targets: Targets,
     config: BoostingConfig | None = None,
-    report: Callable[[str, float], None] = lambda what, share: None,
+    report: Report = silent,
 ) -> SnapRival:
     """Train it on what the other rivals are trained on; see `gnn.rivals.boosting.fit_rivals`."""
     config = config or BoostingConfig()

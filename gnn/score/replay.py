@@ -1,4 +1,4 @@
-"""Build the graph from a journal or from files, and score it: one path for training, evaluation and the service."""
+"""Build the graph from a history and score it: one path for training, evaluation and the service."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from data.files.sources import Run
-from data.journal.protocol import Events, Kind, PaymentSource
-from data.schema import ROLES
+from data.history import History
+from data.journal.protocol import Events, PaymentSource
+from data.report import Report, silent
 from gnn.model.artifact import Artifact
 from gnn.score.cpu_scorer import ROWS_PER_BATCH, CpuScorer
 from gnn.score.cuda_scorer import CudaScorer
@@ -16,25 +16,6 @@ from gnn.score.protocol import Scorer
 from graph.dag.protocol import ROWS_PER_APPEND, Window
 from graph.device.cuda_device import CudaDevice
 from graph.state import GraphState
-
-
-def numbered(runs: Iterable[Run], start: int = 0) -> Iterator[Events]:
-    """Give the events of files the offsets that a journal would give them."""
-    for kind, batch in runs:
-        yield Events(kind, start, batch)
-        start += len(batch)
-
-
-def present_roles(runs: Iterable[Run]) -> tuple[str, ...]:
-    """The roles that any payment fills."""
-    filled = {
-        role.name
-        for kind, batch in runs
-        if kind is Kind.TRANSACTION
-        for role in ROLES
-        if batch.column(role.column).null_count < len(batch)
-    }
-    return tuple(role.name for role in ROLES if role.name in filled)
 
 
 def capacity_for(rows: int, window: Window) -> int:
@@ -80,6 +61,32 @@ def score_events(state: GraphState, scorer: Scorer, events: Iterable[Events]) ->
             first = state.store.rows
     if state.store.rows > first:
         yield Scored(range(first, state.store.rows), scorer.score(first, state.store.rows))
+
+
+def score_history(
+    artifact: Artifact, history: History, device: str = "cpu", report: Report = silent
+) -> NDArray[np.float64]:
+    """Score every payment of a history as the service would have, labels in their place.
+
+    Args:
+        artifact: The model.
+        history: Payments and labels; a score sees what came before its payment, and nothing else.
+        device: `cpu` or `cuda`.
+        report: Told of progress.
+
+    Returns:
+        Fraud probabilities in the order of `history.payments`, float64 [n].
+
+    Raises:
+        GraphError: `cuda` is asked for and CuPy or a GPU is missing.
+    """
+    total = len(history.payments)
+    state, scorer = open_model(artifact, device, total)
+    parts = [np.empty(0)]
+    for scored in score_events(state, scorer, history.events):
+        parts.append(scored.probability)
+        report("scoring", scored.rows.stop / total)
+    return np.concatenate(parts)
 
 
 def open_model(

@@ -6,7 +6,7 @@ adds to the log-odds of the layers below it. Fraud is rare: each epoch takes all
 Platt scaling on a later window brings the probabilities back to the true base rate.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from functools import cached_property
@@ -20,14 +20,14 @@ from scipy.special import expit
 from sklearn.metrics import average_precision_score
 from torch import Tensor, nn
 
-from data.files.sources import Run
-from data.journal.protocol import Kind
+from data.history import History
+from data.report import Report, silent
 from gnn.errors import ModelError
 from gnn.model.artifact import Artifact
 from gnn.model.calibration import PlattScaling
 from gnn.model.network import MAX_INT8_STEP, ModelConfig, RingwatchNet
 from gnn.model.trees import apply_trees
-from gnn.score.replay import capacity_for, numbered, present_roles
+from gnn.score.replay import capacity_for
 from gnn.train.feed import Feed, state_for
 from gnn.train.head import fit_head, refit_head
 from gnn.train.pretrain import NextPaymentHeads, next_payments
@@ -43,7 +43,6 @@ ROWS_PER_BLOCK = 1024  # payments embedded at once
 MAX_VALIDATION_ROWS = 60_000  # a larger validation window is sampled when it chooses the epoch
 MIN_CALIBRATION_ROWS = 1_000  # payments too young to be labelled; with fewer, a refitted model keeps its calibration
 MIN_STANDARD_DEVIATION = 1e-3  # a feature that varied less in training is not read
-Report = Callable[[str, float], None]  # what is being done, and how far it is (0 to 1)
 
 
 class Fitted(NamedTuple):
@@ -60,30 +59,30 @@ class Fitted(NamedTuple):
 
 
 def train(
-    runs: Sequence[Run],
+    history: History,
     config: TrainConfig | None = None,
     shape: dict[str, Any] | None = None,
-    report: Report = lambda what, share: None,
+    report: Report = silent,
     choose: Callable[[GraphState, TrainConfig], Targets] = make_targets,
 ) -> Artifact:
-    """Train a model on events in journal order: `fit` without what training scored."""
-    return fit(runs, config, shape, report, choose).artifact
+    """Train a model on a history: on all of its events, and on nothing that became known after them. See `fit`."""
+    return fit(history, config, shape, report, choose).artifact
 
 
 def fit(
-    runs: Sequence[Run],
+    history: History,
     config: TrainConfig | None = None,
     shape: dict[str, Any] | None = None,
-    report: Report = lambda what, share: None,
+    report: Report = silent,
     choose: Callable[[GraphState, TrainConfig], Targets] = make_targets,
 ) -> Fitted:
-    """Train a model on events in journal order.
+    """Train a model on a history, and give what training itself scored with it.
 
     Args:
-        runs: Transactions and labels, from `data.files.sources.merged`.
+        history: Payments and labels; `history.before(moment)` is what was known at a moment.
         config: How to train.
         shape: Fields of `ModelConfig` that differ from its defaults.
-        report: Called with progress.
+        report: Told of progress.
         choose: Says which payments teach and choose.
 
     Returns:
@@ -93,18 +92,18 @@ def fit(
         ModelError: Too few payments or known frauds to learn from, or no such feature to leave out.
     """
     config = config or TrainConfig()
-    if not any(kind is Kind.TRANSACTION and len(batch) for kind, batch in runs):
+    if not len(history.payments):
         raise ModelError("there is no payment to learn from")
-    net_config = ModelConfig(present_roles(runs), **(shape or {}))
+    net_config = ModelConfig(history.roles, **(shape or {}))
     for left_out in config.without:
         if not any(name.startswith(left_out) for name in feature_names(net_config.roles)):
             raise ModelError(f"no feature is called {left_out}, nor begins so, that the model could do without")
-    capacity = capacity_for(sum(len(b) for _, b in runs), net_config.window)
+    capacity = capacity_for(len(history), net_config.window)
     state = state_for(config.device, net_config.roles, capacity, net_config.window)
-    for i, events in enumerate(numbered(runs)):
+    for i, events in enumerate(history.events):
         state.apply(events)
         if i % 64 == 0:
-            report("building the graph", i / len(runs))
+            report("building the graph", i / len(history.events))
     targets = choose(state, config)
     net_config = replace(net_config, settle_days=targets.settle_days)
     torch.manual_seed(config.seed)

@@ -58,6 +58,28 @@ class RingIndex:
 
     Raises:
         GraphError: `stride` cannot keep up with the ties that a payment can bring, or a role cannot tie.
+
+    Example:
+        A `GraphState` has one and keeps it current. Three accounts use one phone:
+
+        >>> import pyarrow as pa
+        >>> from datetime import UTC, datetime
+        >>> from data.history import History
+        >>> from graph.state import GraphState
+        >>> history = History.from_arrow(pa.table({
+        ...     "transaction_id": ["t1", "t2", "t3", "t4"], "account_id": ["ann", "bob", "cem", "dan"],
+        ...     "timestamp": [datetime(2026, 1, 1, hour, tzinfo=UTC) for hour in range(4)],
+        ...     "merchant_id": ["kiosk"] * 4, "device_id": ["phone", "phone", "phone", "laptop"],
+        ...     "amount": [100, 250, 400, 50], "currency": ["EUR"] * 4,
+        ... }))
+        >>> state = GraphState(history.roles, source=history)  # names are looked up in the history
+        >>> for events in history.events:
+        ...     rows = state.apply(events)
+        >>> [ring] = state.rings.rings(10)
+        >>> ring.id, ring.accounts  # made a ring by row 2, the third payment
+        ('R-2', ('ann', 'bob', 'cem'))
+        >>> ring.shared[0].role, ring.shared[0].name, ring.amount_at_risk
+        ('device', 'phone', 750)
     """
 
     def __init__(

@@ -7,7 +7,7 @@ machine. The kernels are those of the service, so the scores are those that were
 slices of the rows, each with the window before it, and hand on keys and values of that window alone.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -19,7 +19,8 @@ import pyarrow.parquet as pq
 import ray
 from numpy.typing import NDArray
 
-from data.journal.protocol import Events, Kind
+from data.history import History
+from data.report import Report, silent
 from gnn.device.bulk import Shard, across
 from gnn.model.artifact import Artifact, load
 from gnn.model.engines import make_engine
@@ -34,7 +35,6 @@ from graph.device.launch import Device
 from graph.state import GraphState
 from serve.children import safe_folder
 
-Report = Callable[[str, float], None]
 Opens = Callable[[], Device]
 
 
@@ -53,33 +53,28 @@ class Rescored:
 
 def rescore(
     model: Path | str,
-    events: Iterable[Events],
-    expected: int,
+    history: History,
     device: str = "auto",
     actors: int | None = None,
-    report: Report = lambda what, share: None,
+    report: Report = silent,
 ) -> Rescored:
     """Score every payment of a history.
 
     Args:
         model: Folder of the artifact.
-        events: The history, from offset 0.
-        expected: How many events there are, at least; sets the size of the graph's buffer.
+        history: Payments and labels.
         device: `auto` takes GPUs where the cluster has them.
         actors: How many to use; by default one for each GPU, or each CPU.
-        report: Called with progress.
+        report: Told of progress.
 
     Returns:
         The scores.
     """
     artifact = load(model)
-    state = GraphState(artifact.roles, capacity_for(expected, artifact.config.window), artifact.config.window)
-    ids: list[pa.Array] = []
-    for event in events:
+    state = GraphState(artifact.roles, capacity_for(len(history), artifact.config.window), artifact.config.window)
+    for event in history.events:
         state.apply(event)
-        if event.kind is Kind.TRANSACTION:
-            ids.append(event.batch.column("transaction_id"))
-        report("building the graph", state.applied / max(1, expected))
+        report("building the graph", state.applied / len(history))
     started = not ray.is_initialized()
     if started:
         with safe_folder():
@@ -93,7 +88,7 @@ def rescore(
     return Rescored(
         pa.table(
             {
-                "transaction_id": pa.chunked_array(ids, pa.string()),
+                "transaction_id": history.payments["transaction_id"],
                 "journal_offset": state.store.offsets.of(np.arange(n)),
                 "fraud_probability": artifact.calibration.probability(logit),
                 "model_version": pa.repeat(artifact.version, n),

@@ -1,6 +1,5 @@
 """The riskiest rings of a history: found, listed and drawn."""
 
-from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -8,60 +7,33 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.table import Table
 
-from data.files.readers import OnRefusal
-from data.files.sources import merged
-from data.journal.memory import MemoryJournal
-from data.journal.protocol import Kind
-from data.journal.sqlite import SqliteJournal
-from gnn.model.artifact import load
-from gnn.score.replay import numbered, open_model, score_events
+from data.history import History
+from data.report import Report, silent
+from gnn.model.artifact import Artifact
+from gnn.score.replay import open_model, score_events
 from graph.rings.index import Ring
 from graph.rings.picture import draw_ring
 from graph.state import GraphState
-from serve.errors import ServeError
-
-Report = Callable[[str, float], None]
 
 
 def find_rings(
-    model: Path,
-    journal: Path | None = None,
-    transactions: Path | str | None = None,
-    labels: Path | str | None = None,
-    limit: int = 10,
-    report: Report = lambda what, share: None,
-    *,
-    strict: bool = False,
-    on_refusal: OnRefusal | None = None,
+    artifact: Artifact, history: History, limit: int = 10, report: Report = silent
 ) -> tuple[GraphState, list[Ring]]:
-    """Replay a journal or files, and rank the rings as of their end.
+    """Replay a history, and rank the rings as of its end.
 
     Args:
-        model: Folder of the artifact; its scores weigh in the ranking.
-        journal: A service's journal, or
-        transactions: a file of payments, with
-        labels: their labels.
+        artifact: The model; its scores weigh in the ranking.
+        history: Payments and labels.
         limit: Rings, riskiest first.
-        report: Called with progress.
-        strict: Stop at the first refused row.
-        on_refusal: Told of each refused row.
+        report: Told of progress.
 
-    Raises:
-        ServeError: There is no such journal.
+    Returns:
+        The graph as of the end of the history, which names entities from it, and the rings.
     """
-    artifact = load(model)
-    if journal is not None:
-        if not journal.exists():
-            raise ServeError(f"no journal at {journal}")
-        with SqliteJournal(journal, readonly=True) as opened:
-            kept = MemoryJournal(opened.replay())
-    else:
-        assert transactions is not None
-        kept = MemoryJournal(numbered(merged(transactions, labels, strict=strict, on_refusal=on_refusal)))
-    expected = sum(len(e.batch) for e in kept.replay() if e.kind is Kind.TRANSACTION)
-    state, scorer = open_model(artifact, rows=expected, source=kept)
+    expected = len(history.payments)
+    state, scorer = open_model(artifact, rows=expected, source=history)
     probability = np.zeros(expected, np.float64)
-    for scored in score_events(state, scorer, kept.replay()):
+    for scored in score_events(state, scorer, history.events):
         probability[scored.rows.start : scored.rows.stop] = scored.probability
         report("replaying", scored.rows.stop / max(1, expected))
 

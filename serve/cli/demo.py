@@ -21,19 +21,24 @@ from numpy.typing import NDArray
 from rich.table import Table
 
 from data.currency import format_totals
-from data.files.sources import Run, merged
+from data.files.streams import stream
+from data.history import History
 from data.journal.protocol import Kind
+from data.report import Report
 from data.world.synthetic import WorldConfig, simulate
-from gnn.evaluate.jobs import check_protocol, judge, train_files, with_labels
+from gnn.evaluate.evaluate import judge
 from gnn.evaluate.metrics import Metrics, as_table, to_dict
+from gnn.evaluate.protocols import check_protocol
 from gnn.train.targets import TrainConfig
+from gnn.train.trainer import train
 from serve import children
 from serve.batch.rings import draw_rings, find_rings, rings_table
 from serve.errors import ServeError
 from serve.http.client import RingwatchClient
 from serve.stream.ingest import ingest_runs
-from serve.terminal import Refusals, Report, out, progress
+from serve.terminal import Refusals, out, progress
 
+TOGETHER = 4096  # payments of history in one request
 FLAGGED = ("review", "decline")  # decisions that stop a payment for a person or for good
 
 
@@ -48,7 +53,7 @@ class DemoConfig:
         start: Send payments one by one from here on; by default the last fifth of the time.
         stop: And up to here.
         train_until: Train on what was known before this moment; `start` by default.
-        protocol: See `gnn.evaluate.jobs.judge`.
+        protocol: See `gnn.evaluate.protocols.selection`.
         seed: Of the made world and the model.
         epochs: For each layer, at most.
         pretraining: Steps before each layer's first epoch; none by default, so that the demo takes minutes.
@@ -77,14 +82,14 @@ class DemoResult:
         probability: Fraud probabilities from the answers of all payments sent, in journal order.
         latency_ms: Of each payment sent by itself, float64.
         replayed: Payments of the history that went through the service first.
-        runs: The events sent, in order.
+        history: The events sent, in order.
     """
 
     metrics: Metrics
     probability: NDArray[np.float64]
     latency_ms: NDArray[np.float64]
     replayed: int
-    runs: list[Run] = field(repr=False)
+    history: History = field(repr=False)
 
 
 def run_demo(config: DemoConfig) -> DemoResult:
@@ -112,16 +117,11 @@ def run_demo(config: DemoConfig) -> DemoResult:
             raise ServeError("--train-until lies after --from: the model would have seen what it is judged on")
         report("reading", 0.0)
         refusals = Refusals()
-        runs = list(merged(transactions, labels, stop=config.stop, on_refusal=refusals))
-        history, live = _cut(runs, int(start.timestamp() * 1e6))
-        _expect_payments(history, live, start, config.stop)
-        artifact = train_files(
-            transactions,
-            labels,
-            TrainConfig(epochs=config.epochs, pretraining=config.pretraining, seed=config.seed, test=0.0),
-            stop=config.train_until or start,
-            report=report,
-        )
+        history = History.read(transactions, labels, stop=config.stop, on_refusal=refusals)
+        early, live = history.before(start), history.between(start, None)
+        _expect_payments(early, live, start, config.stop)
+        settings = TrainConfig(epochs=config.epochs, pretraining=config.pretraining, seed=config.seed, test=0.0)
+        artifact = train(history.before(config.train_until or start), settings, report=report)
         model = config.out / "model"
         artifact.save(model)
         journal = config.out / "journal.sqlite"
@@ -129,24 +129,24 @@ def run_demo(config: DemoConfig) -> DemoResult:
             stale.unlink()
         report("starting the service", 0.0)
         with service(model, journal) as client:
-            sent = _send(client, history, live, report)
+            sent = _send(client, early, live, report)
             served = client.rings(limit=1000)
-        state, found = find_rings(model, journal, limit=5, report=report)
+        state, found = find_rings(artifact, History.read(journal), limit=5, report=report)
         pictures = draw_rings(state, found[:1], config.out / "rings")
     refusals.summary()
-    judged = with_labels(runs, labels, truth)
-    metrics = judge(judged, sent.probability, start, config.stop, config.protocol, truth)
-    answers = {"transaction_id": judged.payments["transaction_id"], "fraud_probability": sent.probability}
+    known = history.labelled(truth)
+    metrics = judge(known, sent.probability, start, config.stop, config.protocol)
+    answers = {"transaction_id": known.payments["transaction_id"], "fraud_probability": sent.probability}
     pq.write_table(pa.table(answers), config.out / "answers.parquet")
     (config.out / "metrics.json").write_text(json.dumps(to_dict(metrics), indent=2) + "\n")
     out.print(as_table(metrics))
-    out.print(_caught(sent, judged.fraud, judged.payments))
+    out.print(_caught(sent, known.fraud, known.payments))
     out.print(rings_table(found))
     if truth is not None:
         out.print(_against_truth(served, pq.read_table(config.out / "world/members.parquet"), start))
     for picture in pictures:
         out.print(f"the riskiest ring: {picture}")
-    return DemoResult(metrics, sent.probability, sent.latency_ms, sent.replayed, runs)
+    return DemoResult(metrics, sent.probability, sent.latency_ms, sent.replayed, history)
 
 
 @contextmanager
@@ -195,31 +195,31 @@ class _Sent:
     replayed: int  # payments before them
 
 
-def _expect_payments(history: list[Run], live: list[Run], start: datetime, stop: datetime | None) -> None:
+def _expect_payments(early: History, live: History, start: datetime, stop: datetime | None) -> None:
     """Say what is missing before hours of training, not after."""
     until = f" to {stop:%Y-%m-%d %H:%M}" if stop else ""
     for events, what in (
-        (history, f"before --from ({start:%Y-%m-%d %H:%M}): nothing to train on"),
+        (early, f"before --from ({start:%Y-%m-%d %H:%M}): nothing to train on"),
         (live, f"from {start:%Y-%m-%d %H:%M}{until}: nothing to send"),
     ):
-        if not any(kind is Kind.TRANSACTION for kind, _ in events):
+        if not len(events.payments):
             raise ServeError(f"no payment {what}")
 
 
-def _send(client: RingwatchClient, history: list[Run], live: list[Run], report: Report) -> _Sent:
+def _send(client: RingwatchClient, history: History, live: History, report: Report) -> _Sent:
     """History in batches, then payments one by one with their reasons, labels always in their place."""
     answers: list[pa.Table] = []
-    total, done = sum(len(b) for _, b in history), 0
+    total, done = len(history), 0
 
     def count(n: int) -> None:
         nonlocal done
         done += n
         report("replaying history through the service", done / total)
 
-    replayed = ingest_runs(client, history, answers.append, count).transactions
+    replayed = ingest_runs(client, history.runs(TOGETHER), answers.append, count).transactions
     probability = [table["fraud_probability"].to_numpy() for table in answers]
-    latency, decisions, total, done = [], [], sum(len(b) for _, b in live), 0
-    for kind, batch in live:
+    latency, decisions, total, done = [], [], len(live), 0
+    for kind, batch in live.runs():
         if kind is Kind.LABEL:
             client.label_many(batch)
         else:
@@ -246,22 +246,8 @@ def as_sent(batch: pa.RecordBatch) -> list[dict[str, Any]]:
     ]
 
 
-def _cut(runs: list[Run], begin: int) -> tuple[list[Run], list[Run]]:
-    """The events before and from the first payment at `begin` (us)."""
-    for i, (kind, batch) in enumerate(runs):
-        if kind is Kind.TRANSACTION:
-            time_us = batch.column("timestamp").cast(pa.int64()).to_numpy()
-            if time_us[-1] >= begin:
-                at = int(np.searchsorted(time_us, begin))
-                return [*runs[:i], (kind, batch.slice(0, at))][: i + bool(at)], [
-                    (kind, batch.slice(at)),
-                    *runs[i + 1 :],
-                ]
-    return runs, []
-
-
 def _last_fifth(transactions: Path | str) -> datetime:
-    batches = [batch.column("timestamp").cast(pa.int64()) for _, batch in merged(transactions)]
+    batches = [batch.column("timestamp").cast(pa.int64()) for _, batch in stream(transactions)]
     if not batches:
         raise ServeError(f"{transactions}: holds no payment")
     first, last = batches[0][0].as_py(), batches[-1][-1].as_py()

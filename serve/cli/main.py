@@ -12,11 +12,11 @@ from serve.cli.options import (
     Cache,
     Device,
     From,
+    HistoryFrom,
+    Journal,
     Labels,
     Model,
     Precision,
-    RequiredLabels,
-    SomeTransactions,
     Strict,
     Transactions,
     Until,
@@ -78,9 +78,10 @@ def dataset(
 @app.command(epilog=example("train --transactions t.parquet --labels l.parquet --out var/model --until 2018-08-01"))
 @reads
 def train(
-    transactions: Transactions,
-    labels: RequiredLabels,
     out_folder: Annotated[Path, typer.Option("--out", help="Folder for the model.", show_default=False)],
+    transactions: Transactions = None,
+    labels: Labels = None,
+    journal: Journal = None,
     start: From = None,
     until: Until = None,
     test: Annotated[float, typer.Option(min=0, max=0.9, help="Share of time held out at the end for a test.")] = 0.15,
@@ -105,18 +106,20 @@ def train(
     strict: Strict = False,
 ) -> None:
     """Train a model on what was known at the time."""
-    from gnn.evaluate.jobs import train_files
     from gnn.model.cache import CACHES
     from gnn.score.devices import choose_device, choose_precision
     from gnn.train.targets import TrainConfig
+    from gnn.train.trainer import train as run
 
+    source = HistoryFrom(transactions, labels, journal)
     with plain_errors(), progress() as report:
         refusals, shape = Refusals(), {"neighbours": neighbours, "cache": one_of("--cache", cache, CACHES)}
         device = choose_device(device)
         precision = choose_precision(precision, device)
-        artifact = train_files(
-            transactions,
-            labels,
+        report("reading", 0.0)
+        history = source.read(when(start, "--from"), when(until, "--until"), strict, refusals)
+        artifact = run(
+            history,
             TrainConfig(
                 epochs=epochs,
                 pretraining=pretraining,
@@ -127,12 +130,8 @@ def train(
                 device=device,
                 precision=precision,
             ),
-            shape=shape,
-            start=when(start, "--from"),
-            stop=when(until, "--until"),
-            strict=strict,
-            on_refusal=refusals,
-            report=report,
+            shape,
+            report,
         )
         artifact.save(out_folder)
     refusals.summary()
@@ -159,9 +158,9 @@ cli_journal.register(app)
 def rescore(
     model: Model,
     out_folder: Annotated[Path, typer.Option("--out", help="Folder for scores.parquet.", show_default=False)],
-    transactions: SomeTransactions = None,
+    transactions: Transactions = None,
     labels: Labels = None,
-    journal: Annotated[Path | None, typer.Option(help="A service's journal, in place of files.")] = None,
+    journal: Journal = None,
     device: Device = "auto",
     actors: Annotated[int | None, typer.Option(min=1, help="Ray actors; by default one for each GPU or CPU.")] = None,
     strict: Strict = False,
@@ -169,31 +168,18 @@ def rescore(
     """Re-score history on a Ray cluster: the scores that the service gave, or would give with another model."""
     import time
 
-    from data.files.sources import merged
-    from data.journal.sqlite import SqliteJournal
     from gnn.score.devices import choose_device
-    from gnn.score.replay import numbered
     from serve.batch.rescore import rescore as run
     from serve.batch.rescore import write
 
-    if (transactions is None) == (journal is None):
-        fail("give either --transactions or --journal")
+    source = HistoryFrom(transactions, labels, journal, labelled=False)
     with plain_errors(), progress() as report:
         if device == "cuda":
             choose_device(device)
         refusals = Refusals()
-        if journal is not None:
-            if not journal.exists():
-                fail(f"no journal at {journal}")
-            with SqliteJournal(journal, readonly=True) as opened:
-                events, expected = list(opened.replay()), opened.end
-        else:
-            assert transactions is not None
-            runs = merged(transactions, labels, strict=strict, on_refusal=refusals, chunk=1 << 16)
-            events = list(numbered(runs))
-            expected = sum(len(e.batch) for e in events)
+        history = source.read(strict=strict, on_refusal=refusals)
         begin = time.perf_counter()
-        done = run(model, events, expected, device, actors, report)
+        done = run(model, history, device, actors, report)
         seconds = time.perf_counter() - begin
         path = write(done, out_folder)
     refusals.summary()
@@ -285,8 +271,9 @@ def capacity(
 @app.command(epilog=example("ingest --transactions t.parquet --labels l.parquet --url http://127.0.0.1:8000"))
 @reads
 def ingest(
-    transactions: Transactions,
+    transactions: Transactions = None,
     labels: Labels = None,
+    journal: Journal = None,
     url: Annotated[
         str, typer.Option(help="The running service; its key is read from RINGWATCH_API_KEY.")
     ] = "http://127.0.0.1:8000",
@@ -296,21 +283,16 @@ def ingest(
     strict: Strict = False,
 ) -> None:
     """Stream a file (or `-`: an Arrow IPC stream on stdin) through a running service, labels in their place."""
-    from serve.stream.ingest import ingest_files
+    from serve.http.client import RingwatchClient
+    from serve.stream.ingest import ingest as run
+    from serve.stream.ingest import rows_in
 
-    with plain_errors(), progress() as report:
+    source = HistoryFrom(transactions, labels, journal, labelled=False)
+    with plain_errors(), progress() as report, RingwatchClient.from_environment(url) as client:
         refusals = Refusals()
-        done = ingest_files(
-            url,
-            transactions,
-            labels,
-            start=when(start, "--from"),
-            stop=when(until, "--until"),
-            answers=answers,
-            strict=strict,
-            on_refusal=refusals,
-            report=report,
-        )
+        runs = source.stream(when(start, "--from"), when(until, "--until"), strict, refusals)
+        total = rows_in(transactions) + rows_in(labels)
+        done = run(client, runs, total=total, answers=answers, report=report)
     refusals.summary()
     out.print(f"{done.transactions:,} payments and {done.labels:,} labels in {done.seconds:.1f} s")
 
@@ -319,23 +301,22 @@ def ingest(
 @reads
 def rings(
     model: Model,
-    journal: Annotated[Path | None, typer.Option(help="A service's journal.")] = None,
-    transactions: SomeTransactions = None,
+    journal: Journal = None,
+    transactions: Transactions = None,
     labels: Labels = None,
     limit: Annotated[int, typer.Option(min=1, help="Rings to show, riskiest first.")] = 10,
     draw: Annotated[Path | None, typer.Option(help="Draw each ring into this folder.")] = None,
     strict: Strict = False,
 ) -> None:
     """List the riskiest rings of a history."""
+    from gnn.model.artifact import load
     from serve.batch.rings import draw_rings, find_rings, rings_table
 
-    if (transactions is None) == (journal is None):
-        fail("give either --transactions or --journal")
+    source = HistoryFrom(transactions, labels, journal, labelled=False)
     with plain_errors(), progress() as report:
-        refusals = Refusals()
-        state, found = find_rings(
-            model, journal, transactions, labels, limit, report, strict=strict, on_refusal=refusals
-        )
+        refusals, artifact = Refusals(), load(model)
+        history = source.read(strict=strict, on_refusal=refusals)
+        state, found = find_rings(artifact, history, limit, report)
         out.print(rings_table(found))
         if draw is not None:
             for path in draw_rings(state, found, draw):

@@ -1,10 +1,12 @@
-"""Options that several commands share, so that they are spelt and explained alike."""
+"""Options that several commands share, so that they are spelt and explained alike; and how a history is given."""
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
@@ -12,22 +14,27 @@ from data.files.address import Address
 from data.files.options import ReadOptions
 from serve.terminal import fail, plain_errors
 
+if TYPE_CHECKING:  # read when a command runs, not when its help is shown
+    from data.files.readers import OnRefusal
+    from data.files.sources import Run
+    from data.history import History
+
 _SOURCE = "Parquet, Arrow, CSV or JSON lines, compressed or not: a file, a folder, a glob or an address (s3://...)"
-Transactions = Annotated[str, typer.Option(help=f"Transactions. {_SOURCE}; may be repeated.", show_default=False)]
-SomeTransactions = Annotated[
-    str | None, typer.Option(help=f"Transactions. {_SOURCE}; may be repeated.", show_default=False)
+Transactions = Annotated[
+    str | None,
+    typer.Option(
+        help=f"Transactions. {_SOURCE}; may be repeated. Or a folder with transactions.parquet and labels.parquet.",
+        show_default=False,
+    ),
 ]
 Labels = Annotated[
     str | None,
-    typer.Option(help="Labels: transaction_id, is_fraud, reported_at; as --transactions.", show_default=False),
-]
-RequiredLabels = Annotated[
-    str,
     typer.Option(
         help="Labels: transaction_id, is_fraud, reported_at; as --transactions. Or name a --label-column.",
         show_default=False,
     ),
 ]
+Journal = Annotated[Path | None, typer.Option(help="A service's journal, in place of files.", show_default=False)]
 Model = Annotated[Path, typer.Option(help="Folder of a trained model.", show_default=False)]
 From = Annotated[str | None, typer.Option("--from", help="Begin at this moment (ISO 8601, UTC).", show_default=False)]
 Until = Annotated[str | None, typer.Option(help="Stop before this moment (ISO 8601, UTC).", show_default=False)]
@@ -101,12 +108,11 @@ _READING: dict[str, tuple[Any, Any]] = {
 def reads(command: Callable[..., None]) -> Callable[..., None]:
     """Give a command the options of reading: its `transactions` and `labels` become addresses that carry them.
 
-    `--transactions` and `--labels` may be repeated. Labels that the command requires may be a column instead. A command
-    that has an option `label_delay` of its own keeps it; the column's is then spelt `--label-column-delay`.
+    `--transactions` and `--labels` may be repeated. With `--label-column` the labels are the payments' own address. A
+    command that has an option `label_delay` of its own keeps it; the column's is then spelt `--label-column-delay`.
     """
     signature = inspect.signature(command)
     hints = get_type_hints(command, include_extras=True)
-    required = "labels" in signature.parameters and signature.parameters["labels"].default is inspect.Parameter.empty
     own = {name: f"column_{name}" if name in signature.parameters else name for name in _READING}
     parameters, annotations = [], {}
     for name, parameter in signature.parameters.items():
@@ -130,11 +136,7 @@ def reads(command: Callable[..., None]) -> Callable[..., None]:
         mapping, defaults = (words.pop(name) or () for name in ("mapping", "defaults"))
         with plain_errors():
             options = ReadOptions.of(mapping, defaults, **words)
-        if not given.get("transactions") and signature.parameters["transactions"].default is inspect.Parameter.empty:
-            fail("--transactions is missing")
         given["transactions"], given["labels"] = _addresses(given.get("transactions"), given.get("labels"), options)
-        if required and given["labels"] is None:
-            fail("--labels is missing; or name a column of the transactions with --label-column and --label-delay")
         command(**given)
 
     del run.__wrapped__
@@ -158,3 +160,76 @@ def _addresses(
 def example(command: str) -> str:
     """The example at the end of a command's help."""
     return f"Example: ringwatch {command}"
+
+
+@dataclass(frozen=True)
+class HistoryFrom:
+    """Where a command's history comes from, checked as far as that goes without reading it.
+
+    Attributes:
+        transactions: Payments, or a folder with both.
+        labels: Labels; the payments' own address, where they are a column of these.
+        journal: A service's journal, in place of both.
+        labelled: Whether the command can do nothing without labels.
+    """
+
+    transactions: str | None = None
+    labels: str | None = None
+    journal: Path | None = None
+    labelled: bool = True
+
+    def __post_init__(self) -> None:
+        if self.transactions is None and self.labels is not None:
+            fail("--labels without --transactions: whose labels are they?")
+        if (self.transactions is None) == (self.journal is None):
+            fail("give either --transactions or --journal")
+        if self.transactions is None or self.labels is not None or not self.labelled:
+            return
+        if not _has_labels(Path(self.transactions)):
+            fail("--labels is missing; or name a column of the transactions with --label-column and --label-delay")
+
+    def read(
+        self,
+        start: datetime | None = None,
+        stop: datetime | None = None,
+        strict: bool = False,
+        on_refusal: "OnRefusal | None" = None,
+    ) -> "History":
+        """The history, held in memory; the arguments are those of `History.read`."""
+        from data.history import History
+
+        return History.read(self._source, self.labels, start=start, stop=stop, strict=strict, on_refusal=on_refusal)
+
+    def stream(
+        self,
+        start: datetime | None = None,
+        stop: datetime | None = None,
+        strict: bool = False,
+        on_refusal: "OnRefusal | None" = None,
+    ) -> "Iterator[Run]":
+        """Its events in bounded memory; the arguments are those of `data.history.stream`."""
+        from data.files.streams import stream
+
+        return stream(self._source, self.labels, start=start, stop=stop, strict=strict, on_refusal=on_refusal)
+
+    @property
+    def _source(self) -> Path | str:
+        from data.files.streams import holds_journal
+
+        if self.journal is None:
+            assert self.transactions is not None
+            return self.transactions
+        if not self.journal.exists():
+            fail(f"no journal at {self.journal}")
+        if not holds_journal(self.journal):
+            fail(f"{self.journal} is no journal")
+        return self.journal
+
+
+def _has_labels(source: Path) -> bool:
+    """Whether labels come with a source, or its reader will say what it lacks."""
+    from data.files.streams import holds_journal
+
+    if (source / "transactions.parquet").is_file():
+        return (source / "labels.parquet").is_file()
+    return holds_journal(source) or (source / "labels.parquet").is_file()

@@ -8,8 +8,20 @@ from typing import Annotated, Any
 
 import typer
 
-from serve.cli.options import Device, From, Labels, Model, RequiredLabels, Strict, Transactions, Until, example, reads
-from serve.terminal import Refusals, fail, out, plain_errors, progress, when
+from serve.cli.options import (
+    Device,
+    From,
+    HistoryFrom,
+    Journal,
+    Labels,
+    Model,
+    Strict,
+    Transactions,
+    Until,
+    example,
+    reads,
+)
+from serve.terminal import Refusals, out, plain_errors, progress, when
 
 LEAKS = 1  # exit status of an audit that found what must not be there
 
@@ -40,8 +52,9 @@ def register(app: typer.Typer) -> None:
 
 def evaluate(
     model: Model,
-    transactions: Transactions,
-    labels: RequiredLabels,
+    transactions: Transactions = None,
+    labels: Labels = None,
+    journal: Journal = None,
     start: From = None,
     until: Until = None,
     protocol: Annotated[
@@ -60,31 +73,33 @@ def evaluate(
     strict: Strict = False,
 ) -> None:
     """Score a history as the service would have and judge the scores by the labels that came later."""
-    from gnn.evaluate.jobs import evaluate_files
+    from gnn.evaluate.evaluate import evaluate as run
     from gnn.evaluate.metrics import as_table, reliability_table, to_dict
+    from gnn.evaluate.protocols import check_protocol
+    from gnn.model.artifact import load
 
+    source = HistoryFrom(transactions, labels, journal)
     with plain_errors(), progress() as report:
-        refusals = Refusals()
+        check_protocol(protocol)
+        refusals, artifact, stop = Refusals(), load(model), when(until, "--until")
+        history = source.read(stop=stop, strict=strict, on_refusal=refusals)
         options: dict[str, Any] = {
             "start": when(start, "--from"),
-            "stop": when(until, "--until"),
+            "stop": stop,
             "protocol": protocol,
             "truth": truth,
             "device": device,
-            "strict": strict,
-            "on_refusal": refusals,
             "report": report,
         }
         if against:
-            from gnn.rivals.comparison import against_dict, against_table, evaluate_against
+            from gnn.rivals import comparison
             from gnn.score.rules import rules_score
 
-            beside = evaluate_against(
-                model, transactions, labels, rules={"rules": lambda state, rows: rules_score(state, rows)[0]}, **options
-            )
-            content, tables = against_dict(beside), [against_table(beside)]
+            rules = {"rules": lambda state, rows: rules_score(state, rows)[0]}
+            found = comparison.compare(artifact, history, rules=rules, **options)
+            content, tables = comparison.to_dict(found), [comparison.as_table(found)]
         else:
-            metrics = evaluate_files(model, transactions, labels, **options)
+            metrics = run(artifact, history, **options)
             content, tables = to_dict(metrics), [as_table(metrics), reliability_table(metrics)]
     refusals.summary()
     for table in tables:
@@ -95,10 +110,9 @@ def evaluate(
 
 
 def audit(
-    transactions: Annotated[
-        str | None, typer.Option(help="Transactions; without them payments are made.", show_default=False)
-    ] = None,
+    transactions: Transactions = None,
     labels: Labels = None,
+    journal: Journal = None,
     start: From = None,
     until: Until = None,
     test_from: Annotated[
@@ -115,31 +129,25 @@ def audit(
 
     The same boosted trees are judged under the published split, a clean one (later payments) and the strictly causal
     one (label delay, features as of the payment). Inputs are recomputed on the journal cut behind each of some rows,
-    and two planted leaks must be caught by it. Leaves with status 1 where the strict protocol leaks.
+    and two planted leaks must be caught by it. Leaves with status 1 where the strict protocol leaks. Without a history
+    payments are made.
     """
-    from gnn.quality.audit import as_tables, audit_files, to_dict
+    from gnn.quality.audit import as_tables, to_dict
+    from gnn.quality.audit import audit as run
 
-    if (transactions is None) != (labels is None):
-        fail("give --transactions and --labels together, or neither")
+    given = (transactions, labels, journal) != (None, None, None)
+    source = HistoryFrom(transactions, labels, journal) if given else None
     with plain_errors(), progress() as report, tempfile.TemporaryDirectory() as folder:
-        if transactions is None or labels is None:
+        if source is None:
             from data.world.synthetic import WorldConfig, simulate
 
             simulate(WorldConfig(transactions=60_000, seed=seed)).write(Path(folder))
-            transactions, labels = (f"{folder}/{name}.parquet" for name in ("transactions", "labels"))
+            source = HistoryFrom(folder)
         refusals = Refusals()
-        found = audit_files(
-            transactions,
-            labels,
-            published=published,
-            start=when(start, "--from"),
-            stop=when(until, "--until"),
-            test_start=when(test_from, "--test-from"),
-            seed=seed,
-            strict=strict,
-            on_refusal=refusals,
-            report=report,
-        )
+        report("reading", 0.0)
+        history = source.read(when(start, "--from"), when(until, "--until"), strict, refusals)
+        test_start = when(test_from, "--test-from")
+        found = run(history, published=published, test_start=test_start, seed=seed, report=report)
     refusals.summary()
     for table in as_tables(found):
         out.print(table)
@@ -153,9 +161,10 @@ def audit(
 
 def card(
     model: Model,
-    transactions: Transactions,
-    labels: RequiredLabels,
     out_file: Annotated[Path, typer.Option("--out", help="Markdown file to write.", show_default=False)],
+    transactions: Transactions = None,
+    labels: Labels = None,
+    journal: Journal = None,
     start: From = None,
     until: Until = None,
     protocol: Annotated[
@@ -166,21 +175,22 @@ def card(
     strict: Strict = False,
 ) -> None:
     """Write a model card: data, what the model is worth on later payments and for whom, calibration, limits."""
+    from gnn.evaluate.protocols import check_protocol
+    from gnn.model.artifact import load
     from gnn.quality.card import make_card, markdown
 
+    source = HistoryFrom(transactions, labels, journal)
     with plain_errors(), progress() as report:
-        refusals = Refusals()
+        check_protocol(protocol)
+        refusals, artifact, stop = Refusals(), load(model), when(until, "--until")
         made = make_card(
-            model,
-            transactions,
-            labels,
+            artifact,
+            source.read(stop=stop, strict=strict, on_refusal=refusals),
             start=when(start, "--from"),
-            stop=when(until, "--until"),
+            stop=stop,
             protocol=protocol,
             truth=truth,
             device=device,
-            strict=strict,
-            on_refusal=refusals,
             report=report,
         )
     refusals.summary()
@@ -190,9 +200,10 @@ def card(
 
 
 def prequential(
-    transactions: Transactions,
-    labels: RequiredLabels,
     first: Annotated[str, typer.Option(help="First day of the first week that is judged.", show_default=False)],
+    transactions: Transactions = None,
+    labels: Labels = None,
+    journal: Journal = None,
     weeks: Annotated[int, typer.Option(min=1, help="Weeks that are judged.")] = 4,
     every: Annotated[int, typer.Option(min=1, help="Weeks from one training to the next.")] = 1,
     epochs: Annotated[int, typer.Option(min=1, help="Of each layer, at most.")] = 8,
@@ -212,24 +223,24 @@ def prequential(
     from rich.table import Table
 
     from gnn.evaluate.metrics import to_dict
-    from gnn.quality.prequential import draw
-    from gnn.quality.prequential import prequential as judge
+    from gnn.evaluate.protocols import check_protocol
+    from gnn.quality.prequential import WEEK, draw
+    from gnn.quality.prequential import prequential as run
     from gnn.train.targets import TrainConfig
 
+    source = HistoryFrom(transactions, labels, journal)
     with plain_errors(), progress() as report:
+        check_protocol(protocol)
         refusals = Refusals()
         begin = when(first, "--first")
         assert begin is not None
-        found = judge(
-            transactions,
-            labels,
+        found = run(
+            source.read(stop=begin + weeks * WEEK, strict=strict, on_refusal=refusals),
             first=begin,
             weeks=weeks,
             every=every,
             config=TrainConfig(epochs=epochs, label_delay_days=label_delay, seed=seed),
             protocol=protocol,
-            strict=strict,
-            on_refusal=refusals,
             report=report,
         )
     refusals.summary()

@@ -40,11 +40,32 @@ class RingwatchClient:
         url: Of the service.
         key: Its key, if it asks for one.
         deadline: Seconds for a call, retries included.
+        transport: How requests travel, where that is not a network: tests put a stand-in for the service here.
+
+    Example:
+        Without the `transport`, this scores a payment in a running service (`ringwatch serve --insecure`):
+
+        >>> import httpx
+        >>> def stand_in(request: httpx.Request) -> httpx.Response:
+        ...     return httpx.Response(200, json={"fraud_probability": 0.012, "decision": "approve"})
+        >>> payment = {
+        ...     "transaction_id": "t-1", "timestamp": "2026-01-01T12:00:00Z", "account_id": "ann",
+        ...     "merchant_id": "kiosk", "amount": 1250, "currency": "EUR",
+        ... }
+        >>> with RingwatchClient("http://127.0.0.1:8000", transport=httpx.MockTransport(stand_in)) as client:
+        ...     client.score(payment)["decision"]
+        'approve'
     """
 
-    def __init__(self, url: str, key: str | None = None, deadline: float = 30.0) -> None:
+    def __init__(
+        self,
+        url: str,
+        key: str | None = None,
+        deadline: float = 30.0,
+        transport: httpx.BaseTransport | None = None,
+    ) -> None:
         headers = {"authorization": f"Bearer {key}"} if key else {}
-        self._http = httpx.Client(base_url=url, headers=headers, trust_env=False)
+        self._http = httpx.Client(base_url=url, headers=headers, trust_env=False, transport=transport)
         self._deadline = deadline
         self.url = url
 

@@ -1,20 +1,17 @@
-"""Stream the events of files through a running service, in the journal's order."""
+"""Stream the events of a history through a running service, in the journal's order."""
 
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from data.files.readers import OnRefusal
-from data.files.sources import Run, merged
+from data.files.sources import Run
 from data.journal.protocol import Kind
+from data.report import Report, silent
 from serve.http.client import RingwatchClient
-
-Report = Callable[[str, float], None]
 
 
 @dataclass(frozen=True)
@@ -42,7 +39,7 @@ def ingest_runs(
 
     Args:
         client: Of the running service.
-        runs: From `data.files.sources.merged`.
+        runs: Events in the journal's order; other kinds, which a service journals by itself, are not sent.
         keep: Called with the answers of each run of payments.
         sent: Called with the number of events of each run.
     """
@@ -51,7 +48,7 @@ def ingest_runs(
         if kind is Kind.LABEL:
             client.label_many(batch)
             labels += len(batch)
-        else:
+        elif kind is Kind.TRANSACTION:
             answers = client.score_many(batch, reasons=False)
             transactions += len(batch)
             if keep is not None:
@@ -60,33 +57,24 @@ def ingest_runs(
     return Ingested(transactions, labels, time.perf_counter() - begin)
 
 
-def ingest_files(
-    url: str,
-    transactions: Path | str,
-    labels: Path | str | None = None,
+def ingest(
+    client: RingwatchClient,
+    runs: Iterable[Run],
     *,
-    start: datetime | None = None,
-    stop: datetime | None = None,
+    total: int = 0,
     answers: Path | None = None,
-    strict: bool = False,
-    on_refusal: OnRefusal | None = None,
-    report: Report = lambda what, share: None,
+    report: Report = silent,
 ) -> Ingested:
-    """Send files through the service at `url`; see `data.files.sources.merged` for their order.
+    """Send a history through a running service and keep its answers.
 
     Args:
-        url: Of the service; the key is read from RINGWATCH_API_KEY.
-        transactions: Payments; `-` is an Arrow IPC stream on standard input.
-        labels: Labels, if any.
-        start: Leave out events before it.
-        stop: Leave out events from it on.
+        client: Of the running service.
+        runs: Events in the journal's order, from `data.history.stream` or `History.runs`.
+        total: How many events there are, where that is known: for progress.
         answers: Write the answers here, as Parquet.
-        strict: Stop at the first refused row.
-        on_refusal: Told of each refused row.
-        report: Called with progress.
+        report: Told of progress.
     """
-    runs = merged(transactions, labels, start=start, stop=stop, strict=strict, on_refusal=on_refusal)
-    events, total = 0, rows_in(transactions) + (rows_in(labels) if labels else 0)
+    events = 0
 
     def sent(n: int) -> None:
         nonlocal events
@@ -94,14 +82,14 @@ def ingest_files(
         report("sending", events / total if total else 0.0)
 
     kept: list[pa.Table] = []
-    with RingwatchClient.from_environment(url) as client:
-        done = ingest_runs(client, runs, kept.append if answers else None, sent)
+    done = ingest_runs(client, runs, kept.append if answers else None, sent)
     if answers and kept:
         answers.parent.mkdir(parents=True, exist_ok=True)
         pq.write_table(pa.concat_tables(kept), answers)
     return done
 
 
-def rows_in(path: Path | str) -> int:
+def rows_in(path: Path | str | None) -> int:
     """Rows of a Parquet file, from its footer; 0 where that cannot be told cheaply."""
-    return pq.read_metadata(path).num_rows if str(path).endswith(".parquet") and Path(path).is_file() else 0
+    there = path is not None and str(path).endswith(".parquet") and Path(path).is_file()
+    return int(pq.read_metadata(path).num_rows) if there else 0

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from data import history as module
 from data.errors import DataError, RefusedRow
-from data.history import KEPT_REFUSALS, History, LabelledPayments, holds_journal, stream
+from data.files.streams import holds_journal, stream
+from data.history import KEPT_REFUSALS, History, LabelledPayments
 from data.journal.protocol import SCHEMAS, Events, Kind
 from data.journal.sqlite import SqliteJournal
 from data.schema import LABEL_SCHEMA, TRANSACTION_SCHEMA, Refusal
@@ -156,7 +157,7 @@ def test_payments_are_looked_up_by_offset(payments: list[Row], labels: list[Row]
     wanted = random.choices(sorted(by_offset), k=8) if by_offset else []
     assert history.take(np.array(wanted, np.int64)).to_pylist() == [by_offset[offset] for offset in wanted]
     for nothing in {-1, len(history), *range(len(history))} - set(by_offset):
-        with pytest.raises(DataError, match=f"no payment at offset {nothing}"):
+        with pytest.raises(DataError, match=f"no transaction at offset {nothing}"):
             history.take(np.array([nothing]))
 
 
@@ -186,12 +187,15 @@ def test_what_is_no_history_is_refused_in_one_line(tmp_path: Path) -> None:
     log = journal(tmp_path / "journal", History.read(payments).events)
     (tmp_path / "empty").mkdir()
     (tmp_path / "world").mkdir()
+    (tmp_path / "half").mkdir()
+    write(table([label("a", 2)], LABEL_SCHEMA), tmp_path / "half" / "labels.parquet")
     write(table([payment("a", 1)]), tmp_path / "world" / "transactions.parquet")
     assert holds_journal(log)
     assert not holds_journal(payments)
     assert len(History.read(tmp_path / "world")) == 1
     for read, said in (
-        (lambda: History.read(tmp_path / "empty"), "without transactions.parquet"),
+        (lambda: History.read(tmp_path / "empty"), "empty"),
+        (lambda: History.read(tmp_path / "half"), "without transactions.parquet"),
         (lambda: History.read(tmp_path / "world", labels), "give the folder alone"),
         (lambda: History.read(log, labels), "give it alone"),
         (lambda: History.read(none, labels), "holds labels, but .* holds no good payment"),

@@ -11,10 +11,11 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from data.files.sources import merged
+from data.history import numbered
 from data.journal.protocol import Kind
 from gnn.model.artifact import Artifact, load
 from gnn.model.network import RingwatchNet
-from gnn.score.replay import numbered, open_model, score_events
+from gnn.score.replay import open_model, score_events
 from serve.replica.admission import LabelCall, ScoreCall
 from serve.replica.replica import Replica
 from serve.settings import Settings

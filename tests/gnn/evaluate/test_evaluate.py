@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gnn.errors import ModelError
-from gnn.evaluate.metrics import DAY_US, card_precision, evaluate, reliability_table, to_dict
+from gnn.evaluate.metrics import DAY_US, card_precision, measure, reliability_table, to_dict
 from gnn.evaluate.shift import calibration_error
 from gnn.model.calibration import PlattScaling
 from gnn.rivals.book import reproduce
@@ -32,7 +32,7 @@ def world(seed: int, n: int = 300) -> tuple:
 @given(st.integers(0, 10_000))
 def test_metrics_equal_their_definitions(seed):
     probability, fraud, amount, account, time = world(seed)
-    m = evaluate(probability, fraud, amount, account, time, budget=0.1)
+    m = measure(probability, fraud, amount, account, time, budget=0.1)
     pairs = probability[fraud][:, None] - probability[~fraud][None]
     assert m.roc_auc == pytest.approx(((pairs > 0) + 0.5 * (pairs == 0)).mean())
     order = np.argsort(-probability)
@@ -76,7 +76,7 @@ def test_calibration_finds_the_slope_and_brings_the_error_down():
 
 def test_the_reliability_curve_is_in_the_report():
     probability, fraud, amount, account, time = world(5)
-    m = evaluate(probability, fraud, amount, account, time, base_rate=0.1)
+    m = measure(probability, fraud, amount, account, time, base_rate=0.1)
     assert sum(b.payments for b in m.reliability) == len(fraud)
     assert sum(b.frauds for b in m.reliability) == fraud.sum()
     assert all(a.highest <= b.lowest for a, b in pairwise(m.reliability))
@@ -84,13 +84,13 @@ def test_the_reliability_curve_is_in_the_report():
     assert m.expected_calibration_error == pytest.approx(plain)
     assert reliability_table(m).row_count == 20
     assert json.loads(json.dumps(to_dict(m)))["prior_shift"]["observed"] == pytest.approx(fraud.mean())
-    assert evaluate(probability, fraud, amount, account, time).prior_shift is None
+    assert measure(probability, fraud, amount, account, time).prior_shift is None
 
 
 def test_one_class_is_refused():
     probability, _, amount, account, time = world(0)
     with pytest.raises(ModelError, match="both classes"):
-        evaluate(probability, np.zeros(len(probability), bool), amount, account, time)
+        measure(probability, np.zeros(len(probability), bool), amount, account, time)
     with pytest.raises(ModelError, match="both classes"):
         PlattScaling.fit(probability, np.ones(len(probability), bool))
 

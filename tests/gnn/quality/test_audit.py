@@ -13,11 +13,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from data.files.datasets import s_ffsd
-from data.journal.protocol import Kind
+from data.history import History
+from data.journal.protocol import Events, Kind
 from data.world.synthetic import WorldConfig, simulate
 from gnn.errors import ModelError
-from gnn.evaluate.jobs import with_labels
-from gnn.quality.audit import Audit, as_tables, at_once, audit_files, to_dict
+from gnn.quality.audit import Audit, as_tables, at_once, audit, to_dict
 from gnn.quality.leaks import (
     CAUSAL,
     NEXT_GAP,
@@ -29,7 +29,6 @@ from gnn.quality.leaks import (
     choose_probes,
     leaking,
 )
-from gnn.score.replay import present_roles
 from graph.dag.sampler import EDGE_FEATURES
 from serve.cli.main import app
 from tests.data.files.test_datasets import dataset
@@ -43,20 +42,28 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {name: folder / f"{name}.parquet" for name in ("transactions", "labels")}
 
 
+def named(files: dict[str, Path]) -> dict[str, Path]:
+    return {"source": files["transactions"], "labels": files["labels"]}
+
+
 @pytest.fixture(scope="module")
 def found(world: dict[str, Path]) -> Audit:
-    return audit_files(**world)
+    return audit(History.read(**named(world)))
+
+
+def whole_history() -> tuple[tuple[Events, ...], tuple[str, ...], int]:
+    known = History(history()[0])
+    return known.events, known.roles, len(known.payments)
 
 
 def test_planted_leaks_are_named_and_causal_inputs_are_not() -> None:
-    runs, _ = history()
-    roles, total = present_roles(runs), sum(len(b) for kind, b in runs if kind is Kind.TRANSACTION)
+    events, roles, total = whole_history()
     inputs = {"causal": CAUSAL, "whole": WHOLE_HISTORY, "next": NEXT_GAP, "own": OWN_LABEL}
-    whole, _ = build(runs, roles, total)
+    whole, _ = build(events, roles, total)
     fraud = np.zeros(total, bool)
     fraud[whole.store.label_events().row] = True
     probes = choose_probes(fraud, fraud, 60)
-    state, cut = build(runs, roles, total, probes, inputs)
+    state, cut = build(events, roles, total, probes, inputs)
     assert state.store.rows == whole.store.rows == total
     named = {n: leaking(i.read(state, probes), cut[n], i.names(roles)) for n, i in inputs.items()}
     assert named["causal"] == ()
@@ -89,9 +96,10 @@ class Leaky:
 def test_labels_seen_before_their_report_are_counted_and_clean_ones_are_not() -> None:
     """Planted: reports that reach the graph right behind their payments, and a payment that sees itself."""
     runs, _ = history()
-    roles, total = present_roles(runs), sum(len(b) for kind, b in runs if kind is Kind.TRANSACTION)
-    clean, _ = build(runs, roles, total)
-    times = LabelTimes(runs, clean)
+    whole = History(runs)
+    roles, total = whole.roles, len(whole.payments)
+    clean, _ = build(whole.events(), roles, total)
+    times = LabelTimes(whole.events(), clean)
     seeds = np.arange(0, total, 7)
     wrong, looked = times.early(clean, seeds)
     assert wrong == 0
@@ -102,7 +110,7 @@ def test_labels_seen_before_their_report_are_counted_and_clean_ones_are_not() ->
         if kind is Kind.TRANSACTION:
             now = pa.compute.is_in(labels["transaction_id"], batch["transaction_id"])
             early += [(kind, batch), (Kind.LABEL, labels.filter(now))]
-    planted, _ = build(early, roles, total)
+    planted, _ = build(History(early).events(), roles, total)
     assert times.early(planted, seeds)[0] > 100
     labelled = np.unique(clean.store.label_events().row)
     seen, _ = times.early(SimpleNamespace(store=Leaky(clean.store)), labelled)
@@ -120,9 +128,9 @@ def test_bits_are_compared_and_a_missing_value_equals_itself() -> None:
 
 def test_what_the_journal_had_said_equals_a_plain_walk_through_it() -> None:
     runs, _ = history()
-    total = sum(len(b) for kind, b in runs if kind is Kind.TRANSACTION)
-    state, _ = build(runs, present_roles(runs), total)
-    times = LabelTimes(runs, state)
+    events_of_it, roles, total = whole_history()
+    state, _ = build(events_of_it, roles, total)
+    times = LabelTimes(events_of_it, state)
     rng = np.random.default_rng(0)
     last = sum(len(batch) for _, batch in runs)
     labelled = rng.choice(state.store.label_events().row, 200)
@@ -145,9 +153,7 @@ def test_what_the_journal_had_said_equals_a_plain_walk_through_it() -> None:
 
 
 def test_labels_at_once_come_right_behind_their_payments(world: dict[str, Path]) -> None:
-    from data.files.sources import merged
-
-    judged = with_labels(list(merged(**world)), world["labels"])
+    judged = History.read(**named(world)).labelled()
     known: set[str] = set()
     last = ""
     for kind, batch in at_once(judged):
@@ -191,11 +197,11 @@ def test_a_leak_that_is_not_caught_makes_the_audit_unsound(found: Audit) -> None
 
 def test_too_little_to_judge_is_refused(world: dict[str, Path], tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="--published"):
-        audit_files(**world, published="best")
+        audit(History.read(**named(world)), published="best")
     none = pq.read_table(world["labels"]).slice(0, 0)
     pq.write_table(none, tmp_path / "none.parquet")
     with pytest.raises(ModelError):
-        audit_files(world["transactions"], tmp_path / "none.parquet")
+        audit(History.read(world["transactions"], tmp_path / "none.parquet"))
 
 
 def test_the_command_prints_the_gaps(
@@ -207,16 +213,17 @@ def test_the_command_prints_the_gaps(
 ) -> None:
     asked = {}
 
-    def audited(*files: Path, **options: object) -> Audit:
-        asked.update(options, files=files)
+    def audited(history: History, **options: object) -> Audit:
+        asked.update(options, history=history)
         return found
 
-    monkeypatch.setattr("gnn.quality.audit.audit_files", audited)
+    monkeypatch.setattr("gnn.quality.audit.audit", audited)
     words = [str(word) for name, path in world.items() for word in (f"--{name}", path)]
     with pytest.raises(SystemExit) as left:
         app(["audit", *words, "--test-from", "2026-03-01", "--json", str(tmp_path / "audit.json")])
     assert left.value.code == 0
-    assert asked["files"] == tuple(map(str, world.values()))
+    assert asked["history"].payments.equals(History.read(**named(world)).payments)
+    assert len(asked["history"].labels) > 0
     assert asked["test_start"] == datetime(2026, 3, 1, tzinfo=UTC)
     printed = capsys.readouterr().out
     for said in ("published", "clean", "strict", "planted.account.next_gap", "nothing from the future"):
@@ -238,7 +245,7 @@ def test_known_at_once_flatters_s_ffsd(tmp_path: Path) -> None:
     labels = labels.filter(pa.compute.is_in(labels["transaction_id"], payments["transaction_id"].combine_chunks()))
     for table, name in ((payments, "t"), (labels, "l")):
         pq.write_table(table, tmp_path / f"{name}.parquet")
-    found = audit_files(tmp_path / "t.parquet", tmp_path / "l.parquet")
+    found = audit(History.read(tmp_path / "t.parquet", tmp_path / "l.parquet"))
     _, clean, strict = found.splits
     assert found.sound
     assert clean.average_precision > strict.average_precision + 0.05

@@ -9,10 +9,13 @@ import pytest
 from scipy.stats import binom, norm
 from sklearn.metrics import average_precision_score, roc_auc_score
 
+from data.history import History
 from data.world.synthetic import WorldConfig, simulate
-from gnn.evaluate.jobs import evaluate_files, train_files
+from gnn.evaluate.evaluate import evaluate
+from gnn.model.artifact import load
 from gnn.quality.card import Card, bootstrap, make_card, markdown
 from gnn.train.targets import TrainConfig
+from gnn.train.trainer import train
 from serve.cli.main import app
 
 FIRST, UNTIL = datetime(2026, 3, 1, tzinfo=UTC), datetime(2026, 4, 1, tzinfo=UTC)
@@ -25,17 +28,19 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     paths = {name: folder / f"{name}.parquet" for name in ("transactions", "labels", "truth")}
     shape = {"width": 8, "heads": 2, "hidden": 16, "neighbours": 4}
     config = TrainConfig(epochs=1, test=0)
-    train_files(paths["transactions"], paths["labels"], config, shape=shape, stop=FIRST).save(folder / "model")
+    train(History.read(folder, stop=FIRST), config, shape).save(folder / "model")
     return {**paths, "model": folder / "model"}
 
 
 @pytest.fixture(scope="module")
 def card(files: dict[str, Path]) -> Card:
-    return make_card(**files, start=FIRST, stop=UNTIL)
+    model, history = load(files["model"]), History.read(files["transactions"], files["labels"])
+    return make_card(model, history, truth=files["truth"], start=FIRST, stop=UNTIL)
 
 
 def test_the_cards_figures_are_those_of_evaluate(files: dict[str, Path], card: Card) -> None:
-    assert card.metrics == evaluate_files(**files, start=FIRST, stop=UNTIL)
+    history = History.read(files["transactions"], files["labels"], stop=UNTIL)
+    assert card.metrics == evaluate(card.artifact, history, truth=files["truth"], start=FIRST)
     low, high = card.intervals["average precision"]
     assert low < card.metrics.average_precision < high
 

@@ -7,12 +7,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from data.history import History
 from data.journal.protocol import Kind
 from data.schema import LABEL_SCHEMA, TRANSACTION_SCHEMA
 from gnn.errors import ModelError
-from gnn.evaluate.jobs import evaluate_files, train_files
+from gnn.evaluate.evaluate import evaluate
 from gnn.quality.prequential import WEEK, draw, prequential
 from gnn.train.targets import TrainConfig
+from gnn.train.trainer import train
 from tests.gnn.train.test_train import history
 from tests.serve.cli.test_cli import ringwatch
 
@@ -34,14 +36,14 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 
 def test_each_week_is_judged_by_a_model_trained_before_it(files: tuple[Path, Path], tmp_path: Path) -> None:
-    found = prequential(*files, first=FIRST, weeks=3, every=2, config=QUICK, shape=SHAPE)
+    found = prequential(History.read(*files), first=FIRST, weeks=3, every=2, config=QUICK, shape=SHAPE)
     assert [week.start for week in found] == [FIRST, FIRST + WEEK, FIRST + 2 * WEEK]
     assert [week.trained for week in found] == [FIRST, FIRST, FIRST + 2 * WEEK]
     # The last week by hand, with the jobs that the service's operator has.
     begin = FIRST + 2 * WEEK
     config = TrainConfig(epochs=2, negatives=10, pretraining=10, test=0.0)
-    train_files(*files, config, shape=SHAPE, stop=begin).save(tmp_path / "model")
-    again = evaluate_files(tmp_path / "model", *files, start=begin, stop=begin + WEEK, device="cpu")
+    model = train(History.read(*files, stop=begin), config, SHAPE)
+    again = evaluate(model, History.read(*files), start=begin, stop=begin + WEEK, device="cpu")
     assert found[-1].metrics.average_precision == pytest.approx(again.average_precision, abs=1e-12)
     assert found[-1].metrics.payments == again.payments
     draw({"ours": {str(w.start.date()): w.metrics.average_precision for w in found}}, tmp_path / "weeks.png", "ours")
@@ -50,11 +52,11 @@ def test_each_week_is_judged_by_a_model_trained_before_it(files: tuple[Path, Pat
 
 def test_what_cannot_be_is_refused(files: tuple[Path, Path]) -> None:
     with pytest.raises(ModelError, match="at least 1"):
-        prequential(*files, first=FIRST, weeks=0, config=QUICK)
+        prequential(History.read(*files), first=FIRST, weeks=0, config=QUICK)
     with pytest.raises(ModelError, match="protocol"):
-        prequential(*files, first=FIRST, weeks=1, protocol="books", config=QUICK)
+        prequential(History.read(*files), first=FIRST, weeks=1, protocol="books", config=QUICK)
     with pytest.raises(ModelError, match="no payment to learn from"):
-        prequential(*files, first=FIRST - timedelta(days=300), weeks=1, config=QUICK)
+        prequential(History.read(*files), first=FIRST - timedelta(days=300), weeks=1, config=QUICK)
 
 
 def test_the_command_shows_the_weeks(files: tuple[Path, Path], tmp_path: Path) -> None:

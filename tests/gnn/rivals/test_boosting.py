@@ -12,19 +12,20 @@ import pytest
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.metrics import average_precision_score
 
+from data.history import History
 from data.journal.protocol import Events, Kind
 from data.schema import LABEL_SCHEMA, TRANSACTION_SCHEMA
 from gnn.errors import ModelError
-from gnn.evaluate.jobs import evaluate_files, train_files
+from gnn.evaluate.evaluate import evaluate
 from gnn.model.artifact import load
 from gnn.rivals import snapml
 from gnn.rivals.boosting import INPUT_SETS, categories, fit_rivals, input_names, raw_history, rival_inputs
-from gnn.rivals.comparison import OURS, against_dict, against_table, as_the_model, cut, evaluate_against
+from gnn.rivals.comparison import OURS, as_table, as_the_model, compare, cut, to_dict
 from gnn.rivals.snapml import installed
-from gnn.score.replay import numbered
 from gnn.train.boosted_trees import BoostingConfig, Setting, fit_trees, sample_training_rows
 from gnn.train.sklearn_private import tree_nodes
 from gnn.train.targets import TrainConfig, make_targets
+from gnn.train.trainer import train
 from graph.dag.protocol import Window
 from graph.dag.sampler import neighbours
 from graph.state import GraphState
@@ -50,7 +51,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         pq.write_table(pa.Table.from_batches([b for k, b in runs if k is kind], schema), paths[name])
     shape = {"width": 8, "heads": 2, "hidden": 16, "neighbours": K}
     config = TrainConfig(epochs=2, test=0, negatives=10)
-    train_files(paths["transactions"], paths["labels"], config, shape=shape, stop=UNTIL).save(paths["model"])
+    train(History.read(paths["transactions"], paths["labels"], stop=UNTIL), config, shape).save(paths["model"])
     return paths
 
 
@@ -169,10 +170,10 @@ def test_validation_chooses_the_setting_and_the_number_of_trees() -> None:
 
 def test_events_are_cut_where_the_training_ended() -> None:
     runs, _ = history()
-    events = list(numbered(runs))
+    events = History(runs).events
     middle = events[5].offset + 3
     for offset in (0, middle, events[5].offset, events[-1].offset + len(events[-1].batch)):
-        early, late = cut(iter(events), offset)
+        early, late = cut(events, offset)
         first, second = list(early), list(late)
         assert sum(len(e.batch) for e in first) == offset
         rebuilt = pa.concat_batches([e.batch for e in [*first, *second] if e.kind is Kind.TRANSACTION])
@@ -181,10 +182,10 @@ def test_events_are_cut_where_the_training_ended() -> None:
 
 
 def test_all_are_judged_on_the_same_payments(files: dict[str, Path]) -> None:
-    found = evaluate_against(
-        **files, start=FIRST, config=QUICK, rules={"by amount": lambda s, rows: s.store.column("amount", rows) / 1e6}
-    )
-    alone = evaluate_files(**files, start=FIRST)
+    rules = {"by amount": lambda s, rows: s.store.column("amount", rows) / 1e6}
+    model, whole = load(files["model"]), History.read(files["transactions"], files["labels"])
+    found = compare(model, whole, start=FIRST, config=QUICK, rules=rules)
+    alone = evaluate(model, whole, start=FIRST)
     assert found.metrics[OURS] == alone
     assert list(found.metrics)[:2] == [OURS, "by amount"]
     assert len(found.metrics) == 7 + installed()
@@ -193,21 +194,22 @@ def test_all_are_judged_on_the_same_payments(files: dict[str, Path]) -> None:
     # Fraud comes from three merchants, so columns of the payment alone say nothing, and reported labels say it all.
     assert ap["trees: columns"] < 0.25 < 0.5 < ap["trees: features"]
     assert {"trees", "validation_ap"} <= set(found.facts["trees: features"])
-    written = json.loads(json.dumps(against_dict(found)))
+    written = json.loads(json.dumps(to_dict(found)))
     assert written["average_precision"] == written["against"][OURS]["average_precision"] == alone.average_precision
-    assert against_table(found).row_count == 7 + installed()
+    assert as_table(found).row_count == 7 + installed()
     assert (snapml.RIVAL_NAME in found.metrics) == installed()
 
 
 def test_rivals_are_refused_what_the_model_did_not_have(files: dict[str, Path], tmp_path: Path) -> None:
+    model, whole = load(files["model"]), History.read(files["transactions"], files["labels"])
     with pytest.raises(ModelError, match="judge from there on"):
-        evaluate_against(**files, start=datetime(2026, 2, 10, tzinfo=UTC), config=QUICK)
+        compare(model, whole, start=datetime(2026, 2, 10, tzinfo=UTC), config=QUICK)
     shorter = pq.read_table(files["transactions"]).slice(50)
     pq.write_table(shorter, tmp_path / "t.parquet")
     with pytest.raises(ModelError, match="rivals need the same"):
-        evaluate_against(**{**files, "transactions": tmp_path / "t.parquet"}, start=FIRST, config=QUICK)
+        compare(model, History.read(tmp_path / "t.parquet", files["labels"]), start=FIRST, config=QUICK)
     with pytest.raises(ModelError, match="no payment is later"):
-        evaluate_against(**files, stop=UNTIL, config=QUICK)
+        compare(model, whole, stop=UNTIL, config=QUICK)
 
 
 def test_the_command_prints_one_table_and_writes_json(files: dict[str, Path], tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from data.history import History
 from data.journal.protocol import Events, Kind
 from gnn.model.artifact import Artifact, untrained
 from gnn.model.groups import group_names
@@ -81,7 +82,7 @@ def learnt() -> Scorer:
     """A small model that has learnt which merchants are bad, over the graph that it learnt from."""
     runs, _ = history()
     config = TrainConfig(epochs=4, test=0.25, negatives=15)
-    artifact = train(runs, config, {"width": 16, "hidden": 32, "neighbours": 8})
+    artifact = train(History(runs), config, {"width": 16, "hidden": 32, "neighbours": 8})
     scorer = CpuScorer(artifact, built(runs))
     scorer.score(0, N)
     return scorer

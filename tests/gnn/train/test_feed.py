@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from data.history import History
 from gnn.train.feed import Feed
 from gnn.train.trainer import TrainConfig, train
 from graph.dag.protocol import DAY_US, Window
@@ -52,13 +53,13 @@ def test_training_from_a_twin_and_in_bf16_learns_as_well(monkeypatch, precision)
     runs = [(e.kind, e.batch) for e in sharing(4, 1500, most=100, labels=0.8, gap_us=HOUR_US // 2)]
     shape = {"layers": 1, "neighbours": 4, "window_rows": 200}
     config = {"epochs": 1, "test": 0.0, "label_delay_days": 1.0, "validation": 0.4}
-    expected = train(runs, TrainConfig(**config), shape)
+    expected = train(History(runs), TrainConfig(**config), shape)
 
     def state(device: str, roles: tuple[str, ...], capacity: int, window: Window) -> GraphState:
         return GraphState(roles, capacity, window, make=twins(HostDevice()))
 
     monkeypatch.setattr("gnn.train.trainer.state_for", state)
-    found = train(runs, TrainConfig(**config, precision=precision), shape)
+    found = train(History(runs), TrainConfig(**config, precision=precision), shape)
     before, after = (a.facts["training"]["epochs"][-1] for a in (expected, found))
     assert after["ap"] == pytest.approx(before["ap"], abs=0.01 if precision == "float32" else 0.05)
     assert after["loss"] == pytest.approx(before["loss"], rel=0.01 if precision == "float32" else 0.05)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from data.history import History
 from gnn.train.pretrain import MERCHANT_BUCKETS, NO_MERCHANT, NextPaymentHeads, next_payments
 from gnn.train.targets import TrainConfig
 from gnn.train.trainer import train
@@ -62,6 +63,6 @@ def test_a_seed_gives_one_model_and_pre_training_another() -> None:
     runs, _ = history()
     shape = {"width": 8, "heads": 2, "hidden": 16, "neighbours": 4, "layers": 1}
     config = TrainConfig(epochs=1, test=0, negatives=5, pretraining=20)
-    models = [train(list(runs), config, shape) for _ in range(2)]
-    other = train(list(runs), TrainConfig(epochs=1, test=0, negatives=5, pretraining=0), shape)
+    models = [train(History(runs), config, shape) for _ in range(2)]
+    other = train(History(runs), TrainConfig(epochs=1, test=0, negatives=5, pretraining=0), shape)
     assert models[0].version == models[1].version != other.version

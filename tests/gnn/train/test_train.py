@@ -9,11 +9,11 @@ import pytest
 from sklearn.metrics import average_precision_score
 
 from data.files.sources import Run
+from data.history import History
 from data.journal.protocol import Events, Kind
 from gnn.errors import ModelError
-from gnn.evaluate.jobs import score_runs
 from gnn.model.artifact import Artifact
-from gnn.score.replay import numbered, present_roles
+from gnn.score.replay import score_history
 from gnn.train.targets import Targets, TrainConfig, make_targets
 from gnn.train.trainer import fit, train
 from graph.dag.features import feature_names
@@ -48,8 +48,9 @@ def history(honest_labels: bool = False) -> tuple[list[Run], np.ndarray]:
 
 
 def built(runs: list[Run]) -> GraphState:
-    state = GraphState(present_roles(runs), 1 << 14, Window(1 << 13, 90 * DAY_US))
-    for events in numbered(runs):
+    known = History(runs)
+    state = GraphState(known.roles, 1 << 14, Window(1 << 13, 90 * DAY_US))
+    for events in known.events:
         state.apply(events)
     return state
 
@@ -58,12 +59,12 @@ def built(runs: list[Run]) -> GraphState:
 def learnt() -> tuple[Artifact, np.ndarray, list[Run]]:
     runs, fraud = history()
     config = TrainConfig(epochs=8, test=0.25, negatives=15)
-    return train(runs, config, {"width": 16, "hidden": 32, "neighbours": 8}), fraud, runs
+    return train(History(runs), config, {"width": 16, "hidden": 32, "neighbours": 8}), fraud, runs
 
 
 def test_it_learns_and_its_layers_add_up(learnt):
     artifact, fraud, runs = learnt
-    probability = score_runs(artifact, runs)
+    probability = score_history(artifact, History(runs))
     late = np.arange(N) >= int(0.76 * N)
     precision = average_precision_score(fraud[late], probability[late])
     assert precision > 0.5 > 5 * fraud[late].mean()
@@ -81,8 +82,8 @@ def test_the_trainers_scores_are_those_of_the_service(cache: str, refit: bool) -
     """
     runs, _ = history()
     config = TrainConfig(epochs=2, pretraining=10, test=0.25, negatives=15, refit=refit)
-    artifact, logit = fit(runs, config, {"width": 16, "hidden": 32, "neighbours": 8, "cache": cache})
-    served = artifact.calibration.logit(score_runs(artifact, runs))
+    artifact, logit = fit(History(runs), config, {"width": 16, "hidden": 32, "neighbours": 8, "cache": cache})
+    served = artifact.calibration.logit(score_history(artifact, History(runs)))
     assert logit.std() > 0.5
     apart = np.abs(served - logit)
     assert np.mean(apart > 1e-4) < 0.005
@@ -92,9 +93,9 @@ def test_the_trainers_scores_are_those_of_the_service(cache: str, refit: bool) -
 def test_the_same_seed_gives_the_same_model(learnt):
     runs, _ = history()
     shape = {"width": 8, "heads": 2, "hidden": 16, "neighbours": 4}
-    one, two = (train(runs, TrainConfig(epochs=1, seed=4), shape) for _ in range(2))
+    one, two = (train(History(runs), TrainConfig(epochs=1, seed=4), shape) for _ in range(2))
     assert one.version == two.version
-    assert one.version != train(runs, TrainConfig(epochs=1, seed=5), shape).version
+    assert one.version != train(History(runs), TrainConfig(epochs=1, seed=5), shape).version
 
 
 def test_a_refit_learns_from_the_payments_that_chose_as_well():
@@ -111,8 +112,8 @@ def test_a_refit_learns_from_the_payments_that_chose_as_well():
     large = amount > 85_000
     for refit in (False, True):
         config = TrainConfig(epochs=4, test=0.25, validation=0.4, negatives=5, refit=refit)
-        artifact = train(runs, config, {"width": 8, "heads": 2, "hidden": 16, "neighbours": 4}, choose=choose)
-        logit = artifact.calibration.logit(score_runs(artifact, runs))
+        artifact = train(History(runs), config, {"width": 8, "heads": 2, "hidden": 16, "neighbours": 4}, choose=choose)
+        logit = artifact.calibration.logit(score_history(artifact, History(runs)))
         apart[refit] = float(logit[large].mean() - logit[~large].mean())
     assert apart[True] > 1 > 0.3 > apart[False]
 
@@ -123,9 +124,9 @@ def test_a_refit_is_calibrated_by_payments_too_young_to_be_labelled(monkeypatch:
     state = built(runs)
     config = TrainConfig(epochs=2, test=0, label_delay_days=5, negatives=5)
     young = slice(int(make_targets(state, config).validation[-1]) + 1, None)
+    known, shape = History(runs), {"width": 8, "heads": 2, "neighbours": 4}
     first, again = (
-        score_runs(train(runs, replace(config, refit=refit), {"width": 8, "heads": 2, "neighbours": 4}), runs)[young]
-        for refit in (False, True)
+        score_history(train(known, replace(config, refit=refit), shape), known)[young] for refit in (False, True)
     )
     assert len(first) > 300
     assert not np.allclose(first, again, rtol=0.01)
@@ -135,7 +136,7 @@ def test_a_refit_is_calibrated_by_payments_too_young_to_be_labelled(monkeypatch:
 def test_what_a_model_is_told_to_leave_out_never_enters_its_scores():
     runs, _ = history()
     shape = {"width": 8, "heads": 2, "hidden": 16, "neighbours": 4}
-    artifact = train(runs, TrainConfig(epochs=1, test=0.25, without=("payment.hour", "ring.")), shape)
+    artifact = train(History(runs), TrainConfig(epochs=1, test=0.25, without=("payment.hour", "ring.")), shape)
     names = feature_names(artifact.roles)
     without = [i for i, name in enumerate(names) if name.startswith(("payment.hour", "ring."))]
     assert len(without) == 5
@@ -143,7 +144,7 @@ def test_what_a_model_is_told_to_leave_out_never_enters_its_scores():
     assert not np.isin(artifact.net.trees.feature, without).any()
     assert artifact.net.scale[names.index("payment.amount")] > 0
     with pytest.raises(ModelError, match=r"no feature is called payment\.weather"):
-        train(runs, TrainConfig(without=("payment.weather",)), shape)
+        train(History(runs), TrainConfig(without=("payment.weather",)), shape)
 
 
 @pytest.mark.parametrize("honest_labels", [False, True])

@@ -11,9 +11,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from data.files.sources import Run, merged
+from data.history import numbered
 from data.journal.protocol import Kind
 from gnn.model.artifact import Artifact, untrained
-from gnn.score.replay import numbered, open_model, score_events
+from gnn.score.replay import open_model, score_events
 from serve.cli.demo import as_sent, service
 from serve.replica.replica import LabelCall, Replica, ScoreCall
 from serve.stream.ingest import ingest_runs

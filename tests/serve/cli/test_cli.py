@@ -11,7 +11,9 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
+from data.history import History
 from data.journal.protocol import Kind
+from data.journal.sqlite import SqliteJournal
 from gnn.errors import ModelError
 from gnn.model.artifact import untrained
 from gnn.score.devices import choose_precision
@@ -34,7 +36,13 @@ def ringwatch(*words: str | int | Path) -> subprocess.CompletedProcess[str]:
             ["evaluate", "--model", "nowhere", "--transactions", "t.parquet", "--labels", "l.parquet"],
             "no readable model",
         ),
-        (["train", "--transactions", "nowhere.parquet", "--labels", "l.csv", "--out", "x"], "l.csv"),
+        (["train", "--transactions", "nowhere.parquet", "--labels", "l.csv", "--out", "x"], "nowhere.parquet"),
+        (["train", "--transactions", "t.parquet", "--out", "x"], "--labels is missing; or name a column"),
+        (["train", "--out", "x"], "either --transactions or --journal"),
+        (["audit", "--labels", "l.csv"], "whose labels are they?"),
+        ([*TRAIN, "--journal", "j"], "either --transactions or --journal"),
+        (["train", "--journal", "nowhere", "--out", "x"], "no journal at nowhere"),
+        (["train", "--journal", "pyproject.toml", "--out", "x"], "pyproject.toml is no journal"),
         ([*TRAIN, "--precision", "fp8"], "--precision must be float32 or bf16, not 'fp8'"),
         ([*TRAIN, "--cache", "int4"], "--cache must be one of float32, float16, int8, not 'int4'"),
         (["rescore", "--model", "m", "--out", "x"], "either --transactions or --journal"),
@@ -114,6 +122,28 @@ def test_train_takes_a_precision_and_a_cache(tmp_path, monkeypatch, capsys):
     assert manifest["training"]["config"]["precision"] == "bf16"
     assert manifest["config"]["cache"] == "float16"
     assert manifest["version"].endswith("-float16")
+
+
+def test_commands_read_files_folders_and_journals_alike(tmp_path, capsys):
+    events = list(sharing(4, 1500, most=100, labels=0.8, gap_us=HOUR_US // 2))
+    for kind, name in ((Kind.TRANSACTION, "transactions.parquet"), (Kind.LABEL, "labels.parquet")):
+        pq.write_table(pa.Table.from_batches([e.batch for e in events if e.kind is kind]), tmp_path / name)
+    with SqliteJournal(tmp_path / "journal") as journal:
+        for kind, batch in History.read(tmp_path).runs():
+            with journal.begin() as commit:
+                commit.append(kind, batch)
+    files = ["--transactions", str(tmp_path / "transactions.parquet"), "--labels", str(tmp_path / "labels.parquet")]
+    said = []
+    for number, source in enumerate(
+        (files, ["--transactions", str(tmp_path)], ["--journal", str(tmp_path / "journal")])
+    ):
+        model = str(tmp_path / f"model{number}")
+        words = ["--epochs", "1", "--test", "0", "--pretraining", "0", "--no-refit"]
+        app(["train", *source, "--out", model, *words], standalone_mode=False)
+        app(["rings", *source, "--model", model], standalone_mode=False)
+        said.append(capsys.readouterr().out.replace(model, "model"))
+    assert "riskiest rings" in said[0]
+    assert said[0] == said[1] == said[2]
 
 
 def test_bf16_is_refused_where_the_card_has_none(monkeypatch):

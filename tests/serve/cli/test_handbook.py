@@ -11,9 +11,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from data.files.datasets import handbook
-from data.files.sources import merged
-from gnn.evaluate.jobs import evaluate_files, score_runs
+from data.history import History
+from gnn.evaluate.evaluate import evaluate
 from gnn.model.artifact import load
+from gnn.score.replay import score_history
 from tests.data.files.test_datasets import dataset
 from tests.serve.cli.test_cli import ringwatch
 
@@ -41,16 +42,16 @@ def test_handbook_through_the_service_equals_evaluate(tmp_path: Path) -> None:
 
     answered = pq.read_table(tmp_path / "demo" / "answers.parquet")
     online = json.loads((tmp_path / "demo" / "metrics.json").read_text())
-    model = tmp_path / "demo" / "model"
-    offline = evaluate_files(model, *files.values(), start=FIRST, stop=LAST, protocol="handbook")
+    model, history = load(tmp_path / "demo" / "model"), History.read(*files.values(), stop=LAST)
+    offline = evaluate(model, history, start=FIRST, protocol="handbook")
     assert 300 < offline.payments == online["payments"]
     assert offline.frauds == online["frauds"] > 0
     for name in ("average_precision", "roc_auc", "card_precision_at_100"):
         assert online[name] == pytest.approx(getattr(offline, name), abs=1e-5), name
-    probability = score_runs(load(model), list(merged(*files.values(), stop=LAST)))
+    probability = score_history(model, history)
     np.testing.assert_allclose(answered["fraud_probability"].to_numpy(), probability, rtol=0, atol=1e-5)
     assert answered["transaction_id"].to_pylist() == transactions["transaction_id"].to_pylist()
-    trained = load(model).facts["training"]["train"]
+    trained = model.facts["training"]["train"]
     assert trained["to"] < str(TRAINED)
     assert (
         f"{len(transactions.filter(pc.greater_equal(transactions['timestamp'], pa.scalar(FIRST)))):,} payments sent"

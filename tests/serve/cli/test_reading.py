@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from data.files.sources import merged
+from data.history import History
 from data.journal.protocol import Kind
 from gnn.errors import ModelError
 from serve.cli.main import app
@@ -20,12 +20,12 @@ def taken(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     """The events that `train` would train on."""
     events: list[dict[str, Any]] = []
 
-    def train_files(transactions: Any, labels: Any, *_: Any, strict: bool, on_refusal: Any, **__: Any) -> None:
-        for kind, batch in merged(transactions, labels, strict=strict, on_refusal=on_refusal):
+    def enough(history: History, *_: Any) -> None:
+        for kind, batch in history.runs():
             events.extend({"kind": kind, **row} for row in batch.to_pylist())
         raise ModelError("enough")
 
-    monkeypatch.setattr("gnn.evaluate.jobs.train_files", train_files)
+    monkeypatch.setattr("gnn.train.trainer.train", enough)
     return events
 
 

@@ -1,0 +1,78 @@
+"""Which payments of a history are judged: the plain choice, and that of the Fraud Detection Handbook."""
+
+from datetime import UTC, datetime, timedelta
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from data.files.datasets import handbook_split
+from data.history import LabelledPayments
+from gnn.errors import ModelError
+
+PROTOCOLS = ("plain", "handbook")
+
+
+def check_protocol(protocol: str) -> None:
+    """Refuse an unknown protocol: at once, and not after hours of training.
+
+    Raises:
+        ModelError: It is none of `PROTOCOLS`.
+    """
+    if protocol not in PROTOCOLS:
+        raise ModelError(f"--protocol must be one of {', '.join(PROTOCOLS)}, not {protocol!r}")
+
+
+def selection(
+    known: LabelledPayments, start: datetime | None = None, stop: datetime | None = None, protocol: str = "plain"
+) -> NDArray[np.bool_]:
+    """Which payments of a history are judged.
+
+    Args:
+        known: All payments of the history, with their labels.
+        start: Judge from here on.
+        stop: Judge up to here.
+        protocol: `plain`: all of them, or, where the labels also say "legitimate", the labelled ones. `handbook`: the
+            Fraud Detection Handbook's test set (chapter 3), without cards that are known for fraud on the day.
+
+    Returns:
+        bool, one for each payment.
+
+    Raises:
+        ModelError: An unknown protocol, or nothing to judge.
+    """
+    check_protocol(protocol)
+    time = times(known.payments)
+    chosen = np.ones(len(time), bool)
+    if start is not None:
+        chosen &= time >= _microseconds(start)
+    if stop is not None:
+        chosen &= time < _microseconds(stop)
+    if not chosen.any():
+        raise ModelError("no payment to judge between --from and --until")
+    if protocol == "handbook":
+        first, last = (datetime.fromtimestamp(time[chosen][i] / 1e6, UTC).date() for i in (0, -1))
+        train_start = first - timedelta(days=14)  # seven days of training and seven in which their labels arrive
+        days = (last - first).days + 1
+        chosen &= handbook_split(time, accounts(known.payments), known.fraud, train_start=train_start, test_days=days)[
+            1
+        ]
+    elif known.labelled.any() and (known.labelled & ~known.fraud).sum() > known.fraud.sum():
+        chosen &= known.labelled
+    return chosen
+
+
+def times(payments: pa.Table) -> NDArray[np.int64]:
+    """When each payment was made, UTC microseconds, int64 [n]."""
+    found: NDArray[np.int64] = payments["timestamp"].cast(pa.int64()).to_numpy()
+    return found
+
+
+def accounts(payments: pa.Table) -> NDArray[np.integer]:
+    """A number for each payment's account, [n]; equal where the account is the same."""
+    numbers: NDArray[np.integer] = payments["account_id"].combine_chunks().dictionary_encode().indices.to_numpy()
+    return numbers
+
+
+def _microseconds(moment: datetime) -> int:
+    return int(pa.scalar(moment, pa.timestamp("us", tz="UTC")).value)
