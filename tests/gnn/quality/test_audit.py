@@ -98,8 +98,8 @@ def test_labels_seen_before_their_report_are_counted_and_clean_ones_are_not() ->
     runs, _ = history()
     whole = History(runs)
     roles, total = whole.roles, len(whole.payments)
-    clean, _ = build(whole.events(), roles, total)
-    times = LabelTimes(whole.events(), clean)
+    clean, _ = build(whole.events, roles, total)
+    times = LabelTimes(whole.events, clean)
     seeds = np.arange(0, total, 7)
     wrong, looked = times.early(clean, seeds)
     assert wrong == 0
@@ -110,7 +110,7 @@ def test_labels_seen_before_their_report_are_counted_and_clean_ones_are_not() ->
         if kind is Kind.TRANSACTION:
             now = pa.compute.is_in(labels["transaction_id"], batch["transaction_id"])
             early += [(kind, batch), (Kind.LABEL, labels.filter(now))]
-    planted, _ = build(History(early).events(), roles, total)
+    planted, _ = build(History(early).events, roles, total)
     assert times.early(planted, seeds)[0] > 100
     labelled = np.unique(clean.store.label_events().row)
     seen, _ = times.early(SimpleNamespace(store=Leaky(clean.store)), labelled)
