@@ -118,6 +118,7 @@ def test_the_newest_of_several_labels_counts() -> None:
     assert history.before(at(6)).labels["is_fraud"].to_pylist() == [True, False]
     assert history.before(at(6)).labelled().fraud.tolist() == [False, False, False]
     assert history.to_arrow()[1].num_rows == history.before(at(2)).to_arrow()[1].num_rows == 3
+    assert history.before(at(6)).before(at(5)).to_arrow()[1].num_rows == 3  # a cut of a cut knows as much
 
 
 def test_the_truth_of_a_world_stands_in_place_of_labels(tmp_path: Path) -> None:
