@@ -14,6 +14,8 @@ from hypothesis import strategies as st
 
 from data import history as module
 from data.errors import DataError, RefusedRow
+from data.files.address import Address
+from data.files.options import ReadOptions
 from data.files.streams import holds_journal, stream
 from data.history import KEPT_REFUSALS, History, LabelledPayments
 from data.journal.protocol import SCHEMAS, Events, Kind
@@ -132,6 +134,23 @@ def test_the_truth_of_a_world_stands_in_place_of_labels(tmp_path: Path) -> None:
     assert judged.kind.tolist() == ["", "", "mule"]
     with pytest.raises(DataError, match="truth of a world"):
         history.labelled(tmp_path / "none.parquet")
+
+
+def test_labels_may_be_a_column_of_the_payments(tmp_path: Path) -> None:
+    payments = [
+        payment(name, minute, is_fraud=fraud) for name, minute, fraud in (("a", 1, 1), ("b", 2, 0), ("c", 5, 1))
+    ]
+    folder = tmp_path / "world"
+    folder.mkdir()
+    written = write(pa.Table.from_pylist(payments), folder / "transactions.parquet")
+    options = ReadOptions.of(label_column="is_fraud", label_delay="2min")
+    histories = [History.read(Address.of([source], options)) for source in (written, folder)]
+    assert [kind.name[0] for _, kind, _ in rows(histories[0])] == list("TTLLTL")
+    assert rows(histories[0]) == rows(histories[1])
+    early = History.read(Address.of([folder], options), stop=at(4))
+    assert rows(early) == rows(histories[0].before(at(4)))
+    assert early.labelled().fraud.tolist() == [True, False]  # the label of b comes at minute 4
+    assert early.labelled().labelled.tolist() == [True, True]
 
 
 def test_a_payment_that_a_journal_took_in_late_was_not_known_before(tmp_path: Path) -> None:
