@@ -147,10 +147,11 @@ def test_labels_may_be_a_column_of_the_payments(tmp_path: Path) -> None:
     histories = [History.read(Address.of([source], options)) for source in (written, folder)]
     assert [kind.name[0] for _, kind, _ in rows(histories[0])] == list("TTLLTL")
     assert rows(histories[0]) == rows(histories[1])
-    early = History.read(Address.of([folder], options), stop=at(4))
-    assert rows(early) == rows(histories[0].before(at(4)))
-    assert early.labelled().fraud.tolist() == [True, False]  # the label of b comes at minute 4
-    assert early.labelled().labelled.tolist() == [True, True]
+    for source in (written, folder):
+        early = History.read(Address.of([source], options), stop=at(4))
+        assert rows(early) == rows(histories[0].before(at(4)))
+        assert early.labelled().fraud.tolist() == [True, False]  # the label of b comes at minute 4
+        assert early.labelled().labelled.tolist() == [True, True]
 
 
 def test_a_payment_that_a_journal_took_in_late_was_not_known_before(tmp_path: Path) -> None:
