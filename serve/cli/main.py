@@ -190,16 +190,21 @@ def rescore(
 @app.command(epilog=example("serve --model var/model --insecure"))
 def serve(
     model: Model,
-    journal: Annotated[Path, typer.Option(help="The durable log; made where it is missing.")] = Path(
-        "var/journal.sqlite"
-    ),
-    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=1024, max=65535, help="Port of the scorer.")] = 8000,
+    journal: Annotated[
+        Path, typer.Option(envvar="RINGWATCH_JOURNAL", help="The durable log; made where it is missing.")
+    ] = Path("var/journal.sqlite"),
+    host: Annotated[str, typer.Option(envvar="RINGWATCH_HOST", help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(envvar="RINGWATCH_PORT", min=1024, max=65535, help="Port of the scorer.")] = 8000,
     replicas: Annotated[
-        int, typer.Option(min=1, help="Scoring replicas; each takes a port of its own from --port on.")
+        int,
+        typer.Option(
+            envvar="RINGWATCH_REPLICAS", min=1, help="Scoring replicas; each takes a port of its own from --port on."
+        ),
     ] = 1,
-    device: Device = "auto",
-    insecure: Annotated[bool, typer.Option("--insecure", help="Ask for no key (else RINGWATCH_API_KEYS).")] = False,
+    device: Annotated[str, typer.Option(envvar="RINGWATCH_DEVICE", help="auto, cpu or cuda.")] = "auto",
+    insecure: Annotated[
+        bool, typer.Option("--insecure", envvar="RINGWATCH_INSECURE", help="Ask for no key (else RINGWATCH_API_KEYS).")
+    ] = False,
 ) -> None:
     """Serve scores over HTTP on Ray Serve until stopped."""
     from gnn.score.devices import choose_device
@@ -218,8 +223,12 @@ def serve(
 @app.command(epilog=example("snapshot --model var/model --journal var/journal.sqlite"))
 def snapshot(
     model: Model,
-    journal: Annotated[Path, typer.Option(help="A service's journal.")] = Path("var/journal.sqlite"),
-    snapshots: Annotated[Path | None, typer.Option(help="Folder; by default beside the journal.")] = None,
+    journal: Annotated[Path, typer.Option(envvar="RINGWATCH_JOURNAL", help="A service's journal.")] = Path(
+        "var/journal.sqlite"
+    ),
+    snapshots: Annotated[
+        Path | None, typer.Option(envvar="RINGWATCH_SNAPSHOTS", help="Folder; by default beside the journal.")
+    ] = None,
 ) -> None:
     """Bring a journal's snapshots up to date, so that a restart replays little; the service does so by itself."""
     from gnn.model.artifact import load

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 
 class Breaker:
-    """Closed: calls go through. Open: none does. Half open, after a pause: one does, and decides.
+    """Closed: calls go through. Open: none does. Half open, after a pause: they do, and the first to report decides.
 
     Args:
         failures: In a row that open it.
