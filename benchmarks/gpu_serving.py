@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from benchmarks.gpu_figures import ROLES, Figures, K, Sizes, figure, timed
 from benchmarks.peers import Stream
 from data.journal.protocol import Events, Kind
-from gnn.device.batch import Bucket, Turns
+from gnn.device.batch import Bucket, DoubleBuffer
 from gnn.device.bulk import Shard
 from gnn.device.net import DeviceNet
 from gnn.model.artifact import untrained
@@ -104,7 +104,7 @@ def _torch_allocations() -> int:
 def replaying(device: Device, twin: DeviceStore, rest: Stream, sizes: Sizes) -> Figures:
     """The largest micro-batches one after the other, and overlapped."""
     net, n, half = DeviceNet(twin, untrained(ROLES, cache="int8").net), sizes.largest, sizes.run // 2
-    alone, turns = Bucket(net, n), Turns(net, n)
+    alone, turns = Bucket(net, n), DoubleBuffer(net, n)
     begin = time.perf_counter()
     for at in range(0, half, n):
         alone.score(columns(rest, at, at + n), twin.oldest)

@@ -98,7 +98,7 @@ class Bucket:
         return self.logit[: self._taken]
 
 
-class Turns:
+class DoubleBuffer:
     """Micro-batches of the largest size one after the other: while the device works on one, the next goes up.
 
     Args:

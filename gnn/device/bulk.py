@@ -24,7 +24,7 @@ from graph.device.launch import Device
 from graph.device.staging import to_host
 from graph.device.store import DeviceStore
 
-BULK = 1 << 16  # rows worked on at once
+ROWS_PER_STEP = 1 << 16  # rows worked on at once
 
 
 class Bulk:
@@ -69,8 +69,8 @@ class Bulk:
 
     def _parts(self) -> Iterator[tuple[Any, dict[str, Any]]]:
         n, xp = self.last - self.first, self.net.device.xp
-        for i in range(0, n, BULK):
-            j = min(n, i + BULK)
+        for i in range(0, n, ROWS_PER_STEP):
+            j = min(n, i + ROWS_PER_STEP)
             with self.net.device.on():
                 rows = xp.arange(self.first + i, self.first + j)
             yield rows, {"h": self._h[i:j], "logit": self._logit[i:j]}
@@ -147,7 +147,7 @@ class Shard:
             net.cache[layer, slots] = net.device.xp.asarray(kept)
 
 
-def across(
+def score_sharded(
     shards: Sequence[Any], bounds: Sequence[int], layers: int, window_rows: int, call: Callable[..., Any]
 ) -> list[Any]:
     """Score a history over consecutive shards.
@@ -185,4 +185,4 @@ def shard_bytes(net: RingwatchNet, held: int, scored: int) -> int:
     row = row_dtype(roles).itemsize + velocity_dtype(roles).itemsize
     near = roles * c.neighbours * (8 + 4 * EDGE)
     kept = c.layers * 2 * c.width * np.dtype(c.cache).itemsize
-    return held * (row + kept) + scored * 4 * (c.width + 1) + BULK * (near + 4 * c.inputs)
+    return held * (row + kept) + scored * 4 * (c.width + 1) + ROWS_PER_STEP * (near + 4 * c.inputs)

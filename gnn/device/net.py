@@ -29,7 +29,7 @@ from graph.state import CATEGORY_BUCKETS
 CUDA = Path(__file__).parent / "cuda"
 NET = structure(CUDA / "network.cuh", "Net")
 THREADS_PER_BLOCK = 128  # of the network's kernels
-LONE = 256  # payments up to which a block takes one; above, several share what is read of the weights
+MAX_UNSHARED_READERS = 256  # payments up to which a block takes one; above, several share what is read of the weights
 
 
 def defines(config: ModelConfig) -> dict[str, int | str]:
@@ -122,7 +122,7 @@ class DeviceNet:
         self._start("attend", readers, net)
 
     def _start(self, kernel: str, readers: int, net: Any) -> None:
-        if readers <= LONE:
+        if readers <= MAX_UNSHARED_READERS:
             self._launch(f"{kernel}_one", readers, THREADS_PER_BLOCK, net)
         else:
             self._launch(f"{kernel}_many", (readers + self._tile - 1) // self._tile, THREADS_PER_BLOCK, net)

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from gnn.device.batch import Bucket, Turns
+from gnn.device.batch import Bucket, DoubleBuffer
 from gnn.device.net import DeviceNet
 from gnn.errors import ModelError
 from gnn.model.cache import KeyValueCache
@@ -28,7 +28,7 @@ from graph.device.waiting import PATIENCE_S, wait
 
 log = logging.getLogger("ringwatch")
 BUCKETS = (1, 8, 64, 512, 4096)  # sizes of micro-batch that are recorded
-BULK = 1 << 14  # past payments scored at once
+RESCORE_ROWS = 1 << 14  # past payments scored at once
 
 
 class CudaScorer:
@@ -91,7 +91,7 @@ class CudaScorer:
         )
         self.net = DeviceNet(self.store, self.artifact.net)
         self._adopt()
-        self._turns = Turns(self.net, self._sizes[-1])
+        self._double_buffer = DoubleBuffer(self.net, self._sizes[-1])
         self._buckets = [Bucket(self.net, n) for n in self._sizes]  # last: from here on it is ready
         self._device.patience_s = self._patience_s
 
@@ -118,13 +118,13 @@ class CudaScorer:
     def logits(self, rows: NDArray[np.int64]) -> NDArray[np.float64]:
         """Uncalibrated log-odds of past rows, float64 [n]."""
         self._follow(self.state.store.rows)
-        parts = [self.net.fetched(rows[i : i + BULK])[0][:, 0] for i in range(0, len(rows), BULK)]
+        parts = [self.net.fetched(rows[i : i + RESCORE_ROWS])[0][:, 0] for i in range(0, len(rows), RESCORE_ROWS)]
         return np.concatenate([np.empty(0), *parts])
 
     def embed(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
         """Embeddings of past payments, float32 [n, D]."""
         self._follow(self.state.store.rows)
-        parts = [self.net.fetched(rows[i : i + BULK])[1][:, 0] for i in range(0, len(rows), BULK)]
+        parts = [self.net.fetched(rows[i : i + RESCORE_ROWS])[1][:, 0] for i in range(0, len(rows), RESCORE_ROWS)]
         return np.concatenate([np.empty((0, self.artifact.config.width), np.float32), *parts])
 
     def reasons(self, rows: NDArray[np.int64], exact: bool = False) -> list[Explanation]:
@@ -156,8 +156,8 @@ class CudaScorer:
             out[: known - first] = self.net.fetched(np.arange(first, known))[0][:, 0]
         cache.begin(first, last)
         at = max(first, known)
-        if last - at > self._turns.n:
-            for rows, logit, written in self._turns.run(at, last, lambda r: columns_of(store, r), store.oldest):
+        if last - at > self._double_buffer.n:
+            for rows, logit, written in self._double_buffer.run(at, last, lambda r: columns_of(store, r), store.oldest):
                 out[rows - first] = logit
                 cache.put_encoded(rows, written)
         elif at < last:
@@ -189,8 +189,8 @@ class CudaScorer:
         cache = self.cpu.cache
         if first < last:  # copies from memory that is not pinned cannot be given up
             wait(self._device.mark(), self._device.patience_s)
-        for start in range(first, last, BULK):
-            slots = self._host.slots(np.arange(start, min(last, start + BULK)))
+        for start in range(first, last, RESCORE_ROWS):
+            slots = self._host.slots(np.arange(start, min(last, start + RESCORE_ROWS)))
             with self._device.on():
                 xp = self._device.xp
                 self.net.cache[:, xp.asarray(slots)] = xp.asarray(cache.data[:, slots])
@@ -210,4 +210,4 @@ def device_bytes(config: ModelConfig, capacity: int, buckets: Sequence[int] = BU
     heads = 4 * roles  # an entity of its own in each role of each row, at worst
     near = roles * config.neighbours * (8 + 4 * EDGE)
     staged = near + 4 * config.inputs + 2 * row + 40 * roles + cached
-    return capacity * (row + cached + heads) + staged * (sum(buckets) + 2 * max(buckets, default=0) + BULK)
+    return capacity * (row + cached + heads) + staged * (sum(buckets) + 2 * max(buckets, default=0) + RESCORE_ROWS)

@@ -15,7 +15,7 @@ from torch.utils.dlpack import from_dlpack
 from graph.dag.protocol import NEVER_US, Store
 from graph.device.cuda_device import CudaDevice
 from graph.device.launch import Device
-from graph.device.twin import TwinStore, twins
+from graph.device.twin import TwinStore, twin_store_maker
 from graph.state import GraphState
 
 
@@ -27,7 +27,7 @@ def state_for(device: str, roles: tuple[str, ...], capacity: int, window: Any) -
     """
     if torch.device(device).type != "cuda":
         return GraphState(roles, capacity, window)
-    return GraphState(roles, capacity, window, make=twins(CudaDevice()))
+    return GraphState(roles, capacity, window, make=twin_store_maker(CudaDevice()))
 
 
 class Feed:

@@ -9,7 +9,7 @@ from graph.dag.rows import LABEL
 from graph.dag.store import GraphStore
 from graph.device.launch import CUDA
 from graph.device.layout import Defines
-from graph.device.staging import LABELS, THREADS, LabelRoom, blocks, set_frame, to_host
+from graph.device.staging import LABELS, THREADS, LabelStagingBuffer, blocks, set_frame, to_host
 from graph.device.waiting import wait
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ class DeviceLabels:
             self.data = self._device.xp.zeros(1024 * LABEL.itemsize, np.uint8)
         self.count = 0
         self._compactions = 0  # of the store that is followed
-        self._room = LabelRoom(self._device)
+        self._room = LabelStagingBuffer(self._device)
 
     def moved(self, members: dict[str, Any]) -> None:
         """An array of the store lies elsewhere now."""

@@ -1,4 +1,4 @@
-"""Room for a batch on its way into a device store: a packed buffer that goes up in one copy, and scratch beside it."""
+"""Where a batch waits on its way into a device store: a packed buffer that goes up in one copy, and scratch."""
 
 from typing import Any
 
@@ -73,7 +73,7 @@ class Packed:
         self._sent = self._used = self._device.mark()
 
 
-class Room:
+class StagingBuffer:
     """What an append of up to n payments needs.
 
     Args:
@@ -121,7 +121,7 @@ class Room:
         return {**self.packed.addresses, **self.scratch, **self.results, "batch": self.n}
 
 
-class LabelRoom:
+class LabelStagingBuffer:
     """What up to `LABELS` label events at once need, or as many rows or nodes by number."""
 
     def __init__(self, device: Device) -> None:
@@ -143,7 +143,7 @@ class LabelRoom:
         return {**self.packed.addresses, "label_delta": self.delta}
 
 
-def set_frame(device: Device, room: Room | LabelRoom, members: dict[str, Any]) -> None:
+def set_frame(device: Device, room: StagingBuffer | LabelStagingBuffer, members: dict[str, Any]) -> None:
     """Make a room's frame, or write it anew where it lies: recorded work reads it from there."""
     room.frame = filled(device, FRAME, {**members, **room.members()}, room.frame)
 

@@ -22,10 +22,10 @@ from graph.dag.store import GraphStore
 from graph.device.labels import DeviceLabels
 from graph.device.launch import CUDA, Device, filled
 from graph.device.layout import store_defines
-from graph.device.staging import FRAME, THREADS, Room, blocks, set_frame, to_host
+from graph.device.staging import FRAME, THREADS, StagingBuffer, blocks, set_frame, to_host
 from graph.errors import GraphError
 
-BULK = 1 << 20  # payments appended at once
+ROWS_PER_APPEND = 1 << 20  # payments appended at once
 SEARCHED = 4096  # payments up to which a batch's chains are found by looking, not by sorting
 SUMS = 1 << 16  # amounts above 32 bits to have room for at first
 COLUMNS = ("time", "amount", "late", "label", "ring_back", "entity", "ring", "category")
@@ -78,7 +78,7 @@ class DeviceStore:
             self._role_type = xp.asarray(role_type)
             self._pairs = xp.asarray(counterparts(roles))
         self._sums_most = 0  # amounts above 32 bits in use, at most
-        self._rooms: dict[tuple[int, int], Room] = {}
+        self._rooms: dict[tuple[int, int], StagingBuffer] = {}
         self.labels = DeviceLabels(self, defines)
         self.moved()
 
@@ -107,10 +107,10 @@ class DeviceStore:
             "features": len(feature_names(self.roles)),
         }
 
-    def room(self, n: int, turn: int = 0, **results: Any) -> Room:
+    def room(self, n: int, turn: int = 0, **results: Any) -> StagingBuffer:
         """Room for batches of up to n payments, kept; `results` are members of its frame that tell where to write."""
         if (n, turn) not in self._rooms:
-            room = self._rooms[n, turn] = Room(self.device, n, len(self.roles), self._keeps_velocity)
+            room = self._rooms[n, turn] = StagingBuffer(self.device, n, len(self.roles), self._keeps_velocity)
             room.results = results
             set_frame(self.device, room, self.members())
         return self._rooms[n, turn]
@@ -140,11 +140,11 @@ class DeviceStore:
         return range(first, first + n)
 
     def append_columns(self, columns: Mapping[str, NDArray[Any]]) -> None:
-        """Write any number of payments that have their places: `columns` as those of `device_room.Room`.
+        """Write any number of payments that have their places: `columns` as those of `StagingBuffer`.
 
         Two rooms take turns: while the device works on one part, the next goes up.
         """
-        n, step = len(columns["time"]), min(BULK, self.capacity)
+        n, step = len(columns["time"]), min(ROWS_PER_APPEND, self.capacity)
         for turn, start in enumerate(range(0, n, step)):
             stop = min(n, start + step)
             # A few sizes of room only: each is kept.
@@ -154,7 +154,7 @@ class DeviceStore:
             self.launch_append(room, stop - start)
             room.packed.sent()
 
-    def stage(self, room: Room, columns: Mapping[str, NDArray[Any]], oldest: int | None = None) -> None:
+    def stage(self, room: StagingBuffer, columns: Mapping[str, NDArray[Any]], oldest: int | None = None) -> None:
         """Pack the next payments for `room.packed.put` and `launch_append`; from here on they count as appended.
 
         Args:
@@ -172,7 +172,7 @@ class DeviceStore:
         self.rows += n
         control["oldest"] = self.oldest if oldest is None else max(oldest, self.oldest)
 
-    def launch_append(self, room: Room, n: int) -> None:
+    def launch_append(self, room: StagingBuffer, n: int) -> None:
         """Start the kernels that append what was put; for a recording, n is the room's size."""
         launch, frame, items = self._append, room.frame, n * len(self.roles)
         if not n:
@@ -186,7 +186,7 @@ class DeviceStore:
         words = (self._row.itemsize + (self._velocity.itemsize if self._keeps_velocity else 0)) // 4
         launch("commit", blocks(n * words), THREADS, frame)
 
-    def _launch_sorted(self, room: Room, items: int) -> None:
+    def _launch_sorted(self, room: StagingBuffer, items: int) -> None:
         xp, launch, frame, scratch = self.device.xp, self._bulk, room.frame, room.scratch
 
         def running(*names: str) -> None:
@@ -284,8 +284,8 @@ class DeviceStore:
         with self.device.on():
             for target, array in ((self.row_data, store.row_data), (self.velocity, store.velocity)):
                 table = target.reshape(-1, array.dtype.itemsize)
-                for start in range(first, last if len(array) else first, BULK):
-                    rows = np.arange(start, min(last, start + BULK))
+                for start in range(first, last if len(array) else first, ROWS_PER_APPEND):
+                    rows = np.arange(start, min(last, start + ROWS_PER_APPEND))
                     raw = array[rows % store.capacity].view(np.uint8).reshape(len(rows), -1)
                     table[xp.asarray(rows % self.capacity)] = xp.asarray(raw)
             self.sums, self.span = xp.array(store.sums.values), xp.zeros(4, np.int64)

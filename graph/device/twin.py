@@ -77,7 +77,7 @@ class TwinStore(GraphStore):
         return to_host(self._device, self.read_as(settle_us).features(rows))
 
 
-def twins(device: Device) -> StoreMaker:
+def twin_store_maker(device: Device) -> StoreMaker:
     """What makes stores with a twin on a device."""
 
     def make(roles: Sequence[str], capacity: int, window: Window | None, *, entities: int = 0) -> TwinStore:

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from data.history import History
 from data.report import Report, silent
-from gnn.device.bulk import Shard, across
+from gnn.device.bulk import Shard, score_sharded
 from gnn.model.artifact import Artifact, load
 from gnn.model.engines import make_engine
 from gnn.model.kernels import Work
@@ -169,7 +169,7 @@ def _on_cards(
     def call(actor: Any, method: str, *arguments: Any) -> Any:
         return getattr(actor, method).remote(*arguments)
 
-    made = across(cards, bounds, config.layers, config.window.rows, call)
+    made = score_sharded(cards, bounds, config.layers, config.window.rows, call)
     parts = ray.get(made)[-count:]  # all of them, so that what failed first is said
     return np.concatenate(parts).astype(np.float64)
 

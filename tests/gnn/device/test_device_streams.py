@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from gnn.device.batch import Turns
+from gnn.device.batch import DoubleBuffer
 from gnn.errors import ModelError
 from gnn.model.artifact import untrained
 from gnn.score.cpu_scorer import CpuScorer
@@ -68,7 +68,7 @@ def test_a_slot_is_written_only_when_its_scores_are_back(artifact):
     state, scorer, _ = pair(artifact, device)
     for event in HISTORY:
         state.apply(event)
-    turns, order = Turns(scorer.net, 8), []
+    turns, order = DoubleBuffer(scorer.net, 8), []
     for number, slot in enumerate(turns._slots):
 
         def start(columns, oldest, slot=slot, number=number, begin=slot.start):

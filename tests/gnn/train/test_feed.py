@@ -9,7 +9,7 @@ from gnn.train.feed import Feed
 from gnn.train.trainer import TrainConfig, train
 from graph.dag.protocol import DAY_US, Window
 from graph.dag.store import GraphStore
-from graph.device.twin import TwinStore, twins
+from graph.device.twin import TwinStore, twin_store_maker
 from graph.state import GraphState
 from tests.cuda_host.host import GXX, HostDevice
 from tests.graph.history import HOUR_US, sharing
@@ -20,7 +20,10 @@ ROLES = ("account", "merchant", "device", "payee")
 
 def test_a_store_with_a_twin_is_a_store():
     """Through laps of the buffer, rings and labels: walks, ties and features are those of the store without."""
-    made = [GraphState(ROLES, 512, Window(300, 60 * DAY_US), make=make) for make in (GraphStore, twins(HostDevice()))]
+    made = [
+        GraphState(ROLES, 512, Window(300, 60 * DAY_US), make=make)
+        for make in (GraphStore, twin_store_maker(HostDevice()))
+    ]
     rng = np.random.default_rng(0)
     for event in sharing(2, 1300, most=60, labels=0.4):
         for state in made:
@@ -36,7 +39,10 @@ def test_a_store_with_a_twin_is_a_store():
 
 
 def test_the_feed_gives_the_same_from_either_store():
-    made = [GraphState(ROLES, 1024, Window(300, 60 * DAY_US), make=make) for make in (GraphStore, twins(HostDevice()))]
+    made = [
+        GraphState(ROLES, 1024, Window(300, 60 * DAY_US), make=make)
+        for make in (GraphStore, twin_store_maker(HostDevice()))
+    ]
     for event in sharing(2, 600, most=60, labels=0.4):
         for state in made:
             state.apply(event)
@@ -56,7 +62,7 @@ def test_training_from_a_twin_and_in_bf16_learns_as_well(monkeypatch, precision)
     expected = train(History(runs), TrainConfig(**config), shape)
 
     def state(device: str, roles: tuple[str, ...], capacity: int, window: Window) -> GraphState:
-        return GraphState(roles, capacity, window, make=twins(HostDevice()))
+        return GraphState(roles, capacity, window, make=twin_store_maker(HostDevice()))
 
     monkeypatch.setattr("gnn.train.trainer.state_for", state)
     found = train(History(runs), TrainConfig(**config, precision=precision), shape)

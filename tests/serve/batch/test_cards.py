@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gnn.device.bulk import Shard, across, shard_bytes
+from gnn.device.bulk import Shard, score_sharded, shard_bytes
 from gnn.errors import ModelError
 from gnn.model.artifact import Artifact, untrained
 from gnn.score.cpu_scorer import CpuScorer
@@ -53,7 +53,7 @@ def spread(artifact: Artifact, scorer: Scorer, bounds: list[int], calls: Counter
         calls[method] += 1
         return getattr(shard, method)(*arguments)
 
-    return np.concatenate(across(shards, bounds, 3, 200, call)[-len(shards) :])
+    return np.concatenate(score_sharded(shards, bounds, 3, 200, call)[-len(shards) :])
 
 
 @pytest.mark.parametrize("kind", DEVICES)
