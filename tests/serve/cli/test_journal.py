@@ -9,9 +9,11 @@ from typing import Any
 
 import pytest
 
+from data.files import streams
+from data.history import History
 from data.journal.protocol import Kind
 from data.journal.sqlite import SqliteJournal
-from gnn.model.artifact import untrained
+from gnn.model.artifact import load, untrained
 from serve.batch import rings
 from tests.world import label_batch, payment_batch
 
@@ -76,7 +78,7 @@ def test_rings_of_a_journal_open_it_for_reading(journal: Path, monkeypatch: pyte
         return SqliteJournal(path, **options)
 
     untrained(("account", "merchant", "device")).save(journal.parent / "model")
-    monkeypatch.setattr(rings, "SqliteJournal", spy)
-    state, _ = rings.find_rings(journal.parent / "model", journal)
+    monkeypatch.setattr(streams, "SqliteJournal", spy)
+    state, _ = rings.find_rings(load(journal.parent / "model"), History.read(journal))
     assert state.applied == 41
     assert opened == [{"readonly": True}]

