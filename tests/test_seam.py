@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from data.history import History
 from data.journal.sqlite import SqliteJournal
 from gnn.model.artifact import untrained
 from gnn.model.network import uncached
@@ -121,25 +122,25 @@ def test_a_replica_runs_on_it(tmp_path):
     scored = []
     for make in (GraphStore, elsewhere):
         replica = Replica(artifact, config)
-        replica.build(GraphState(ROLES, 1 << 11, artifact.config.window, replica.journal, make=make))
+        replica.follow_with(GraphState(ROLES, 1 << 11, artifact.config.window, replica.journal, make=make))
         replica.open()
         assert replica.slot.scored == N
-        scored.append(replica.probability[:N].copy())
+        scored.append(replica.slot.probabilities(np.arange(N)))
         replica.close()
     np.testing.assert_allclose(scored[1], scored[0], atol=1e-5)
 
 
 def test_training_reads_no_more(monkeypatch):
     """The learner gets the same features, ties and beliefs, so the same seed gives the same weights."""
-    runs = [(e.kind, e.batch) for e in sharing(4, 1500, most=100, labels=0.8, gap_us=HOUR_US // 2)]
+    known = History((e.kind, e.batch) for e in sharing(4, 1500, most=100, labels=0.8, gap_us=HOUR_US // 2))
     config = TrainConfig(epochs=1, test=0.0, label_delay_days=1.0, validation=0.4)
     shape = {"layers": 1, "neighbours": 4, "window_rows": 200}
-    here = train(runs, config, shape)
+    here = train(known, config, shape)
 
     def state(device: str, roles: tuple[str, ...], capacity: int, window: Window) -> GraphState:
         return GraphState(roles, capacity, window, make=elsewhere)
 
     monkeypatch.setattr("gnn.train.trainer.state_for", state)
-    there = train(runs, config, shape)
+    there = train(known, config, shape)
     for a, b in zip(here.net.weights(), there.net.weights(), strict=True):
         np.testing.assert_array_equal(a, b)

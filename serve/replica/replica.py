@@ -67,7 +67,7 @@ class Replica:
         self._capacity = _capacity(artifact, settings)
         self._make_scorers = scorers or default_scorers(settings)
         window = artifact.config.window
-        self._take_on(GraphState(artifact.roles, self._capacity, window, source=self.journal))
+        self.follow_with(GraphState(artifact.roles, self._capacity, window, source=self.journal))
         self.ready = False
         self._lock = threading.Lock()  # of the graph, the model and the journal: whoever reads or writes them holds it
         self._names = threading.Lock()  # of the journal that names are read from, beside the one that is written
@@ -78,7 +78,7 @@ class Replica:
         self.scored_by = {"cuda": 0, "cpu": 0, "rules": 0}
         self.seconds = {"commit": 0.0, "graph": 0.0, "score": 0.0}
 
-    def _take_on(self, state: GraphState) -> None:
+    def follow_with(self, state: GraphState) -> None:
         """Follow with this graph from now on, as if nothing in it had been scored."""
         self.follower = Follower(self.journal, state)
         named = self.settings.device == "cuda"
@@ -116,7 +116,7 @@ class Replica:
         try:
             restored = snapshots.newest(self.settings, self.artifact, self._capacity, self.journal)
             if restored is not None:
-                self._take_on(restored.state)
+                self.follow_with(restored.state)
                 self.slot.adopt(restored.extra, restored.facts)
             begun, end = self.follower.position, max(1, self.journal.end)
             self.slot.warm()
