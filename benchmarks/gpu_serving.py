@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from benchmarks.gpu_figures import ROLES, Figures, K, Sizes, figure, timed
 from benchmarks.peers import Stream
+from data.history import History
 from data.journal.protocol import Events, Kind
 from gnn.device.batch import Bucket, DoubleBuffer
 from gnn.device.bulk import Shard
@@ -202,7 +203,7 @@ def training() -> Figures:
         ("bf16", replace(short, device="cuda", precision="bf16")),
     ):
         begin = time.perf_counter()
-        facts = train(runs, config).facts["training"]
+        facts = train(History(runs), config).facts["training"]
         rates[name], learnt[name] = len(payments) / (time.perf_counter() - begin), facts["epochs"][-1]["loss"]
     beside = {"this machine's CPU": rates["cpu"], "loss": learnt["float32"]}
     return {
