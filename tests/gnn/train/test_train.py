@@ -185,10 +185,10 @@ def test_an_overturned_label_teaches_what_was_believed_last():
 def test_too_little_to_learn_from_is_said():
     payments = payment_batch(100)
     with pytest.raises(ModelError, match="labelled as fraud"):
-        train([(Kind.TRANSACTION, payments)])
+        train(History([(Kind.TRANSACTION, payments)]))
     labels = label_batch(payments, [0], [True])
     with pytest.raises(ModelError, match="known frauds"):
-        train([(Kind.TRANSACTION, payments), (Kind.LABEL, labels)])
+        train(History([(Kind.TRANSACTION, payments), (Kind.LABEL, labels)]))
 
 
 def test_a_payments_own_label_is_in_none_of_its_features():
