@@ -1,16 +1,17 @@
 """From log-odds to probabilities: Platt scaling (Platt 1999), with the targets of Lin, Lin and Weng (2007)."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import minimize
+from scipy.optimize import brentq, minimize
 from scipy.special import expit
 from scipy.special import logit as log_odds
 
 from gnn.errors import ModelError
 
+MIN_CALIBRATION_ROWS = 1_000  # payments too young to be labelled; with fewer, a refitted model keeps its calibration
 MIN_SLOPE = 1e-3  # above 0, so that calibration never reverses the order of scores
 
 
@@ -57,3 +58,27 @@ class PlattScaling:
     def logit(self, probability: NDArray[np.float64]) -> NDArray[np.float64]:
         """The uncalibrated log-odds of probabilities: the inverse of `probability`."""
         return np.asarray((log_odds(probability) - self.intercept) / self.slope)
+
+
+def transfer_calibration(
+    calibration: PlattScaling, before: NDArray[np.float32], after: NDArray[np.float32]
+) -> PlattScaling:
+    """The calibration of a model, adapted to the same model refitted on all labelled payments.
+
+    No labelled payment is left to calibrate the refitted model with. But payments too young to be labelled were used by
+    neither: the intercept is moved until the mean probability there is the same as before. The slope, and with it the
+    order of scores, stays.
+
+    Args:
+        calibration: Of the first model.
+        before: Its log-odds of payments that neither has learnt from, float32 [n].
+        after: Those of the refitted model, float32 [n].
+
+    Returns:
+        The moved calibration; the same one, where there are fewer than `MIN_CALIBRATION_ROWS` payments.
+    """
+    if len(before) < MIN_CALIBRATION_ROWS:
+        return calibration
+    wanted, scaled = calibration.probability(before).mean(), calibration.slope * after.astype(np.float64)
+    moved = brentq(lambda intercept: expit(scaled + intercept).mean() - wanted, -1e3, 1e3)
+    return replace(calibration, intercept=float(moved))

@@ -15,8 +15,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.optimize import brentq
-from scipy.special import expit
 from sklearn.metrics import average_precision_score
 from torch import Tensor, nn
 
@@ -24,7 +22,7 @@ from data.history import History
 from data.report import Report, silent
 from gnn.errors import ModelError
 from gnn.model.artifact import Artifact
-from gnn.model.calibration import PlattScaling
+from gnn.model.calibration import PlattScaling, transfer_calibration
 from gnn.model.network import MAX_INT8_STEP, ModelConfig, RingwatchNet
 from gnn.model.trees import apply_trees
 from gnn.score.replay import capacity_for
@@ -41,7 +39,6 @@ MAX_PRETRAINING_PASSES = 10  # over a short history
 MIN_STEPS_PER_EPOCH = 60  # where the history is long enough
 ROWS_PER_BLOCK = 1024  # payments embedded at once
 MAX_VALIDATION_ROWS = 60_000  # a larger validation window is sampled when it chooses the epoch
-MIN_CALIBRATION_ROWS = 1_000  # payments too young to be labelled; with fewer, a refitted model keeps its calibration
 MIN_STANDARD_DEVIATION = 1e-3  # a feature that varied less in training is not read
 
 
@@ -138,30 +135,6 @@ def _refit_model(first: "_Learner", grown: dict[str, Any]) -> tuple[RingwatchNet
     first.report("growing the head", 0.5)
     net.trees = refit_head(learner.features(), logit, learner.targets, grown, first.config.seed)
     return net, apply_trees(net.trees, learner.features(), logit)
-
-
-def transfer_calibration(
-    calibration: PlattScaling, before: NDArray[np.float32], after: NDArray[np.float32]
-) -> PlattScaling:
-    """The calibration of a model, adapted to the same model refitted on all labelled payments.
-
-    No labelled payment is left to calibrate the refitted model with. But payments too young to be labelled were used by
-    neither: the intercept is moved until the mean probability there is the same as before. The slope, and with it the
-    order of scores, stays.
-
-    Args:
-        calibration: Of the first model.
-        before: Its log-odds of payments that neither has learnt from, float32 [n].
-        after: Those of the refitted model, float32 [n].
-
-    Returns:
-        The moved calibration; the same one, where there are fewer than `MIN_CALIBRATION_ROWS` payments.
-    """
-    if len(before) < MIN_CALIBRATION_ROWS:
-        return calibration
-    wanted, scaled = calibration.probability(before).mean(), calibration.slope * after.astype(np.float64)
-    moved = brentq(lambda intercept: expit(scaled + intercept).mean() - wanted, -1e3, 1e3)
-    return replace(calibration, intercept=float(moved))
 
 
 class _Learner:

@@ -119,7 +119,7 @@ def test_a_refit_learns_from_the_payments_that_chose_as_well():
 
 
 def test_a_refit_is_calibrated_by_payments_too_young_to_be_labelled(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("gnn.train.trainer.MIN_CALIBRATION_ROWS", 300)
+    monkeypatch.setattr("gnn.model.calibration.MIN_CALIBRATION_ROWS", 300)
     runs, _ = history()
     state = built(runs)
     config = TrainConfig(epochs=2, test=0, label_delay_days=5, negatives=5)
