@@ -43,6 +43,7 @@ DEADLINE = "x-ringwatch-deadline-ms"
 JSON = "application/json"
 FOLLOW_S = 0.02  # between two looks at the journal for what others wrote to it
 BUSY_S = 0.001  # between two steps of work in the background
+FAILED_S = 5.0  # after a step that failed: a journal that is gone must not fill the log
 PROBLEMS: dict[int | str, dict[str, Any]] = {
     status: {"description": what, "content": {MEDIA_TYPE: {"schema": ProblemDetails.model_json_schema()}}}
     for status, what in {
@@ -102,14 +103,15 @@ def _keep_current(replica: Replica, stop: threading.Event) -> None:
     scheduler = SnapshotScheduler(replica.settings, lambda: replica.follower.position)
     filling = True
     while not stop.is_set():
+        pause = FOLLOW_S
         try:
-            more = replica.follow()
             filling = filling and replica.fill()
+            if replica.follow() or filling:
+                pause = BUSY_S  # whoever waits for the replica goes first
         except Exception:  # what is missing is still computed as it is asked for, and read when the next payment comes
-            log.exception("what is done in the background failed")
-            filling, more = False, False
-        # Whoever waits for the replica goes first.
-        stop.wait(BUSY_S if filling or more else FOLLOW_S)
+            log.exception("what is done in the background failed; tried again in %s s", FAILED_S)
+            pause = FAILED_S
+        stop.wait(pause)
     scheduler.close()
 
 
