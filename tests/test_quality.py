@@ -289,7 +289,7 @@ def test_each_week_knows_only_labels_reported_before_it(tmp_path: Path, monkeypa
     monkeypatch.setattr(prequential, "handbook_files", lambda: files)
     monkeypatch.setattr(prequential, "FIRST", datetime(2026, 2, 10, tzinfo=UTC))
     labels = pq.read_table(files[1])
-    past = prequential.Past(events)
+    past = prequential.Past(History(events))
     for moment in (prequential.FIRST, prequential.FIRST + histories.WEEK):
         targets = past.targets(moment)
         plain = make_targets(contest.built(History.read(*files, stop=moment), prequential.ROLES), prequential.CONFIG)

@@ -25,6 +25,7 @@ from torch_geometric.nn import SAGEConv
 
 from benchmarks.quality.contest import built
 from benchmarks.quality.histories import DATASETS
+from data.history import History
 from data.journal.protocol import Kind
 from data.schema import TIMESTAMP, TRANSACTION_SCHEMA, check_transactions
 from graph.dag.features import feature_names
@@ -104,7 +105,7 @@ def pooled(index: NDArray[np.int64], x: NDArray[np.floating], n: int) -> NDArray
 
 def reading(data: Accounts) -> NDArray[np.float32]:
     """What each account reads: its transfers' point-in-time features, and the accounts at their other ends."""
-    state = built([(Kind.TRANSACTION, transfers(data))], ROLES)
+    state = built(History([(Kind.TRANSACTION, transfers(data))]), ROLES)
     names = feature_names(ROLES)
     useful = [i for i, name in enumerate(names) if ".fraud." not in name and ".labelled." not in name]
     x = state.store.features(np.arange(len(data.step)))[:, useful]
