@@ -32,13 +32,16 @@ class Settings(BaseSettings):
     challenge: float = Field(0.05, ge=0, le=1)
     review: float = Field(0.2, ge=0, le=1)
     decline: float = Field(0.6, ge=0, le=1)
-    deadline_ms: float = Field(2_000, gt=0)  # a caller that asks for none waits no longer than this
+    deadline_ms: float = Field(50, gt=0)  # for one payment, where its caller names none (x-ringwatch-deadline-ms)
+    bulk_deadline_ms: float = Field(30_000, gt=0)  # for a call of many payments, or of labels
     queue_rows: int = Field(20_000, ge=1)  # payments and labels that may wait; more are turned away at once
     batch_rows: int = Field(4_096, ge=1)  # of one micro-batch
     max_items: int = Field(10_000, ge=1)  # of one call
     max_body: int = Field(16 << 20, ge=1)  # bytes
+    max_bodies: int = Field(256 << 20, ge=1)  # bytes of all bodies in hand; further ones are turned away
+    open_metrics: bool = False  # whether /metrics asks for no key: for a scraper that cannot send one
     max_lag: int = Field(10_000, ge=0)  # events of the journal a replica may be behind and still be ready
-    max_future_s: float = Field(86_400, ge=0)  # how far ahead of the wall clock a timestamp may be
+    max_future_s: float = Field(300, ge=0)  # how far ahead of the wall clock a timestamp may be: clocks differ
     # Rows of the graph's buffer, at least; 0: as many as a model that joins late needs to be exact (`late_capacity`).
     capacity: int = Field(0, ge=0)
 

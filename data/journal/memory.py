@@ -51,10 +51,11 @@ class MemoryAnswerStore:
         """The answers kept for the transactions at these offsets."""
         return {o: self._kept[o] for o in offsets if o in self._kept}
 
-    def keep(self, answers: Sequence[tuple[int, bytes]]) -> None:
-        """Keep answers by offset; the first stays."""
+    def keep(self, answers: Sequence[tuple[int, bytes]], *, replace: bool = False) -> None:
+        """Keep answers by offset; the first stays, or the last."""
         for offset, answer in answers:
-            self._kept.setdefault(offset, bytes(answer))
+            if replace or offset not in self._kept:
+                self._kept[offset] = bytes(answer)
 
 
 class MemoryCommit:

@@ -133,10 +133,12 @@ class AnswerStore(Protocol):
             JournalError: The store cannot be read.
         """
 
-    def keep(self, answers: Sequence[tuple[int, bytes]]) -> None:
-        """Keep answers by the offset of their transaction; the first that is kept for an offset stays.
+    def keep(self, answers: Sequence[tuple[int, bytes]], *, replace: bool = False) -> None:
+        """Keep answers by the offset of their transaction. It does not wait for the disk.
 
-        It does not wait for the disk.
+        Args:
+            answers: Offset and answer of each.
+            replace: Whether the last that is kept for an offset stays, and not the first.
 
         Raises:
             JournalError: The store cannot be written.

@@ -87,16 +87,16 @@ class SqliteAnswerStore:
                     found[offset] = row[1]
         return found
 
-    def keep(self, answers: Sequence[tuple[int, bytes]]) -> None:
-        """Keep answers by offset; the first stays. The disk is waited for by the next commit, not by this."""
-        run = self._connection.execute
+    def keep(self, answers: Sequence[tuple[int, bytes]], *, replace: bool = False) -> None:
+        """Keep answers by offset; the first stays, or the last. The next commit waits for the disk, not this."""
+        run, conflict = self._connection.execute, "REPLACE" if replace else "IGNORE"
         try:
             run("PRAGMA synchronous=NORMAL")
             try:
                 run("BEGIN IMMEDIATE")
                 try:
                     self._connection.executemany(
-                        "INSERT OR IGNORE INTO answers VALUES (?, ?, ?)",
+                        f"INSERT OR {conflict} INTO answers VALUES (?, ?, ?)",
                         [(offset, answer, _checksum(offset, answer)) for offset, answer in answers],
                     )
                     run("COMMIT")

@@ -1,21 +1,24 @@
 """The HTTP service: routes over one `Replica`."""
 
+import asyncio
 import logging
 import sys
 import threading
-import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
+import pyarrow as pa
 from fastapi import FastAPI, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
 from data.schema import LABEL_SCHEMA, TRANSACTION_SCHEMA
 from gnn.model.artifact import load
+from serve.http.budget import Budget
 from serve.http.guard import Guard
 from serve.http.metrics import ServiceMetrics
+from serve.http.payments import PaymentDesk, refuse_unready
 from serve.http.wire import (
     ARROW,
     Answer,
@@ -25,7 +28,7 @@ from serve.http.wire import (
     RingOut,
     arrow_bytes,
     batch_of,
-    latest_us,
+    given_of,
     parse,
     read_arrow,
     ring_out,
@@ -34,13 +37,14 @@ from serve.problems import MEDIA_TYPE, Problem, ProblemDetails
 from serve.replica.admission import LabelCall, ScoreCall
 from serve.replica.answers import json_bytes
 from serve.replica.batcher import Batcher
-from serve.replica.replica import Replica
+from serve.replica.replica import Call, Replica
 from serve.replica.snapshots import SnapshotScheduler
 from serve.settings import Settings
 
 log = logging.getLogger("ringwatch")
-DEADLINE = "x-ringwatch-deadline-ms"
+T = TypeVar("T")
 JSON = "application/json"
+LARGE_BODY = 1 << 16  # bytes
 FOLLOW_S = 0.02  # between two looks at the journal for what others wrote to it
 BUSY_S = 0.001  # between two steps of work in the background
 FAILED_S = 5.0  # after a step that failed: a journal that is gone must not fill the log
@@ -53,7 +57,8 @@ PROBLEMS: dict[int | str, dict[str, Any]] = {
         413: "Too large",
         415: "Unsupported media type",
         422: "Invalid content",
-        503: "Overloaded or not ready",
+        429: "Overloaded",
+        503: "Not ready, or not able to record",
         504: "Deadline exceeded",
     }.items()
 }
@@ -74,7 +79,11 @@ def build_app(settings: Settings, replica: Replica | None = None) -> FastAPI:
         sys.setswitchinterval(0.0005)  # a thread that waits for the interpreter waits no longer than this
         held = replica or Replica(load(settings.model), settings)
         app.state.replica = held
-        app.state.batcher = Batcher(held.process, settings.batch_rows, settings.queue_rows, held.idle)
+        batcher: Batcher[Call, Any] = Batcher(
+            held.process, settings.batch_rows, settings.queue_rows, held.idle, lambda call: desk.resend(call)
+        )
+        app.state.batcher = batcher
+        app.state.desk = desk = PaymentDesk(settings, held, batcher, metrics)
         stop = threading.Event()
         keeping = threading.Thread(target=_keep_current, args=(held, stop), daemon=True, name="ringwatch-follow")
         keeping.start()
@@ -121,11 +130,13 @@ def _payments(app: FastAPI) -> None:
 
     @app.post("/v1/score", responses=PROBLEMS, response_model=Answer, openapi_extra=_body(Payment), tags=["payments"])
     async def score(request: Request) -> Response:
-        """Record one payment durably, score it, and say why."""
+        """Record one payment durably, score it, and say why; in time, or by rules and unrecorded."""
         _expect(request, JSON)
-        payment = parse(Payment, await request.body())
-        batch = batch_of([payment], TRANSACTION_SCHEMA)
-        bodies = await _submit(request, ScoreCall(batch), batch)
+        body = await request.body()
+        budget = Budget.of(request.headers, settings.deadline_ms)
+        payment = parse(Payment, body)
+        call = ScoreCall(batch_of([payment], TRANSACTION_SCHEMA), given=given_of([payment]))
+        bodies = await request.app.state.desk.score(call, budget)
         return Response(bodies[0], media_type=JSON)
 
     @app.post(
@@ -138,14 +149,12 @@ def _payments(app: FastAPI) -> None:
     async def scores(
         request: Request, reasons: Annotated[bool, Query(description="false skips reasons, for bulk")] = True
     ) -> Response:
-        """Record many payments, all or none, and score them in their order; JSON or an Arrow IPC stream."""
+        """Score many payments in their order; JSON or an Arrow IPC stream. None is recorded if one is refused."""
         body, kind = await request.body(), _expect(request, JSON, ARROW)
-        if kind == ARROW:
-            batch = read_arrow(body, TRANSACTION_SCHEMA, settings.max_items)
-        else:
-            batch = batch_of(parse(Payment, body, settings.max_items), TRANSACTION_SCHEMA)
+        budget = Budget.of(request.headers, settings.bulk_deadline_ms)
+        batch, given = await _off_the_loop(body, _read_payments, body, kind, settings.max_items)
         table = ARROW in request.headers.get("accept", "")
-        found = await _submit(request, ScoreCall(batch, reasons, table), batch)
+        found = await request.app.state.desk.score(ScoreCall(batch, reasons, table, given), budget)
         if table:
             return Response(arrow_bytes(found), media_type=ARROW)
         return Response(b"[" + b",".join(found) + b"]", media_type=JSON)
@@ -158,28 +167,51 @@ def _payments(app: FastAPI) -> None:
         tags=["payments"],
     )
     async def labels(request: Request) -> Response:
-        """Record what became known of payments, all or none."""
+        """Record what became known of payments. None is recorded if one is refused."""
         body, kind = await request.body(), _expect(request, JSON, ARROW)
-        if kind == ARROW:
-            batch = read_arrow(body, LABEL_SCHEMA, settings.max_items)
-        elif body.lstrip()[:1] == b"[":
-            batch = batch_of(parse(Label, body, settings.max_items), LABEL_SCHEMA)
-        else:
-            batch = batch_of([parse(Label, body)], LABEL_SCHEMA)
-        return Response(json_bytes(await _submit(request, LabelCall(batch), batch)), media_type=JSON)
+        budget = Budget.of(request.headers, settings.bulk_deadline_ms)
+        batch = await _off_the_loop(body, _read_labels, body, kind, settings.max_items)
+        return Response(json_bytes(await request.app.state.desk.label(LabelCall(batch), budget)), media_type=JSON)
+
+
+def _read_payments(body: bytes, kind: str, most: int) -> tuple[pa.RecordBatch, Sequence[str | None]]:
+    if kind == ARROW:
+        batch, given = read_arrow(body, TRANSACTION_SCHEMA, most)
+    else:
+        payments = parse(Payment, body, most)
+        batch, given = batch_of(payments, TRANSACTION_SCHEMA), given_of(payments)
+    return _not_empty(batch), given
+
+
+def _read_labels(body: bytes, kind: str, most: int) -> pa.RecordBatch:
+    if kind == ARROW:
+        return _not_empty(read_arrow(body, LABEL_SCHEMA, most)[0])
+    many = body.lstrip()[:1] == b"["
+    return _not_empty(batch_of(parse(Label, body, most) if many else [parse(Label, body)], LABEL_SCHEMA))
+
+
+def _not_empty(batch: pa.RecordBatch) -> pa.RecordBatch:
+    if not len(batch):
+        raise Problem(422, "Invalid content", "body: holds no item", [("body", "holds no item")])
+    return batch
+
+
+async def _off_the_loop(body: bytes, read: Callable[..., T], *args: Any) -> T:
+    """Read a large body beside the event loop, which answers others meanwhile."""
+    return read(*args) if len(body) <= LARGE_BODY else await asyncio.to_thread(read, *args)
 
 
 def _rings(app: FastAPI) -> None:
     @app.get("/v1/rings", responses=PROBLEMS, response_model=list[RingOut], tags=["rings"])
     def rings(request: Request, limit: Annotated[int, Query(ge=1, le=1000)] = 20) -> list[RingOut]:
         """The riskiest rings, riskiest first."""
-        replica: Replica = _ready(request).replica
+        replica = _ready(request)
         return [ring_out(ring, replica.transaction_ids(ring.transactions)) for ring in replica.rings(limit)]
 
     @app.get("/v1/rings/{ring_id}", responses=PROBLEMS, response_model=RingOut, tags=["rings"])
     def ring(request: Request, ring_id: str) -> RingOut:
         """One ring, by its id or by that of a ring which has merged into it."""
-        replica: Replica = _ready(request).replica
+        replica = _ready(request)
         found = replica.ring(ring_id)
         if found is None:
             raise Problem(404, "Not found", f"no ring {ring_id[:100]!r}")
@@ -199,7 +231,7 @@ def _probes(app: FastAPI) -> None:
     @app.get("/readyz", responses=PROBLEMS, tags=["probes"])
     async def readyz(request: Request) -> dict[str, Any]:
         """Whether the replica scores."""
-        replica: Replica = _ready(request).replica
+        replica = _ready(request)
         if replica.lag > settings.max_lag:
             detail = f"{replica.lag:,} events behind the journal"
             raise Problem(503, "Not ready", detail, headers={"Retry-After": "1"})
@@ -225,43 +257,10 @@ def _probes(app: FastAPI) -> None:
         )
 
 
-async def _submit(request: Request, call: ScoreCall | LabelCall, batch: Any) -> Any:
-    state = _ready(request)
-    settings: Settings = state.settings
-    # The journal's clock never runs back: a moment far ahead would age all that is known. Only checked, never scored.
-    ahead = latest_us(batch) * 1e-6 - time.time()
-    if ahead > settings.max_future_s:
-        field = "reported_at" if isinstance(call, LabelCall) else "timestamp"
-        reason = f"lies {ahead:,.0f} s in the future"
-        raise Problem(422, "Invalid content", f"{field}: {reason}", [(field, reason)])
-    if not len(batch):
-        raise Problem(422, "Invalid content", "body: holds no item", [("body", "holds no item")])
-    return await state.batcher.submit(call, len(batch), _deadline(request, settings) / 1e3)
-
-
-def _deadline(request: Request, settings: Settings) -> float:
-    text = request.headers.get(DEADLINE)
-    if text is None:
-        return settings.deadline_ms
-    try:
-        value = float(text)
-        if not 0 < value <= 3_600_000:
-            raise ValueError
-    except ValueError:
-        reason = "is no number of milliseconds from 0 to 3,600,000"
-        raise Problem(422, "Invalid content", f"{DEADLINE}: {reason}", [(DEADLINE, reason)]) from None
-    return value
-
-
-def _ready(request: Request) -> Any:
-    state = request.app.state
-    replica: Replica = state.replica
-    if replica.broken:
-        raise Problem(503, "Unavailable", "this replica is being replaced")
-    if not replica.ready:
-        detail = f"replaying the journal: {replica.progress()}"
-        raise Problem(503, "Not ready", detail, headers={"Retry-After": "1"})
-    return state
+def _ready(request: Request) -> Replica:
+    replica: Replica = request.app.state.replica
+    refuse_unready(replica)
+    return replica
 
 
 def _expect(request: Request, *kinds: str) -> str:

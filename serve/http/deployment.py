@@ -1,16 +1,20 @@
 """The service on Ray Serve: replicas placed and replaced by Ray, requests straight to the replica that scores them."""
 
+import logging
+import logging.handlers
 import os
 import signal
-import socket
 import threading
+import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from data.journal.sqlite import SqliteJournal
 from gnn.model.artifact import load
 from serve.children import safe_folder
 from serve.errors import ServeError
+from serve.http.listener import Listener, listen
 from serve.settings import Settings
 from serve.terminal import out
 
@@ -18,13 +22,18 @@ if TYPE_CHECKING:
     from serve.replica.replica import Replica
 
 CPUS = 0.5  # of a replica: a fraction, so that replicas start on small machines
+LOG_BYTES, LOGS_KEPT = 16 << 20, 3
+RETRY_S = 0.2  # between two looks for a free port: the process that has it is on its way out
+
+log = logging.getLogger("ringwatch")
 
 
 def run_service(settings: Settings) -> None:
     """Serve until SIGINT or SIGTERM.
 
-    Each replica listens itself (direct ingress), the first on `settings.port`, further ones on the ports after it; put
-    a balancer in front of several. Ray's own default proxy listens on the loopback at a port that nothing uses.
+    Each replica listens itself, on the first of the ports `settings.port`, `settings.port + 1`, ... that no other
+    replica of the machine has: a replica that takes the place of another takes its port. Put a balancer in front of
+    several. Ray's own proxy is not started.
 
     Args:
         settings: How to run.
@@ -32,30 +41,39 @@ def run_service(settings: Settings) -> None:
     Raises:
         ModelError: There is no readable model.
         JournalError: The journal cannot be opened, or is none.
-        ServeError: The address cannot be listened on.
+        ServeError: An address cannot be listened on.
     """
+    settings = _absolute(settings)
     _check(settings)
-    os.environ.update(environment(settings))
+    os.environ.update(environment())
     import ray
     from ray import serve as ray_serve
 
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
-    settings = _absolute(settings)
     with safe_folder():
         ray.init(include_dashboard=False, log_to_driver=False, configure_logging=False)
     try:
-        proxy = settings.port + 1000 if settings.port < 64000 else settings.port - 1000
-        # gRPC and the proxy are not used; the proxy cannot be left out without the replicas' own listeners.
-        ray_serve.start(http_options={"host": settings.host, "port": proxy})
+        ray_serve.start(proxy_location="Disabled")
         gpus = share(settings, int(ray.cluster_resources().get("GPU", 0)))
-        ray_serve.run(deployment(settings, gpus), name="ringwatch", route_prefix="/")
-        out.print(f"scoring on http://{settings.host}:{settings.port}", soft_wrap=True)
+        ray_serve.run(deployment(settings, gpus), name="ringwatch", route_prefix=None)
+        for port in ports(settings):
+            out.print(f"scoring on http://{settings.host}:{port}; its log: {log_file(settings, port)}", soft_wrap=True)
         stop.wait()
     finally:
         ray_serve.shutdown()
         ray.shutdown()
+
+
+def ports(settings: Settings) -> range:
+    """The ports of the replicas of one machine."""
+    return range(settings.port, settings.port + settings.replicas)
+
+
+def log_file(settings: Settings, port: int) -> Path:
+    """Where the replica on a port writes its log."""
+    return settings.journal.with_name(f"{settings.journal.stem}-{port}.log")
 
 
 def _absolute(settings: Settings) -> Settings:
@@ -64,14 +82,10 @@ def _absolute(settings: Settings) -> Settings:
     return settings.model_copy(update={name: path and path.resolve() for name, path in paths.items()})
 
 
-def environment(settings: Settings) -> dict[str, str]:
+def environment() -> dict[str, str]:
     """What Ray reads when it is imported, here and in its workers, which inherit the environment."""
     return {
-        "RAY_SERVE_ENABLE_DIRECT_INGRESS": "1",
-        "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
-        "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(settings.port),
-        "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(settings.port + max(8, 2 * settings.replicas)),
-        "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "0",
+        "RAY_worker_niceness": "0",  # a replica must not wait for whatever else the machine does
         "RAY_DEDUP_LOGS": "0",
     }
 
@@ -80,14 +94,8 @@ def _check(settings: Settings) -> None:
     """Say what is wrong here and now: a replica would say it in a traceback, and be started again for ever."""
     load(settings.model)
     SqliteJournal(settings.journal).close()
-    with socket.socket(socket.AF_INET6 if ":" in settings.host else socket.AF_INET) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((settings.host, settings.port))
-        except OSError as error:  # Ray would quietly take the next port
-            raise ServeError(
-                f"cannot listen on {settings.host} port {settings.port}: {error.strerror or error}"
-            ) from None
+    for port in ports(settings):
+        listen(settings.host, [port]).close()
 
 
 def share(settings: Settings, cards: int) -> float:
@@ -124,28 +132,89 @@ def deployment(settings: Settings, gpus: float = 0.0, make: "Callable[[Settings]
     """
     from ray import serve as ray_serve
 
-    def build() -> Any:  # runs in the replica: nothing of it is pickled but the settings
-        from serve.http.app import build_app
-
-        return build_app(settings, make(settings) if make is not None else None)
-
     @ray_serve.deployment(
         num_replicas=settings.replicas,
-        max_ongoing_requests=4096,
         ray_actor_options={"num_cpus": CPUS, "num_gpus": gpus},
-        graceful_shutdown_timeout_s=5,
+        graceful_shutdown_timeout_s=10,
         graceful_shutdown_wait_loop_s=0.1,
         health_check_period_s=2,
     )
-    @ray_serve.ingress(build)
     class ScoringReplica:
-        """Holds the graph, follows the journal, scores what it is sent."""
+        """Holds the graph, follows the journal, scores what it is sent. Nothing of it is pickled but the settings."""
+
+        def __init__(self) -> None:
+            self._process = ReplicaProcess(settings, make)
 
         def check_health(self) -> None:
             """Ray replaces a replica that fails this, once it has answered what it has taken on."""
-            held = getattr(self.app.state, "replica", None)  # type: ignore[attr-defined]
-            if held is not None and (reason := held.unhealthy):
+            if reason := self._process.unhealthy:
                 raise RuntimeError(reason)
+
+        def __del__(self) -> None:
+            """Ray calls this where it stops a replica."""
+            self._process.stop()
 
     application: Any = ScoringReplica
     return application.bind()
+
+
+class ReplicaProcess:
+    """What runs in a replica's process: the application, on a port of its own as soon as one is free, and its log.
+
+    Args:
+        settings: How it runs.
+        make: Makes what the replica holds; by default from the settings.
+    """
+
+    def __init__(self, settings: Settings, make: "Callable[[Settings], Replica] | None" = None) -> None:
+        from serve.http.app import build_app
+
+        self._settings = settings
+        self._app = build_app(settings, make(settings) if make is not None else None)
+        self._listener: Listener | None = None
+        self._stopped = threading.Event()
+        self._starting = threading.Thread(target=self._start, name="ringwatch-start", daemon=True)
+        self._starting.start()
+
+    @property
+    def unhealthy(self) -> str | None:
+        """Why this replica is to be replaced, if it is."""
+        held = getattr(self._app.state, "replica", None)
+        return None if held is None else held.unhealthy
+
+    def stop(self) -> None:
+        """Answer what has been taken on, then let the port go."""
+        self._stopped.set()
+        self._starting.join(60)
+        if self._listener is not None:
+            self._listener.stop()
+        logging.shutdown()
+
+    def _start(self) -> None:
+        waits = False
+        while not self._stopped.is_set():
+            try:
+                sock = listen(self._settings.host, ports(self._settings))
+            except ServeError as error:
+                if not waits:
+                    log.warning("%s; waiting for one of them", error)
+                waits = True
+                self._stopped.wait(RETRY_S)
+                continue
+            port = sock.getsockname()[1]
+            _log_to(log_file(self._settings, port))
+            self._listener = Listener(self._app, sock)
+            self._listener.start()
+            log.info("process %s listens on %s port %s", os.getpid(), self._settings.host, port)
+            return
+
+
+def _log_to(path: Path) -> None:
+    """Write the log of this process to a file, line by line, and keep it from growing without end."""
+    handler = logging.handlers.RotatingFileHandler(path, maxBytes=LOG_BYTES, backupCount=LOGS_KEPT, encoding="utf-8")
+    formatter = logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s", "%Y-%m-%dT%H:%M:%SZ")
+    formatter.converter = time.gmtime
+    handler.setFormatter(formatter)
+    for name in ("ringwatch", "uvicorn.error"):
+        logging.getLogger(name).addHandler(handler)
+    log.setLevel(logging.INFO)

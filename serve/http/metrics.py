@@ -22,6 +22,17 @@ class ServiceMetrics:
             buckets=MILLISECONDS,
             registry=self._registry,
         )
+        self.unrecorded = Counter(
+            "ringwatch_unrecorded_answers",
+            "Payments answered by rules and not recorded, by why",
+            ["why"],
+            registry=self._registry,
+        )
+        self._unsettled = Gauge(
+            "ringwatch_unsettled_decisions",
+            "Decisions given for payments that are not known to be recorded",
+            registry=self._registry,
+        )
         self._offset = Gauge("ringwatch_journal_offset", "Events applied", registry=self._registry)
         self._lag = Gauge("ringwatch_journal_lag", "Events of the journal not applied yet", registry=self._registry)
         self._waiting = Gauge("ringwatch_waiting_rows", "Payments and labels that wait", registry=self._registry)
@@ -37,6 +48,7 @@ class ServiceMetrics:
         self._lag.set(replica.lag)
         self._waiting.set(waiting)
         self._batches.set(replica.batches)
+        self._unsettled.set(len(replica.given) + replica.given.forgotten)
         for by, rows in replica.scored_by.items():
             self._scored.labels(by).set(rows)
         for stage, seconds in replica.seconds.items():

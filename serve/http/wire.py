@@ -3,10 +3,11 @@
 The hot route validates the raw body with a compiled `TypeAdapter`; the models also describe the API (OpenAPI).
 """
 
+import time
 from collections.abc import Sequence
 from datetime import datetime
 from functools import cache
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import pyarrow as pa
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
@@ -22,11 +23,13 @@ from data.schema import (
     check_transactions,
 )
 from graph.rings.index import Ring
+from serve.decide.policy import Decision
 from serve.http import values
 from serve.http.ipc import is_compressed
 from serve.problems import Problem, invalid, too_many
 
 ARROW = "application/vnd.apache.arrow.stream"
+GIVEN = "decision_given"
 MAX_ONE = 1 << 16  # bytes of one payment or label; a good one has a few hundred, and 12 KiB at the very most
 MAX_ERRORS = 60_000  # that are spelled out: each of 10,000 payments without its six required fields
 
@@ -79,6 +82,11 @@ class Payment(Wire):
     channel: Id | None = None
     mcc: Id | None = None
     country: Id | None = None
+    decision_given: Decision | None = Field(
+        None,
+        description="the decision of an answer to this payment that said `recorded: false`: it stands, and is recorded "
+        "with the payment",
+    )
 
 
 class Label(Wire):
@@ -117,7 +125,7 @@ class Answer(BaseModel):
     transaction_id: str
     fraud_probability: float = Field(ge=0, le=1)
     risk_score: int = Field(ge=0, le=100)
-    decision: Literal["approve", "challenge", "review", "decline"]
+    decision: Decision
     baseline: float | None = Field(
         description="log-odds of a payment of which nothing is known; the reasons' contributions and it add up to the "
         "log-odds of fraud_probability. Null where no reasons are given"
@@ -127,7 +135,15 @@ class Answer(BaseModel):
     model: ModelRef
     scored_by: Literal["cuda", "cpu", "rules"]
     degraded: bool
-    journal_offset: int
+    journal_offset: int | None
+    recorded: bool = Field(
+        description="whether the payment is known to be durable. If not, send it again with the same id and with "
+        "`decision_given`, until it is"
+    )
+    earlier_decision: Decision | None = Field(
+        description="the decision that was given before the payment was recorded, where there was one; `decision` "
+        "repeats it, whatever `fraud_probability` says now"
+    )
     timings: dict[str, float] = Field(description="milliseconds by stage")
 
 
@@ -210,8 +226,14 @@ def batch_of(items: Sequence[Payment] | Sequence[Label], schema: pa.Schema) -> p
     return pa.RecordBatch.from_struct_array(pa.array([item.__dict__ for item in items], pa.struct(list(schema))))
 
 
-def read_arrow(body: bytes, schema: pa.Schema, most: int) -> pa.RecordBatch:
-    """An Arrow IPC stream as a canonical batch, every row good.
+def given_of(items: Sequence[Payment]) -> Sequence[str | None]:
+    """The decisions that the caller was given before, [n], or nothing where there is none."""
+    given = [item.decision_given for item in items]
+    return given if any(given) else ()
+
+
+def read_arrow(body: bytes, schema: pa.Schema, most: int) -> tuple[pa.RecordBatch, Sequence[str | None]]:
+    """An Arrow IPC stream as a canonical batch, every row good, and the decisions given before (`given_of`).
 
     Raises:
         Problem: 400 where it is no Arrow stream, 413 where it is too long, 415 where it is compressed, 422 with field
@@ -237,7 +259,17 @@ def read_arrow(body: bytes, schema: pa.Schema, most: int) -> pa.RecordBatch:
         raise Problem(400, "Malformed Arrow stream", f"the body is no Arrow IPC stream: {error}") from None
     if refused:
         raise invalid([_refusal(r) for r in refused])
-    return good
+    return good, _given(table)
+
+
+def _given(table: pa.Table) -> Sequence[str | None]:
+    if GIVEN not in table.column_names:
+        return ()
+    given: list[Any] = table[GIVEN].to_pylist()
+    for i, decision in enumerate(given):
+        if decision is not None and decision not in get_args(Decision):
+            raise invalid([(f"{i}.{GIVEN}", f"must be one of {', '.join(get_args(Decision))}")])
+    return given if any(given) else ()
 
 
 def _refusal(refusal: Refusal) -> tuple[str, str]:
@@ -252,10 +284,27 @@ def arrow_bytes(table: pa.Table) -> bytes:
     return bytes(sink.getvalue())
 
 
-def latest_us(batch: pa.RecordBatch) -> int:
-    """The latest moment in a batch of payments or labels, us."""
-    column = batch.column("timestamp" if batch.schema.equals(TRANSACTION_SCHEMA) else "reported_at")
-    return int(column.view(pa.int64()).to_numpy().max(initial=0))
+def refuse_future(batch: pa.RecordBatch, field: str, most_s: float) -> None:
+    """Refuse payments or labels of a moment that is still to come.
+
+    The journal's clock never runs back: one moment far ahead would age all that is known of everybody. The wall clock
+    is only looked at here; it enters no score.
+
+    Args:
+        batch: Canonical.
+        field: Its column of moments.
+        most_s: Seconds that clocks may differ by.
+
+    Raises:
+        Problem: 422, with the first of them.
+    """
+    times = batch.column(field).view(pa.int64()).to_numpy()
+    ahead = times.max(initial=0) * 1e-6 - time.time()
+    if ahead > most_s:
+        at = int(times.argmax())
+        reason = f"lies {ahead:,.0f} s in the future; at most {most_s:,.0f} s are taken for a difference of clocks"
+        where = f"{at}.{field}" if len(times) > 1 else field
+        raise Problem(422, "Invalid content", f"{where}: {reason}", [(where, reason)])
 
 
 def ring_out(ring: Ring, transactions: list[str]) -> RingOut:

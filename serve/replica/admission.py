@@ -1,22 +1,33 @@
 """Who gets into a micro-batch: repeats are told from news and from contradictions before anything is written."""
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import pyarrow as pa
 
-from data.journal.protocol import Commit, Kind
-from data.schema import content_hashes
+from data.journal.protocol import SCHEMAS, Commit, Kind
+from data.schema import TIMESTAMP, content_hashes
 from serve.problems import Problem
 
 
 @dataclass(frozen=True)
 class ScoreCall:
-    """Payments to record and score, all or none."""
+    """Payments to record and score, all or none.
+
+    Attributes:
+        batch: The payments, [n].
+        reasons: Whether to say why.
+        table: Answer with an Arrow table in place of JSON.
+        given: Decisions that their caller was given before they were recorded, [n], None for most; or empty.
+        hashes: Their content hashes, [n], where they have been computed already.
+    """
 
     batch: pa.RecordBatch
     reasons: bool = True
-    table: bool = False  # answer with an Arrow table in place of JSON
+    table: bool = False
+    given: Sequence[str | None] = ()
+    hashes: Sequence[bytes] = ()
 
 
 @dataclass(frozen=True)
@@ -26,6 +37,13 @@ class LabelCall:
     batch: pa.RecordBatch
 
 
+@dataclass(frozen=True)
+class CheckCall:
+    """Payments or labels to look at without recording them: whether they would be let in."""
+
+    call: ScoreCall | LabelCall
+
+
 @dataclass
 class Admitted:
     """Where a call's payments are in the journal: those it brought and those that were there."""
@@ -33,6 +51,7 @@ class Admitted:
     call: ScoreCall
     offsets: list[int]
     known: list[bool]
+    earlier: list[str | None]  # decisions given before they were recorded
 
 
 @dataclass
@@ -42,21 +61,33 @@ class Admission:
     Attributes:
         commit: Open.
         believed: What is known of a payment by its id: fraud, legitimate or nothing.
+        given: The decision given before a payment was recorded, by its id and content hash, where there is one.
     """
 
     commit: Commit
     believed: Callable[[str], bool | None]
+    given: Callable[[str, bytes], str | None] = lambda _, __: None
     _runs: list[tuple[Kind, list[pa.RecordBatch], list[bytes]]] = field(default_factory=list)  # of one kind each
     _ids: dict[str, tuple[int, bytes]] = field(default_factory=dict)  # of this commit
     _labels: dict[str, bool] = field(default_factory=dict)
     _rows: int = 0
 
-    def take(self, call: ScoreCall | LabelCall) -> "Admitted | dict[str, int] | Problem":
-        """Let a call in, all of it or nothing."""
+    def take(self, call: ScoreCall | LabelCall | CheckCall) -> "Admitted | dict[str, int] | Problem | None":
+        """Let a call in, all of it or nothing; None for one that only asked whether it would be."""
         try:
+            if isinstance(call, CheckCall):
+                self._check(call.call)
+                return None
             return self._labelled(call) if isinstance(call, LabelCall) else self._scored(call)
         except Problem as problem:
             return problem
+
+    def outcomes(self, names: list[str], decisions: list[str]) -> None:
+        """Record decisions that were given for payments; behind everything that was let in."""
+        if names:
+            at = pa.scalar(time.time_ns() // 1000, TIMESTAMP)
+            columns = [pa.array(names), pa.array(decisions), pa.repeat(at, len(names))]
+            self._add(Kind.OUTCOME, pa.RecordBatch.from_arrays(columns, schema=SCHEMAS[Kind.OUTCOME]), [])
 
     def append(self) -> None:
         """Write what was let in to the commit."""
@@ -64,16 +95,42 @@ class Admission:
             batch = batches[0] if len(batches) == 1 else pa.concat_batches(batches)
             self.commit.append(kind, batch, hashes if kind is Kind.TRANSACTION else None)
 
-    def _add(self, kind: Kind, batch: pa.RecordBatch, hashes: list[bytes]) -> None:
+    def _add(self, kind: Kind, batch: pa.RecordBatch, hashes: Sequence[bytes]) -> None:
         if not self._runs or self._runs[-1][0] is not kind:
             self._runs.append((kind, [], []))
         self._runs[-1][1].append(batch)
         self._runs[-1][2].extend(hashes)
         self._rows += len(batch)
 
+    def _check(self, call: ScoreCall | LabelCall) -> None:
+        if isinstance(call, LabelCall):
+            self._refuse_unknown(call)
+        else:
+            self._places(call, call.batch.column("transaction_id").to_pylist(), call.hashes)
+
     def _scored(self, call: ScoreCall) -> Admitted:
-        batch, hashes = call.batch, content_hashes(call.batch)
+        batch, hashes = call.batch, call.hashes or content_hashes(call.batch)
         ids = batch.column("transaction_id").to_pylist()
+        offsets, seen, fresh = self._places(call, ids, hashes)
+        if fresh:
+            self._ids.update({ids[i]: (offsets[i], hashes[i]) for i in fresh})
+            if len(fresh) < len(ids):
+                batch, taken = batch.take(pa.array(fresh)), [hashes[i] for i in fresh]
+                self._add(Kind.TRANSACTION, batch, taken)
+            else:
+                self._add(Kind.TRANSACTION, batch, hashes)
+        carried = call.given or [None] * len(ids)
+        earlier = [c or self.given(name, digest) for c, name, digest in zip(carried, ids, hashes, strict=True)]
+        return Admitted(call, offsets, seen, earlier)
+
+    def _places(
+        self, call: ScoreCall, ids: list[str], hashes: Sequence[bytes]
+    ) -> tuple[list[int], list[bool], list[int]]:
+        """Offsets of a call's payments, which of them were there before, and which are new, by their place in it.
+
+        Raises:
+            Problem: One is there with other content.
+        """
         known = self.commit.ids.find(ids)
         offsets: list[int] = []
         seen: list[bool] = []
@@ -96,16 +153,10 @@ class Admission:
                 there = mine[name] = (at + len(fresh), digest)
                 fresh.append(i)
             offsets.append(there[0])
-        if fresh:
-            if len(fresh) < len(ids):
-                batch, hashes = batch.take(pa.array(fresh)), [hashes[i] for i in fresh]
-            self._add(Kind.TRANSACTION, batch, hashes)
-            self._ids.update(mine)
-        return Admitted(call, offsets, seen)
+        return offsets, seen, fresh
 
-    def _labelled(self, call: LabelCall) -> dict[str, int]:
+    def _refuse_unknown(self, call: LabelCall) -> None:
         ids = call.batch.column("transaction_id").to_pylist()
-        fraud = call.batch.column("is_fraud").to_pylist()
         known = self.commit.ids.find([i for i in ids if i not in self._ids])
         missing = [
             (f"{n}.transaction_id", "no such payment")
@@ -119,6 +170,11 @@ class Admission:
                 f"no payment {ids[int(missing[0][0].split('.')[0])]!r} is recorded",
                 missing[:100],
             )
+
+    def _labelled(self, call: LabelCall) -> dict[str, int]:
+        self._refuse_unknown(call)
+        ids = call.batch.column("transaction_id").to_pylist()
+        fraud = call.batch.column("is_fraud").to_pylist()
         mine: dict[str, bool] = {}
         fresh = []
         for n, (name, value) in enumerate(zip(ids, fraud, strict=True)):

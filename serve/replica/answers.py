@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
-from pydantic_core import to_json
+from pydantic_core import from_json, to_json
 
 from gnn.score.reasons import Explanation
 
@@ -21,6 +21,7 @@ ANSWER_SCHEMA = pa.schema(
         ("degraded", pa.bool_()),
         ("journal_offset", pa.int64()),
         ("model_version", pa.string()),
+        ("recorded", pa.bool_()),
     ]
 )
 
@@ -32,13 +33,14 @@ class Answers:
     Attributes:
         ids: Transaction ids, [n].
         probability: Of fraud, float64 [n].
-        decisions: One of `serve.decide.policy.Decision` for each, [n].
+        decisions: One of `serve.decide.policy.Decision` for each, [n]; the earlier one where there is one.
         explanations: Why, [n]; None where no reasons are given.
         ring_ids: The ring of each as of the payment, -1 where there is none, int64 [n].
         ring_sizes: Accounts in it, [n].
         scored_by: `cuda`, `cpu` or `rules`, [n].
         degraded: Whether that was not the preferred scorer, [n].
-        offsets: In the journal, [n].
+        offsets: In the journal, [n]; None where the payment is not known to be recorded.
+        earlier: Decisions that were given before the payment was recorded, [n]; None for most.
         model_name: Of the model that scored.
         model_version: Of the model that scored.
         milliseconds: Time spent, by stage.
@@ -52,7 +54,8 @@ class Answers:
     ring_sizes: NDArray[np.integer]
     scored_by: Sequence[str]
     degraded: Sequence[bool]
-    offsets: Sequence[int]
+    offsets: Sequence[int | None]
+    earlier: Sequence[str | None]
     model_name: str
     model_version: str
     milliseconds: dict[str, float]
@@ -77,9 +80,22 @@ def as_json(answers: Answers, i: int) -> bytes:
             "scored_by": answers.scored_by[i],
             "degraded": answers.degraded[i],
             "journal_offset": answers.offsets[i],
+            "recorded": answers.offsets[i] is not None,
+            "earlier_decision": answers.earlier[i],
             "timings": answers.milliseconds,
         }
     )
+
+
+def earlier_decision(body: bytes) -> str | None:
+    """The decision given before the payment of an answer of `as_json` was recorded, where there was one."""
+    found: str | None = from_json(body).get("earlier_decision")
+    return found
+
+
+def with_earlier_decision(body: bytes, decision: str) -> bytes:
+    """An answer of `as_json` whose payment turns out to have been decided before it was recorded."""
+    return json_bytes({**from_json(body), "decision": decision, "earlier_decision": decision})
 
 
 def as_table(answers: Answers) -> pa.Table:
@@ -95,6 +111,7 @@ def as_table(answers: Answers) -> pa.Table:
             "degraded": answers.degraded,
             "journal_offset": answers.offsets,
             "model_version": [answers.model_version] * len(answers.ids),
+            "recorded": [offset is not None for offset in answers.offsets],
         },
         schema=ANSWER_SCHEMA,
     )

@@ -1,12 +1,14 @@
 """Micro-batches: whatever waits when the last batch is done goes into the next one. No timer, so no idle wait.
 
 One worker thread takes batches through `Replica.process`, in order of arrival, which is journal order. The event loop
-stays free to read requests and answer probes meanwhile. The thread takes batches from a plain queue and hands outcomes
-back in one call: an executor, with its futures of futures, would cost a lone payment more.
+stays free to read requests and answer probes meanwhile, and it is the event loop that watches deadlines: a worker that
+hangs, on a disk or a kernel, keeps nobody waiting beyond them. The thread takes batches from a plain queue and hands
+outcomes back in one call: an executor, with its futures of futures, would cost a lone payment more.
 """
 
 import asyncio
 import logging
+import math
 import threading
 import time
 from collections import deque
@@ -16,20 +18,22 @@ from queue import SimpleQueue
 from typing import Generic, TypeVar
 
 from serve.problems import Problem
+from serve.replica.pace import Pace
 
 log = logging.getLogger("ringwatch")
 Call = TypeVar("Call")
 Outcome = TypeVar("Outcome")
 QUIET_S = 0.02  # without a call: time for what nobody waits for
+HURRIED_S = 1.0
 BUSY_BATCHES = 64  # after so many without a quiet moment it is done all the same
 
 
-@dataclass
+@dataclass(slots=True, eq=False)
 class _Entry(Generic[Call, Outcome]):
     call: Call
     rows: int
-    deadline: float  # on `time.monotonic`
     future: "asyncio.Future[Outcome | Problem]"
+    taken: bool = False  # its batch has begun
 
 
 class Batcher(Generic[Call, Outcome]):
@@ -38,8 +42,9 @@ class Batcher(Generic[Call, Outcome]):
     Args:
         process: Takes the calls of a batch to their outcomes, in order; runs in the worker thread.
         batch_rows: Work of one batch, at most, unless a single call is larger.
-        queue_rows: Work that may wait; more is turned away at once.
+        queue_rows: Work that may wait, whatever its callers would put up with: a bound on memory.
         idle: Called in the worker thread when no call has come for a moment, and now and then when they never cease.
+        late: Called in the event loop with a call that was processed after its caller had been told that it is late.
     """
 
     def __init__(
@@ -48,12 +53,18 @@ class Batcher(Generic[Call, Outcome]):
         batch_rows: int = 4096,
         queue_rows: int = 20_000,
         idle: Callable[[], None] = lambda: None,
+        late: Callable[[Call], None] = lambda _: None,
     ) -> None:
-        self._process, self._idle = process, idle
+        self._process, self._idle, self._late = process, idle, late
         self._batch_rows, self._queue_rows = batch_rows, queue_rows
         self._waiting: deque[_Entry[Call, Outcome]] = deque()
-        self._rows = 0
+        self._bulk: deque[_Entry[Call, Outcome]] = deque()  # parts of large calls: one goes with each batch
+        self._rows = 0  # that wait, those of the bulk left out
+        self._bulk_rows = 0
+        self._hand: tuple[float, int] | None = None  # when the batch in hand began, and its rows
         self._busy = False  # the worker has a batch, or is about to
+        self._pace = Pace()
+        self._last_small = -math.inf  # when a call came that is no part of a large one
         self._rest: asyncio.TimerHandle | None = None
         self._inbox: SimpleQueue[tuple[asyncio.AbstractEventLoop, list[_Entry[Call, Outcome]]] | None] = SimpleQueue()
         self._thread = threading.Thread(target=self._work, name="ringwatch-batch", daemon=True)
@@ -62,30 +73,63 @@ class Batcher(Generic[Call, Outcome]):
     @property
     def waiting(self) -> int:
         """Rows that wait."""
-        return self._rows
+        return self._rows + self._bulk_rows
 
-    async def submit(self, call: Call, rows: int, deadline_s: float) -> Outcome:
-        """Wait for a call's outcome.
+    @property
+    def is_hurried(self) -> bool:
+        """Whether calls have come of late that are no parts of large ones."""
+        return bool(self._waiting) or time.monotonic() - self._last_small < HURRIED_S
+
+    def rows_within(self, seconds: float) -> int:
+        """How many rows a batch can have that takes no longer, as far as can be told."""
+        return min(self._pace.rows(seconds), self._batch_rows)
+
+    def expected_s(self, rows: int) -> float:
+        """Seconds after which a call of so many rows that came now would be done, as far as can be told."""
+        ahead = 0.0
+        if self._hand is not None:
+            begun, in_hand = self._hand
+            took, usual = time.monotonic() - begun, self._pace.seconds(in_hand)
+            ahead = max(usual - took, took - usual)  # one that takes longer than usual may take as long again
+        whole, rest = divmod(self._rows + rows, self._batch_rows)
+        next_bulk = self._bulk[0].rows if self._bulk else 0
+        return ahead + whole * self._pace.seconds(self._batch_rows) + self._pace.seconds(rest + next_bulk)
+
+    async def submit(self, call: Call, rows: int, deadline_s: float, bulk: bool = False) -> Outcome:
+        """Wait for a call's outcome, but no longer than its deadline.
 
         Args:
             call: What `process` takes.
             rows: Its work.
-            deadline_s: Seconds from now after which it must not be begun.
+            deadline_s: Seconds from now within which it must be done.
+            bulk: Whether it is a part of a large call. Of these one goes with each batch, behind all others.
 
         Raises:
-            Problem: 503 where too much waits, 504 where the deadline passed before its batch began, or what `process`
-                made of the call.
+            Problem: 429 at once where it cannot be done in time, 504 at the deadline, or what `process` made of it.
         """
-        if self._rows and self._rows + rows > self._queue_rows:
-            raise Problem(503, "Overloaded", f"{self._rows:,} payments wait already", headers={"Retry-After": "1"})
+        expected = 0.0 if bulk or not self._busy else self.expected_s(rows)
+        if expected > deadline_s or (self.waiting and self.waiting + rows > self._queue_rows):
+            wait = str(max(1, math.ceil(min(expected, 60.0))))
+            detail = f"{self.waiting:,} payments and labels wait already, and this one could not be done in time"
+            raise Problem(429, "Overloaded", f"{detail}; nothing was recorded", headers={"Retry-After": wait})
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Outcome | Problem] = loop.create_future()
-        self._waiting.append(_Entry(call, rows, time.monotonic() + deadline_s, future))
-        self._rows += rows
+        entry = _Entry(call, rows, future)
+        if bulk:
+            self._bulk.append(entry)
+            self._bulk_rows += rows
+        else:
+            self._waiting.append(entry)
+            self._rows += rows
+            self._last_small = time.monotonic()
         if not self._busy:
             self._busy = True
             loop.call_soon(self._next, loop)  # behind what else is ready now, which goes into the same batch
-        outcome = await future
+        timer = loop.call_later(deadline_s, _expire, entry)
+        try:
+            outcome = await future
+        finally:
+            timer.cancel()
         if isinstance(outcome, Problem):
             raise outcome
         return outcome
@@ -98,8 +142,10 @@ class Batcher(Generic[Call, Outcome]):
         batch = self._take()
         self._busy = bool(batch)
         if batch:
+            self._hand = time.monotonic(), sum(entry.rows for entry in batch)
             self._inbox.put((loop, batch))
         else:
+            self._hand = None
             self._rest = loop.call_later(QUIET_S, self._inbox.put, (loop, []))
 
     def _work(self) -> None:
@@ -112,6 +158,7 @@ class Batcher(Generic[Call, Outcome]):
                 try:
                     settled = list(zip(batch, self._process([entry.call for entry in batch]), strict=True))
                 except Exception as error:
+                    log.exception("a micro-batch failed")
                     settled = [(entry, error) for entry in batch]
                 loop.call_soon_threadsafe(self._deliver, loop, settled)
                 batches += 1
@@ -127,10 +174,14 @@ class Batcher(Generic[Call, Outcome]):
         loop: asyncio.AbstractEventLoop,
         settled: list[tuple[_Entry[Call, Outcome], Outcome | Problem | Exception]],
     ) -> None:
+        if self._hand is not None:
+            begun, rows = self._hand
+            self._pace.note(rows, time.monotonic() - begun)
         for entry, outcome in settled:
-            if entry.future.done():  # its caller has gone
-                continue
-            if isinstance(outcome, Exception) and not isinstance(outcome, Problem):
+            if entry.future.done():  # its caller was told that it is late, or has gone
+                if not isinstance(outcome, Exception):
+                    self._late(entry.call)
+            elif isinstance(outcome, Exception) and not isinstance(outcome, Problem):
                 entry.future.set_exception(outcome)
             else:
                 entry.future.set_result(outcome)
@@ -139,18 +190,21 @@ class Batcher(Generic[Call, Outcome]):
     def _take(self) -> list[_Entry[Call, Outcome]]:
         """The calls of the next batch; who has gone, or is too late, is dropped with nothing written."""
         batch: list[_Entry[Call, Outcome]] = []
-        rows, now = 0, time.monotonic()
+        rows = 0
         while self._waiting and (not batch or rows + self._waiting[0].rows <= self._batch_rows):
             entry = self._waiting.popleft()
             self._rows -= entry.rows
-            if entry.future.done():
-                continue
-            if now > entry.deadline:
-                late = Problem(504, "Deadline exceeded", "the deadline passed in the queue; nothing was recorded")
-                entry.future.set_result(late)
-                continue
-            batch.append(entry)
-            rows += entry.rows
+            if not entry.future.done():
+                batch.append(entry)
+                rows += entry.rows
+        while self._bulk:
+            entry = self._bulk.popleft()
+            self._bulk_rows -= entry.rows
+            if not entry.future.done():
+                batch.append(entry)
+                break
+        for entry in batch:
+            entry.taken = True
         return batch
 
     def close(self) -> None:
@@ -159,3 +213,10 @@ class Batcher(Generic[Call, Outcome]):
             self._rest.cancel()
         self._inbox.put(None)
         self._thread.join()
+
+
+def _expire(entry: _Entry[Call, Outcome]) -> None:
+    """Tell a caller at its deadline that it is late."""
+    if not entry.future.done():
+        what = "it may be recorded all the same: ask again" if entry.taken else "nothing was recorded"
+        entry.future.set_result(Problem(504, "Deadline exceeded", f"not done in time; {what}"))

@@ -73,10 +73,3 @@ class Follower:
             for events in self.journal.replay(self.position, stop, rows):
                 self.apply(events)
                 yield events
-
-    def catch_up(self, stop: int | None = None) -> int:
-        """All `steps` at once; returns how many events were applied."""
-        begun = self.position
-        for _ in self.steps(stop):
-            pass
-        return self.position - begun

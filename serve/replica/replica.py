@@ -1,7 +1,11 @@
 """A scoring replica: a follower of the journal that also writes to it, and a model that scores what it writes.
 
 A payment's way through it is `process`: one commit, then graph, scores and answers; one thread, one micro-batch at a
-time. What others write to the journal is followed in between (`follow`), so that a payment does not wait for it.
+time. What others write to the journal is followed in between (`follow`), so that a payment does not wait for it. What
+cannot be answered so in time is answered by rules (`answer_unrecorded`).
+
+Two locks, always taken in this order: `_writing` by whoever moves the journal or the graph forward, `_graph` by whoever
+reads or changes the graph or the model. A commit waits for the disk without `_graph`: the graph can be read meanwhile.
 """
 
 import logging
@@ -15,7 +19,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from data.errors import JournalError
-from data.journal.protocol import Journal
+from data.journal.protocol import Journal, Kind
 from data.journal.sqlite import SqliteJournal
 from data.report import Report, silent
 from gnn.model.artifact import Artifact
@@ -28,15 +32,18 @@ from graph.state import GraphState
 from serve.decide.policy import decide
 from serve.problems import Problem
 from serve.replica import snapshots
-from serve.replica.admission import Admission, Admitted, LabelCall, ScoreCall
-from serve.replica.answers import Answers, as_json, as_table
+from serve.replica.admission import Admission, Admitted, CheckCall, LabelCall, ScoreCall
+from serve.replica.answers import Answers, as_table
 from serve.replica.follower import Follower
+from serve.replica.kept_answers import KeptAnswers
 from serve.replica.slot import MakeScorers, ModelSlot, default_scorers
+from serve.replica.unrecorded import GivenDecisions, RuleAnswers
 from serve.settings import Settings
 
 log = logging.getLogger("ringwatch")
 FILL_ROWS = 64  # payments scored at once in the background: a payment that comes meanwhile waits for no more
-FOLLOW_ROWS = 512  # events of others applied at once in the background, for the same reason
+FOLLOW_ROWS = 128  # events of others applied at once in the background, for the same reason
+Call = ScoreCall | LabelCall | CheckCall
 
 
 class Replica:
@@ -69,10 +76,11 @@ class Replica:
         window = artifact.config.window
         self.follow_with(GraphState(artifact.roles, self._capacity, window, source=self.journal))
         self.ready = False
-        self._lock = threading.Lock()  # of the graph, the model and the journal: whoever reads or writes them holds it
+        self._writing, self._graph = threading.Lock(), threading.Lock()
         self._names = threading.Lock()  # of the journal that names are read from, beside the one that is written
         self._reading: Journal | None = None
-        self._answers: dict[int, bytes] = {}  # given, and not kept yet, by offset
+        self._kept = KeptAnswers(self.journal)
+        self._rules = RuleAnswers(artifact, settings)
         self.lag = 0
         self.batches = 0
         self.scored_by = {"cuda": 0, "cpu": 0, "rules": 0}
@@ -97,6 +105,11 @@ class Replica:
         if self.slot.lost:
             return "this replica lost its GPU; the CPU answers until it is replaced"
         return None
+
+    @property
+    def given(self) -> GivenDecisions:
+        """Decisions given for payments that are not known to be recorded."""
+        return self._rules.given
 
     @property
     def broken(self) -> bool:
@@ -139,17 +152,18 @@ class Replica:
         Returns:
             Whether there is more.
         """
-        with self._lock:
+        with self._writing:
             if self.follower.broken:
                 return False
             self.lag = self.follower.lag()
             if self.lag:
-                try:
-                    self.lag -= self.follower.catch_up(self.follower.position + min(self.lag, rows))
-                except GraphError:
-                    log.exception("the graph cannot follow the journal")
-                    return False
-                self.slot.score_new()
+                with self._graph:
+                    try:
+                        self.lag -= self._catch_up(self.follower.position + min(self.lag, rows))
+                    except GraphError:
+                        log.exception("the graph cannot follow the journal")
+                        return False
+                    self.slot.score_new()
             return self.lag > 0
 
     def fill(self) -> bool:
@@ -158,19 +172,20 @@ class Replica:
         Returns:
             Whether any are left.
         """
-        with self._lock:
+        with self._graph:
             return self.slot.fill(FILL_ROWS)
 
-    def process(self, calls: Sequence[ScoreCall | LabelCall]) -> list[Any]:
+    def process(self, calls: Sequence[Call]) -> list[Any]:
         """Take a micro-batch through: one commit, then graph, scores and answers.
 
         Returns:
-            For each call its bodies (a list of bytes), an Arrow table, a count of labels, or a `Problem`.
+            For each call its bodies (a list of bytes), an Arrow table, a count of labels, None where it only checked,
+            or a `Problem`.
         """
-        with self._lock:
+        with self._writing:
             return self._process(calls)
 
-    def _process(self, calls: Sequence[ScoreCall | LabelCall]) -> list[Any]:
+    def _process(self, calls: Sequence[Call]) -> list[Any]:
         def refused(reason: str) -> list[Any]:
             return [Problem(503, "Unavailable", reason)] * len(calls)
 
@@ -179,10 +194,12 @@ class Replica:
         begin = time.perf_counter()
         try:
             with self.journal.begin() as commit:
-                # What others wrote comes first, while nobody else may write: what is believed of a payment rests on it.
-                self.follower.catch_up(commit.end)
-                admission = Admission(commit, self._believed)
-                outcomes = [admission.take(call) for call in calls]
+                with self._graph:
+                    # What others wrote comes first, while nobody else may write: what is believed rests on it.
+                    self._catch_up(commit.end)
+                    admission = Admission(commit, self._believed, self.given.of)
+                    outcomes = [admission.take(call) for call in calls]
+                admission.outcomes(*self._kept.unsettled(outcomes))
                 admission.append()
         except JournalError as error:
             log.error("journal: %s", error)
@@ -191,27 +208,40 @@ class Replica:
             log.exception("the graph cannot follow the journal")
             return refused("this replica lost its place in the journal and is being replaced; nothing was recorded")
         committed = time.perf_counter()
+        with self._graph:
+            try:
+                for event in commit.events:
+                    self.follower.apply(event)
+            except Exception:
+                log.exception("the graph cannot follow the journal")
+                return refused("recorded, but this replica cannot answer; ask again")
+            applied = time.perf_counter()
+            self.lag = 0
+            scored_by, degraded = self.slot.score_new()
+            scored = time.perf_counter()
+            timings = {"commit": committed - begin, "graph": applied - committed, "score": scored - applied}
+            self.batches += 1
+            for stage, seconds in timings.items():
+                self.seconds[stage] += seconds
+            self.scored_by[scored_by] += sum(len(o.offsets) for o in outcomes if isinstance(o, Admitted))
+            return [self._answered(o, scored_by, degraded, timings) if isinstance(o, Admitted) else o for o in outcomes]
+
+    def answer_unrecorded(self, call: ScoreCall) -> "list[bytes] | pa.Table":
+        """Answer payments by rules, at once, from any thread; nothing is recorded, and the answers say so.
+
+        The rules read the graph where that can be had without waiting, else the request alone.
+        """
+        held = self.ready and not self.follower.broken and self._graph.acquire(blocking=False)
         try:
-            for event in commit.events:
-                self.follower.apply(event)
-        except Exception:
-            log.exception("the graph cannot follow the journal")
-            return refused("recorded, but this replica cannot answer; ask again")
-        applied = time.perf_counter()
-        self.lag = 0
-        scored_by, degraded = self.slot.score_new()
-        scored = time.perf_counter()
-        timings = {"commit": committed - begin, "graph": applied - committed, "score": scored - applied}
-        self.batches += 1
-        for stage, seconds in timings.items():
-            self.seconds[stage] += seconds
-        self.scored_by[scored_by] += sum(len(o.offsets) for o in outcomes if isinstance(o, Admitted))
-        return [self._answered(o, scored_by, degraded, timings) if isinstance(o, Admitted) else o for o in outcomes]
+            return self._rules.answer(call, self.state if held else None)
+        finally:
+            if held:
+                self._graph.release()
 
     def idle(self) -> None:
         """Keep the answers given since; when nothing waits."""
-        with self._lock:
-            self._keep_answers()
+        with self._writing:
+            self._kept.write()
 
     def rings(self, limit: int) -> list[Ring]:
         """The riskiest rings; scoring goes on while they are ranked."""
@@ -233,7 +263,7 @@ class Replica:
 
     def transaction_ids(self, rows: Sequence[int]) -> list[str]:
         """The ids of payments."""
-        with self._lock:
+        with self._graph:
             offsets = self.state.store.offsets.of(np.array(rows, np.int64))
         with self._names:
             found: list[str] = self._reader().take(offsets)["transaction_id"].to_pylist()
@@ -248,7 +278,7 @@ class Replica:
                 self._reading.close()
 
     def _ring_view(self) -> RingQueries:
-        with self._lock:
+        with self._graph:
             return self.state.rings.publish(names=self._ring_names)
 
     def _ring_names(
@@ -267,6 +297,14 @@ class Replica:
         """Probabilities of a ring's payments, as far as they are known; they weigh in where rings are ranked."""
         known = self.slot.known_probabilities(rows)
         return known if len(known) else np.zeros(1)
+
+    def _catch_up(self, stop: int) -> int:
+        """Apply what others wrote up to an offset; returns how many events that were."""
+        begun = self.follower.position
+        for events in self.follower.steps(stop):
+            if events.kind is Kind.TRANSACTION and len(self.given):
+                self.given.settle(events.batch.column("transaction_id").to_pylist())
+        return self.follower.position - begun
 
     def _believed(self, name: str) -> bool | None:
         row = self.state.row_of(name)
@@ -301,21 +339,26 @@ class Replica:
                 by[at], worse[at] = "rules", True
         stages = {**timings, "reasons": time.perf_counter() - begin}
         stages["total"] = sum(stages.values())
+        decisions = [
+            earlier or decide(float(p), self.settings) for p, earlier in zip(probability, admitted.earlier, strict=True)
+        ]
         answers = Answers(
             ids=call.batch.column("transaction_id").to_pylist(),
             probability=probability,
-            decisions=[decide(float(p), self.settings) for p in probability],
+            decisions=decisions,
             explanations=why,
             ring_ids=ring_ids,
             ring_sizes=ring_sizes,
             scored_by=by,
             degraded=worse,
             offsets=admitted.offsets,
+            earlier=admitted.earlier,
             model_name=self.artifact.name,
             model_version=self.artifact.version,
             milliseconds={name: round(1e3 * seconds, 3) for name, seconds in stages.items()},
         )
-        return as_table(answers) if call.table else self._bodies(admitted, answers)
+        self.given.settle([name for name, earlier in zip(answers.ids, admitted.earlier, strict=True) if earlier])
+        return as_table(answers) if call.table else self._kept.bodies(admitted, answers)
 
     def _judged(
         self, call: ScoreCall, rows: NDArray[np.int64], scored_by: str
@@ -325,31 +368,6 @@ class Replica:
             return rules_score(self.state, rows)
         wanted = call.reasons and not call.table
         return self.slot.probabilities(rows), list(self.slot.reasons(rows)) if wanted else [None] * len(rows)
-
-    def _bodies(self, admitted: Admitted, answers: Answers) -> list[bytes]:
-        """Answers as JSON. A payment that was there before is answered as it was then, if that was kept."""
-        offsets, reasons = admitted.offsets, admitted.call.reasons
-        again = [offset for offset, known in zip(offsets, admitted.known, strict=True) if known and reasons]
-        kept = self._kept(again) if again else {}
-        bodies = []
-        for i, offset in enumerate(offsets):
-            body = kept.get(offset) or as_json(answers, i)
-            bodies.append(body)
-            if reasons and offset not in kept and answers.scored_by[i] != "rules":
-                self._answers.setdefault(offset, body)
-        return bodies
-
-    def _kept(self, offsets: Sequence[int]) -> dict[int, bytes]:
-        given = {offset: self._answers[offset] for offset in offsets if offset in self._answers}
-        return self.journal.answers.find([offset for offset in offsets if offset not in given]) | given
-
-    def _keep_answers(self) -> None:
-        if self._answers:
-            try:
-                self.journal.answers.keep(list(self._answers.items()))
-            except JournalError as error:  # an answer can be computed again
-                log.warning("answers not kept: %s", error)
-            self._answers = {}
 
 
 def _capacity(artifact: Artifact, settings: Settings) -> int:

@@ -81,6 +81,7 @@ def answers(history: str) -> list[dict[str, Any]]:
         rings = [_plain(ring) for ring in replica.rings(RINGS)]
         replica.close()
     for answer in found:
+        assert (answer.pop("recorded"), answer.pop("earlier_decision")) == (True, None)
         del answer["timings"]
     return [*found[::ANSWERED], *rings]
 

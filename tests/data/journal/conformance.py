@@ -252,6 +252,8 @@ def check_answers(store: AnswerStore) -> None:
     store.keep([(0, b"first"), (3, b"third"), (3, b"late")])
     store.keep([(0, b"other")])
     assert store.find([3, 0, 1, 3]) == {0: b"first", 3: b"third"}
+    store.keep([(0, b"new"), (1, b"one"), (1, b"one again")], replace=True)
+    assert store.find([0, 1, 3]) == {0: b"new", 1: b"one again", 3: b"third"}
 
 
 def check_commit_type(commit: Commit) -> None:

@@ -68,7 +68,7 @@ def test_an_answer_has_all_its_parts(client):
     body = client.post("/v1/score", json=PAYMENT).json()
     assert set(body) == {
         "transaction_id", "fraud_probability", "risk_score", "decision", "baseline", "reasons", "ring", "model",
-        "scored_by", "degraded", "journal_offset", "timings",
+        "scored_by", "degraded", "journal_offset", "recorded", "earlier_decision", "timings",
     }  # fmt: skip
     assert body["scored_by"] == "cpu"
     assert not body["degraded"]

@@ -110,7 +110,7 @@ def test_who_is_late_gone_or_too_many_is_never_processed() -> None:
         await asyncio.sleep(0.05)
         with pytest.raises(Problem) as turned_away:
             await batcher.submit(5, 1, 10)
-        assert turned_away.value.status == 503
+        assert turned_away.value.status == 429
         assert turned_away.value.headers == {"Retry-After": "1"}
         gone.cancel()
         kitchen.open.set()

@@ -146,12 +146,12 @@ def test_scoring_goes_on_while_rings_are_ranked_and_named(
     known, names = replica.slot.known_probabilities, replica.state.names
 
     def looks(rows: np.ndarray) -> np.ndarray:
-        free.append(not replica._lock.locked())
+        free.append(not replica._graph.locked())
         scored(replica, 300 + len(free), 301 + len(free))  # would wait for ever for the thread that ranks
         return known(rows)
 
     def names_beside(*arguments: object, **options: object) -> list[str]:
-        free.append(not replica._lock.locked())
+        free.append(not replica._graph.locked())
         return names(*arguments, **options)  # type: ignore[arg-type]
 
     expected = replica.rings(3)

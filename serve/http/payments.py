@@ -1,0 +1,186 @@
+"""Scores and labels over HTTP: every call inside its budget, large ones in parts between the others' micro-batches."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pyarrow as pa
+
+from data.schema import content_hashes
+from serve.http.budget import Budget
+from serve.http.metrics import ServiceMetrics
+from serve.http.wire import refuse_future
+from serve.problems import Problem
+from serve.replica.admission import CheckCall, LabelCall, ScoreCall
+from serve.replica.batcher import Batcher
+from serve.replica.replica import Call, Replica
+from serve.settings import Settings
+
+log = logging.getLogger("ringwatch")
+IN_TIME = (429, 503, 504)  # what becomes of a call that cannot be served in time, or not now
+PART_S, QUIET_PART_S = 0.008, 0.025  # a part of a large call may take so long while others call, and while none does
+SMALLEST, LARGEST = 16, 4096  # rows of such a part
+REASONS_COST = 4  # a payment whose reasons are asked for takes about so many times as long
+CHECKED = 1024  # rows of a part that is only looked at
+CHECK_COST = 32  # so many of these take about as long as one that is scored
+RESENT_S = 60.0
+
+
+@dataclass
+class PaymentDesk:
+    """Takes payments and labels from routes to a replica and back.
+
+    Attributes:
+        settings: The service's.
+        replica: Who scores.
+        batcher: In front of it.
+        metrics: What is counted.
+    """
+
+    settings: Settings
+    replica: Replica
+    batcher: "Batcher[Call, Any]"
+    metrics: ServiceMetrics
+
+    async def score(self, call: ScoreCall, budget: Budget) -> Any:
+        """Bodies, or a table, for payments: by the model if that can be had in time, else by rules.
+
+        Raises:
+            Problem: The call is refused; where the budget is strict, also because it cannot be served in time.
+        """
+        refuse_future(call.batch, "timestamp", self.settings.max_future_s)
+        try:
+            refuse_unready(self.replica)
+            if len(call.batch) > SMALLEST:
+                return await self._in_parts(call, budget)
+            return await self.batcher.submit(call, len(call.batch), budget.left_s)
+        except Problem as problem:
+            if budget.strict or problem.status not in IN_TIME:
+                raise
+            return self._by_rules(call, problem.title)
+        except Exception:
+            log.exception("a call failed")
+            if budget.strict:
+                raise Problem(503, "Unavailable", "the payment could not be scored; ask again") from None
+            return self._by_rules(call, "Failed")
+
+    async def label(self, call: LabelCall, budget: Budget) -> dict[str, int]:
+        """Counts of what was done with labels.
+
+        Raises:
+            Problem: The call is refused, or cannot be served in time.
+        """
+        refuse_future(call.batch, "reported_at", self.settings.max_future_s)
+        refuse_unready(self.replica)
+        if len(call.batch) <= CHECKED:
+            done: dict[str, int] = await self.batcher.submit(call, len(call.batch), budget.left_s)
+            return done
+        await self._check(call, budget)
+        total: dict[str, int] = {}
+        for start in range(0, len(call.batch), CHECKED):
+            part = LabelCall(call.batch.slice(start, CHECKED))
+            counts = await self.batcher.submit(part, _cost(len(part.batch)), budget.left_s, bulk=True)
+            for what, count in counts.items():
+                total[what] = total.get(what, 0) + count
+        return total
+
+    def resend(self, call: Call) -> None:
+        """See to it that decisions given for a call that was recorded after all are recorded as well."""
+        if isinstance(call, ScoreCall) and len(self.replica.given):
+            names = call.batch.column("transaction_id").to_pylist()
+            hashes = call.hashes or content_hashes(call.batch)
+            given = [self.replica.given.of(name, content) for name, content in zip(names, hashes, strict=True)]
+            if any(given):
+                again = replace(call, given=given, table=False, hashes=hashes)
+                sending = asyncio.ensure_future(self.batcher.submit(again, len(names), RESENT_S, bulk=True))
+                sending.add_done_callback(_note_failure)
+
+    async def _in_parts(self, call: ScoreCall, budget: Budget) -> Any:
+        """A large call: looked at as a whole, then recorded and scored part by part; what is late, by rules."""
+        hashes = await asyncio.to_thread(content_hashes, call.batch)
+        call = replace(call, hashes=hashes)
+        _refuse_contradictions(call)
+        await self._check(call, budget)
+        found: list[Any] = []
+        problem: Problem | None = None
+        async for part in self._parts(call):
+            if problem is None:
+                try:
+                    found.append(await self.batcher.submit(part, len(part.batch), budget.left_s, bulk=True))
+                    continue
+                except Problem as error:
+                    if budget.strict or error.status not in IN_TIME:
+                        raise
+                    problem = error
+            found.append(self._by_rules(part, problem.title))
+        return pa.concat_tables(found) if call.table else [body for bodies in found for body in bodies]
+
+    async def _parts(self, call: ScoreCall) -> AsyncIterator[ScoreCall]:
+        at, n = 0, len(call.batch)
+        while at < n:
+            rows = self.batcher.rows_within(PART_S if self.batcher.is_hurried else QUIET_PART_S)
+            rows = min(max(rows // (REASONS_COST if call.reasons and not call.table else 1), SMALLEST), LARGEST)
+            yield replace(
+                call,
+                batch=call.batch.slice(at, rows),
+                hashes=call.hashes[at : at + rows],
+                given=call.given[at : at + rows],
+            )
+            at += rows
+
+    async def _check(self, call: ScoreCall | LabelCall, budget: Budget) -> None:
+        """Refuse a large call as a whole, before any of it is recorded."""
+        for start in range(0, len(call.batch), CHECKED):
+            part = replace(call, batch=call.batch.slice(start, CHECKED))
+            if isinstance(part, ScoreCall):
+                part = replace(part, hashes=part.hashes[start : start + CHECKED])
+            try:
+                await self.batcher.submit(CheckCall(part), _cost(len(part.batch)), budget.left_s, bulk=True)
+            except Problem as problem:
+                raise _of_whole(problem, start) from None
+
+    def _by_rules(self, call: ScoreCall, why: str) -> "list[bytes] | pa.Table":
+        self.metrics.unrecorded.labels(why.lower().replace(" ", "-")).inc(len(call.batch))
+        return self.replica.answer_unrecorded(call)
+
+
+def refuse_unready(replica: Replica) -> None:
+    """Raise where a replica cannot score now.
+
+    Raises:
+        Problem: 503, with what it is at.
+    """
+    if replica.broken:
+        raise Problem(503, "Unavailable", "this replica is being replaced", headers={"Retry-After": "1"})
+    if not replica.ready:
+        detail = f"replaying the journal: {replica.progress()}"
+        raise Problem(503, "Not ready", detail, headers={"Retry-After": "1"})
+
+
+def _refuse_contradictions(call: ScoreCall) -> None:
+    """Refuse a call that holds one id with two contents; parts of it would not notice."""
+    seen: dict[str, bytes] = {}
+    for i, (name, content) in enumerate(zip(call.batch.column("transaction_id").to_pylist(), call.hashes, strict=True)):
+        if seen.setdefault(name, content) != content:
+            reason = "is in this call with other content"
+            raise Problem(409, "Conflict", f"transaction {name!r} {reason}", [(f"{i}.transaction_id", reason)])
+
+
+def _of_whole(problem: Problem, start: int) -> Problem:
+    """What is wrong with a part, by the places of the call."""
+    errors = []
+    for field, reason in problem.errors:
+        place, dot, name = field.partition(".")
+        errors.append((f"{int(place) + start}{dot}{name}" if place.isdigit() else field, reason))
+    return Problem(problem.status, problem.title, problem.detail, errors, problem.headers)
+
+
+def _cost(rows: int) -> int:
+    return -(-rows // CHECK_COST)
+
+
+def _note_failure(sending: "asyncio.Future[Any]") -> None:
+    if not sending.cancelled() and (error := sending.exception()) is not None:
+        log.warning("a decision given before its payment was recorded is not recorded yet: %s", error)

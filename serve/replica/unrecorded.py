@@ -1,0 +1,110 @@
+"""Answers in time where the model's answer is not: by rules, and said to be recorded nowhere.
+
+They acknowledge nothing. Whoever was given one sends the payment again, with the decision that it was given, until the
+answer says `recorded`; the payment is counted once, and that decision is journalled with it as its outcome.
+"""
+
+import threading
+from collections import OrderedDict
+from collections.abc import Sequence
+
+import numpy as np
+import pyarrow as pa
+
+from data.schema import content_hashes
+from gnn.model.artifact import Artifact
+from gnn.score.rules import prospect_score, request_score
+from graph.state import GraphState
+from serve.decide.policy import decide
+from serve.replica.admission import ScoreCall
+from serve.replica.answers import Answers, as_json, as_table
+from serve.settings import Settings
+
+MOST = 100_000  # decisions remembered; beyond them the oldest are forgotten, and counted
+LOOKED_UP = 64  # payments of one call that the graph is asked about; a larger call is no payment in a hurry
+
+
+class GivenDecisions:
+    """Decisions given for payments that are not known to be recorded, by transaction id. Threads may share it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._given: OrderedDict[str, tuple[bytes, str]] = OrderedDict()
+        self.forgotten = 0  # of which nobody said that they were recorded
+
+    def __len__(self) -> int:
+        """Payments answered that are not known to be recorded."""
+        return len(self._given)
+
+    def give(self, name: str, content: bytes, decision: str) -> str:
+        """The decision for a payment: the one given before, where its content was the same."""
+        with self._lock:
+            there = self._given.get(name)
+            if there is not None and there[0] == content:
+                return there[1]
+            self._given[name] = (content, decision)
+            if len(self._given) > MOST:
+                self._given.popitem(last=False)
+                self.forgotten += 1
+            return decision
+
+    def of(self, name: str, content: bytes) -> str | None:
+        """The decision given for a payment of this content."""
+        there = self._given.get(name)
+        return there[1] if there is not None and there[0] == content else None
+
+    def settle(self, names: Sequence[str]) -> None:
+        """These payments are recorded."""
+        if self._given:
+            with self._lock:
+                for name in names:
+                    self._given.pop(name, None)
+
+
+class RuleAnswers:
+    """Answers of `Replica.answer_unrecorded`.
+
+    Args:
+        artifact: The model that could not answer; it is named in the answers.
+        settings: Their thresholds decide.
+    """
+
+    def __init__(self, artifact: Artifact, settings: Settings) -> None:
+        self._artifact, self._settings = artifact, settings
+        self.given = GivenDecisions()
+
+    def answer(self, call: ScoreCall, state: GraphState | None) -> "list[bytes] | pa.Table":
+        """Answers to a call: bodies, or a table, as it asks for.
+
+        Args:
+            call: The payments.
+            state: The graph, which nobody may change meanwhile; without it the request speaks for itself.
+        """
+        batch = call.batch
+        if state is not None and len(batch) <= LOOKED_UP:
+            probability, why = prospect_score(state, batch)
+        else:
+            probability, why = request_score(batch.column("amount").to_numpy())
+        n, names = len(batch), batch.column("transaction_id").to_pylist()
+        hashes = call.hashes or content_hashes(batch)
+        carried = call.given or [None] * n
+        decisions = [
+            self.given.give(name, content, earlier or decide(float(p), self._settings))
+            for name, content, earlier, p in zip(names, hashes, carried, probability, strict=True)
+        ]
+        answers = Answers(
+            ids=names,
+            probability=probability,
+            decisions=decisions,
+            explanations=why if call.reasons else [None] * n,
+            ring_ids=np.full(n, -1),
+            ring_sizes=np.zeros(n, np.int64),
+            scored_by=["rules"] * n,
+            degraded=[True] * n,
+            offsets=[None] * n,
+            earlier=carried,
+            model_name=self._artifact.name,
+            model_version=self._artifact.version,
+            milliseconds={},
+        )
+        return as_table(answers) if call.table else [as_json(answers, i) for i in range(n)]
