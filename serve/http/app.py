@@ -11,6 +11,8 @@ from typing import Annotated, Any, TypeVar
 import pyarrow as pa
 from fastapi import FastAPI, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
+from fastapi.responses import PlainTextResponse
+from pydantic import TypeAdapter
 from starlette.exceptions import HTTPException
 
 from data.schema import LABEL_SCHEMA, TRANSACTION_SCHEMA
@@ -18,7 +20,9 @@ from gnn.model.artifact import load
 from serve.http.budget import Budget
 from serve.http.guard import Guard
 from serve.http.metrics import ServiceMetrics
+from serve.http.openapi import JSON, describe, problems, raw_body
 from serve.http.payments import PaymentDesk, refuse_unready
+from serve.http.rehearsal import rehearse
 from serve.http.wire import (
     ARROW,
     Answer,
@@ -33,7 +37,7 @@ from serve.http.wire import (
     read_arrow,
     ring_out,
 )
-from serve.problems import MEDIA_TYPE, Problem, ProblemDetails
+from serve.problems import Problem
 from serve.replica.admission import LabelCall, ScoreCall
 from serve.replica.answers import json_bytes
 from serve.replica.batcher import Batcher
@@ -43,25 +47,12 @@ from serve.settings import Settings
 
 log = logging.getLogger("ringwatch")
 T = TypeVar("T")
-JSON = "application/json"
+RINGS = TypeAdapter(list[RingOut])
+MOST_READERS = 64  # of rings, that may wait
 LARGE_BODY = 1 << 16  # bytes
 FOLLOW_S = 0.02  # between two looks at the journal for what others wrote to it
 BUSY_S = 0.001  # between two steps of work in the background
 FAILED_S = 5.0  # after a step that failed: a journal that is gone must not fill the log
-PROBLEMS: dict[int | str, dict[str, Any]] = {
-    status: {"description": what, "content": {MEDIA_TYPE: {"schema": ProblemDetails.model_json_schema()}}}
-    for status, what in {
-        400: "Malformed body",
-        401: "No valid key",
-        409: "Recorded with other content",
-        413: "Too large",
-        415: "Unsupported media type",
-        422: "Invalid content",
-        429: "Overloaded",
-        503: "Not ready, or not able to record",
-        504: "Deadline exceeded",
-    }.items()
-}
 
 
 def build_app(settings: Settings, replica: Replica | None = None) -> FastAPI:
@@ -95,6 +86,7 @@ def build_app(settings: Settings, replica: Replica | None = None) -> FastAPI:
 
     app = FastAPI(title="Ringwatch", version="1", lifespan=lifespan, docs_url=None, redoc_url=None)
     app.state.settings, app.state.metrics = settings, metrics
+    describe(app)
     app.add_middleware(Guard, settings=settings, metrics=metrics)
     app.add_exception_handler(Problem, _problem)
     app.add_exception_handler(HTTPException, _http_problem)
@@ -108,6 +100,10 @@ def build_app(settings: Settings, replica: Replica | None = None) -> FastAPI:
 def _keep_current(replica: Replica, stop: threading.Event) -> None:
     """Make a replica ready; then, until `stop`, follow the journal behind the requests and have snapshots made."""
     if not replica.ready:
+        try:
+            rehearse(replica.artifact, replica.settings)
+        except Exception:
+            log.exception("the rehearsal failed; the first payments may take longer")
         replica.open()
     scheduler = SnapshotScheduler(replica.settings, lambda: replica.follower.position)
     filling = True
@@ -128,7 +124,9 @@ def _payments(app: FastAPI) -> None:
     """The routes that write. They read the raw body: FastAPI's own handling costs more than the score."""
     settings: Settings = app.state.settings
 
-    @app.post("/v1/score", responses=PROBLEMS, response_model=Answer, openapi_extra=_body(Payment), tags=["payments"])
+    @app.post(
+        "/v1/score", responses=problems(), response_model=Answer, openapi_extra=raw_body(Payment), tags=["payments"]
+    )
     async def score(request: Request) -> Response:
         """Record one payment durably, score it, and say why; in time, or by rules and unrecorded."""
         _expect(request, JSON)
@@ -141,15 +139,16 @@ def _payments(app: FastAPI) -> None:
 
     @app.post(
         "/v1/scores",
-        responses=PROBLEMS,
+        responses=problems(),
         response_model=list[Answer],
-        openapi_extra=_body(list[Payment], arrow=True),
+        openapi_extra=raw_body(list[Payment], arrow=True),
         tags=["payments"],
     )
     async def scores(
         request: Request, reasons: Annotated[bool, Query(description="false skips reasons, for bulk")] = True
     ) -> Response:
         """Score many payments in their order; JSON or an Arrow IPC stream. None is recorded if one is refused."""
+        _refuse_unknown(request, "reasons")
         body, kind = await request.body(), _expect(request, JSON, ARROW)
         budget = Budget.of(request.headers, settings.bulk_deadline_ms)
         batch, given = await _off_the_loop(body, _read_payments, body, kind, settings.max_items)
@@ -161,9 +160,9 @@ def _payments(app: FastAPI) -> None:
 
     @app.post(
         "/v1/labels",
-        responses=PROBLEMS,
+        responses=problems(),
         response_model=LabelsAccepted,
-        openapi_extra=_body(Label | list[Label], arrow=True),
+        openapi_extra=raw_body(Label | list[Label], arrow=True),
         tags=["payments"],
     )
     async def labels(request: Request) -> Response:
@@ -202,33 +201,60 @@ async def _off_the_loop(body: bytes, read: Callable[..., T], *args: Any) -> T:
 
 
 def _rings(app: FastAPI) -> None:
-    @app.get("/v1/rings", responses=PROBLEMS, response_model=list[RingOut], tags=["rings"])
-    def rings(request: Request, limit: Annotated[int, Query(ge=1, le=1000)] = 20) -> list[RingOut]:
-        """The riskiest rings, riskiest first."""
-        replica = _ready(request)
-        return [ring_out(ring, replica.transaction_ids(ring.transactions)) for ring in replica.rings(limit)]
+    """The routes that read. One list is ranked at a time: ten at once would take the interpreter from the scorer."""
+    one_by_one = asyncio.Lock()
+    waiting = 0
 
-    @app.get("/v1/rings/{ring_id}", responses=PROBLEMS, response_model=RingOut, tags=["rings"])
-    def ring(request: Request, ring_id: str) -> RingOut:
-        """One ring, by its id or by that of a ring which has merged into it."""
+    async def read(what: Callable[[Replica], T], request: Request) -> T:
+        nonlocal waiting
         replica = _ready(request)
-        found = replica.ring(ring_id)
-        if found is None:
+        if waiting >= MOST_READERS:
+            raise Problem(429, "Overloaded", "too many readers of rings wait already", headers={"Retry-After": "1"})
+        waiting += 1
+        try:
+            async with one_by_one:
+                return await asyncio.to_thread(what, replica)
+        finally:
+            waiting -= 1
+
+    @app.get("/v1/rings", responses=problems(401, 422, 429, 503), response_model=list[RingOut], tags=["rings"])
+    async def rings(request: Request, limit: Annotated[int, Query(ge=1, le=1000)] = 20) -> Response:
+        """The riskiest rings, riskiest first."""
+        _refuse_unknown(request, "limit")
+
+        def listed(replica: Replica) -> bytes:
+            found = replica.rings(limit)
+            return RINGS.dump_json([ring_out(ring, replica.transaction_ids(ring.transactions)) for ring in found])
+
+        return Response(await read(listed, request), media_type=JSON)
+
+    @app.get("/v1/rings/{ring_id}", responses=problems(401, 404, 422, 429, 503), response_model=RingOut, tags=["rings"])
+    async def ring(request: Request, ring_id: str) -> RingOut:
+        """One ring, by its id or by that of a ring which has merged into it."""
+        _refuse_unknown(request)
+
+        def found(replica: Replica) -> RingOut | None:
+            ring = replica.ring(ring_id)
+            return None if ring is None else ring_out(ring, replica.transaction_ids(ring.transactions))
+
+        if (one := await read(found, request)) is None:
             raise Problem(404, "Not found", f"no ring {ring_id[:100]!r}")
-        return ring_out(found, replica.transaction_ids(found.transactions))
+        return one
 
 
 def _probes(app: FastAPI) -> None:
     settings: Settings = app.state.settings
 
-    @app.get("/livez", tags=["probes"])
+    @app.get("/livez", responses=problems(503), tags=["probes"])
+    @app.head("/livez", include_in_schema=False)
     async def livez(request: Request) -> dict[str, str]:
         """Whether the replica can go on."""
         if reason := request.app.state.replica.unhealthy:
             raise Problem(503, "Unavailable", reason)
         return {"status": "live"}
 
-    @app.get("/readyz", responses=PROBLEMS, tags=["probes"])
+    @app.get("/readyz", responses=problems(503), tags=["probes"])
+    @app.head("/readyz", include_in_schema=False)
     async def readyz(request: Request) -> dict[str, Any]:
         """Whether the replica scores."""
         replica = _ready(request)
@@ -248,7 +274,7 @@ def _probes(app: FastAPI) -> None:
         await request.body()
         return Response(b"{}", media_type=JSON)
 
-    @app.get("/metrics", tags=["probes"])
+    @app.get("/metrics", responses=problems(401), response_class=PlainTextResponse, tags=["probes"])
     async def metrics(request: Request) -> Response:
         """For Prometheus."""
         state = request.app.state
@@ -263,26 +289,19 @@ def _ready(request: Request) -> Replica:
     return replica
 
 
+def _refuse_unknown(request: Request, *known: str) -> None:
+    """Refuse what a query asks for and nobody would heed: it must not be taken for the answer to it."""
+    for name in request.query_params:
+        if name not in known:
+            reason = f"is no parameter here; known are {', '.join(known)}" if known else "is no parameter here"
+            raise Problem(422, "Invalid content", f"{name[:100]}: {reason}", [(name[:100], reason)])
+
+
 def _expect(request: Request, *kinds: str) -> str:
     kind = request.headers.get("content-type", JSON).partition(";")[0].strip().lower()
     if kind not in kinds:
         raise Problem(415, "Unsupported media type", f"send {' or '.join(kinds)}, not {kind[:100]!r}")
     return kind
-
-
-def _body(shape: Any, *, arrow: bool = False) -> dict[str, Any]:
-    """The description of a raw body."""
-    from serve.http.wire import adapter
-
-    content: dict[str, Any] = {
-        JSON: {"schema": adapter(shape).json_schema(ref_template="#/components/schemas/{model}")}
-    }
-    definitions = content[JSON]["schema"].pop("$defs", {})
-    if definitions:  # inline: FastAPI collects components only from bodies that it reads itself
-        content[JSON]["schema"] = adapter(shape).json_schema()
-    if arrow:
-        content[ARROW] = {"schema": {"type": "string", "format": "binary"}}
-    return {"requestBody": {"required": True, "content": content}}
 
 
 async def _problem(request: Request, error: Exception) -> Response:

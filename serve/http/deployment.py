@@ -50,10 +50,11 @@ def run_service(settings: Settings) -> None:
     from ray import serve as ray_serve
 
     stop = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop.set())
+    logging.getLogger("ray.serve").setLevel(logging.WARNING)
     with safe_folder():
         ray.init(include_dashboard=False, log_to_driver=False, configure_logging=False)
+    for number in (signal.SIGINT, signal.SIGTERM):  # behind Ray's own, which writes a stack to the terminal
+        signal.signal(number, lambda *_: stop.set())
     try:
         ray_serve.start(proxy_location="Disabled")
         gpus = share(settings, int(ray.cluster_resources().get("GPU", 0)))
@@ -62,7 +63,7 @@ def run_service(settings: Settings) -> None:
             out.print(f"scoring on http://{settings.host}:{port}; its log: {log_file(settings, port)}", soft_wrap=True)
         stop.wait()
     finally:
-        ray_serve.shutdown()
+        ray_serve.delete("ringwatch")  # the replicas end in good order; Serve itself may be others' too
         ray.shutdown()
 
 

@@ -1,12 +1,15 @@
 """Arrow IPC streams from outside: told before they are read whether they would grow in memory.
 
 Sixteen megabytes of compressed zeros are gigabytes once read, and Arrow sets no limit. Whether a batch is compressed is
-in the metadata of its message, a flatbuffer (format/Message.fbs of Arrow), of which just that is read here.
+in the metadata of its message, a flatbuffer (format/Message.fbs of Arrow), of which just that is read here. Ten
+thousand references to one long text are as bad: what they stand for is added up before anything is copied.
 """
 
 import struct
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 _HEADER_TYPE, _HEADER = 1, 2  # fields of Message
 _DICTIONARY_BATCH, _RECORD_BATCH = 2, 3  # values of MessageHeader
@@ -32,6 +35,36 @@ def is_compressed(body: bytes) -> bool:
                 return True
         except (struct.error, IndexError) as error:
             raise ValueError(f"damaged metadata: {error}") from None
+
+
+def expanded_bytes(batch: pa.RecordBatch) -> int:
+    """Bytes of text that the dictionaries, runs and views of a batch stand for, each as often as it is referred to."""
+    return sum(_expanded(column) for column in batch.columns)
+
+
+def _expanded(column: pa.Array) -> int:
+    kind = column.type
+    if pa.types.is_dictionary(kind):
+        sizes, often = _sizes(column.dictionary), column.indices.drop_null().to_numpy(zero_copy_only=False)
+        return int(sizes[often].sum()) if len(sizes) else 0
+    if pa.types.is_run_end_encoded(kind):
+        ends = column.run_ends.to_numpy().astype(np.int64)
+        return int((_sizes(column.values) * np.diff(np.minimum(ends, column.offset + len(column)), prepend=0)).sum())
+    return int(_sizes(column).sum()) if pa.types.is_string_view(kind) or pa.types.is_binary_view(kind) else 0
+
+
+def _sizes(values: pa.Array) -> "np.ndarray[tuple[int], np.dtype[np.int64]]":
+    """Bytes of each value of an array of texts; of anything else, of a number."""
+    kind = values.type
+    if pa.types.is_string_view(kind) or pa.types.is_binary_view(kind):
+        views = np.frombuffer(values.buffers()[1], np.int32).reshape(-1, 4)  # a view of 16 bytes begins with its size
+        return views[values.offset : values.offset + len(values), 0].astype(np.int64)
+    if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_binary(kind):
+        sizes: np.ndarray[tuple[int], np.dtype[np.int64]] = (
+            pc.binary_length(values).fill_null(0).to_numpy(zero_copy_only=False).astype(np.int64)
+        )
+        return sizes
+    return np.full(len(values), 8, np.int64)
 
 
 def _compressed(metadata: bytes) -> bool:

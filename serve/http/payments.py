@@ -75,13 +75,14 @@ class PaymentDesk:
         refuse_future(call.batch, "reported_at", self.settings.max_future_s)
         refuse_unready(self.replica)
         if len(call.batch) <= CHECKED:
-            done: dict[str, int] = await self.batcher.submit(call, len(call.batch), budget.left_s)
+            done: dict[str, int] = await self.batcher.submit(call, _cost(len(call.batch)), budget.left_s, timed=False)
             return done
         await self._check(call, budget)
         total: dict[str, int] = {}
         for start in range(0, len(call.batch), CHECKED):
             part = LabelCall(call.batch.slice(start, CHECKED))
-            counts = await self.batcher.submit(part, _cost(len(part.batch)), budget.left_s, bulk=True)
+            cost = _cost(len(part.batch))
+            counts = await self.batcher.submit(part, cost, budget.left_s, bulk=True, timed=False)
             for what, count in counts.items():
                 total[what] = total.get(what, 0) + count
         return total
@@ -137,7 +138,8 @@ class PaymentDesk:
             if isinstance(part, ScoreCall):
                 part = replace(part, hashes=part.hashes[start : start + CHECKED])
             try:
-                await self.batcher.submit(CheckCall(part), _cost(len(part.batch)), budget.left_s, bulk=True)
+                cost = _cost(len(part.batch))
+                await self.batcher.submit(CheckCall(part), cost, budget.left_s, bulk=True, timed=False)
             except Problem as problem:
                 raise _of_whole(problem, start) from None
 

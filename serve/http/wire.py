@@ -25,12 +25,13 @@ from data.schema import (
 from graph.rings.index import Ring
 from serve.decide.policy import Decision
 from serve.http import values
-from serve.http.ipc import is_compressed
+from serve.http.ipc import expanded_bytes, is_compressed
 from serve.problems import Problem, invalid, too_many
 
 ARROW = "application/vnd.apache.arrow.stream"
 GIVEN = "decision_given"
 MAX_ONE = 1 << 16  # bytes of one payment or label; a good one has a few hundred, and 12 KiB at the very most
+MAX_EXPANDED = 32 << 20  # bytes of text in an Arrow stream; 10,000 good payments have at most 16 MB
 MAX_ERRORS = 60_000  # that are spelled out: each of 10,000 payments without its six required fields
 
 Moment = Annotated[
@@ -244,13 +245,17 @@ def read_arrow(body: bytes, schema: pa.Schema, most: int) -> tuple[pa.RecordBatc
         if is_compressed(body):
             raise Problem(415, "Unsupported media type", "send the Arrow stream without compression of its buffers")
         with pa.ipc.open_stream(body) as reader:
-            batches, rows = [], 0
+            batches, rows, expanded = [], 0, 0
             for batch in reader:
                 batch.validate(full=True)
                 batches.append(batch)
                 rows += batch.num_rows
+                expanded += expanded_bytes(batch)
                 if rows > most:
                     raise too_many(most)
+                if expanded > MAX_EXPANDED:
+                    detail = f"its dictionaries, runs or views stand for more than {MAX_EXPANDED:,} bytes of text"
+                    raise Problem(413, "Body too large", detail)
             table = pa.Table.from_batches(batches, reader.schema)
         good, refused = check(table, "body", notation=values.API)
     except DataError as error:

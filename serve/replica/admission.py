@@ -106,12 +106,13 @@ class Admission:
         if isinstance(call, LabelCall):
             self._refuse_unknown(call)
         else:
-            self._places(call, call.batch.column("transaction_id").to_pylist(), call.hashes)
+            hashes = call.hashes or content_hashes(call.batch)
+            self._places(call.batch.column("transaction_id").to_pylist(), hashes)
 
     def _scored(self, call: ScoreCall) -> Admitted:
         batch, hashes = call.batch, call.hashes or content_hashes(call.batch)
         ids = batch.column("transaction_id").to_pylist()
-        offsets, seen, fresh = self._places(call, ids, hashes)
+        offsets, seen, fresh = self._places(ids, hashes)
         if fresh:
             self._ids.update({ids[i]: (offsets[i], hashes[i]) for i in fresh})
             if len(fresh) < len(ids):
@@ -123,9 +124,7 @@ class Admission:
         earlier = [c or self.given(name, digest) for c, name, digest in zip(carried, ids, hashes, strict=True)]
         return Admitted(call, offsets, seen, earlier)
 
-    def _places(
-        self, call: ScoreCall, ids: list[str], hashes: Sequence[bytes]
-    ) -> tuple[list[int], list[bool], list[int]]:
+    def _places(self, ids: list[str], hashes: Sequence[bytes]) -> tuple[list[int], list[bool], list[int]]:
         """Offsets of a call's payments, which of them were there before, and which are new, by their place in it.
 
         Raises:

@@ -33,6 +33,7 @@ class _Entry(Generic[Call, Outcome]):
     call: Call
     rows: int
     future: "asyncio.Future[Outcome | Problem]"
+    timed: bool = True  # its time says how long payments take
     taken: bool = False  # its batch has begun
 
 
@@ -61,7 +62,7 @@ class Batcher(Generic[Call, Outcome]):
         self._bulk: deque[_Entry[Call, Outcome]] = deque()  # parts of large calls: one goes with each batch
         self._rows = 0  # that wait, those of the bulk left out
         self._bulk_rows = 0
-        self._hand: tuple[float, int] | None = None  # when the batch in hand began, and its rows
+        self._hand: tuple[float, int, bool] | None = None  # of the batch in hand: its begin, rows, and if it is timed
         self._busy = False  # the worker has a batch, or is about to
         self._pace = Pace()
         self._last_small = -math.inf  # when a call came that is no part of a large one
@@ -88,14 +89,16 @@ class Batcher(Generic[Call, Outcome]):
         """Seconds after which a call of so many rows that came now would be done, as far as can be told."""
         ahead = 0.0
         if self._hand is not None:
-            begun, in_hand = self._hand
+            begun, in_hand, _ = self._hand
             took, usual = time.monotonic() - begun, self._pace.seconds(in_hand)
             ahead = max(usual - took, took - usual)  # one that takes longer than usual may take as long again
         whole, rest = divmod(self._rows + rows, self._batch_rows)
         next_bulk = self._bulk[0].rows if self._bulk else 0
         return ahead + whole * self._pace.seconds(self._batch_rows) + self._pace.seconds(rest + next_bulk)
 
-    async def submit(self, call: Call, rows: int, deadline_s: float, bulk: bool = False) -> Outcome:
+    async def submit(
+        self, call: Call, rows: int, deadline_s: float, *, bulk: bool = False, timed: bool = True
+    ) -> Outcome:
         """Wait for a call's outcome, but no longer than its deadline.
 
         Args:
@@ -103,6 +106,7 @@ class Batcher(Generic[Call, Outcome]):
             rows: Its work.
             deadline_s: Seconds from now within which it must be done.
             bulk: Whether it is a part of a large call. Of these one goes with each batch, behind all others.
+            timed: Whether its time tells how long payments take; not that of labels, or of what is only looked at.
 
         Raises:
             Problem: 429 at once where it cannot be done in time, 504 at the deadline, or what `process` made of it.
@@ -114,7 +118,7 @@ class Batcher(Generic[Call, Outcome]):
             raise Problem(429, "Overloaded", f"{detail}; nothing was recorded", headers={"Retry-After": wait})
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Outcome | Problem] = loop.create_future()
-        entry = _Entry(call, rows, future)
+        entry = _Entry(call, rows, future, timed)
         if bulk:
             self._bulk.append(entry)
             self._bulk_rows += rows
@@ -142,7 +146,8 @@ class Batcher(Generic[Call, Outcome]):
         batch = self._take()
         self._busy = bool(batch)
         if batch:
-            self._hand = time.monotonic(), sum(entry.rows for entry in batch)
+            rows, timed = sum(entry.rows for entry in batch), all(entry.timed for entry in batch)
+            self._hand = time.monotonic(), rows, timed
             self._inbox.put((loop, batch))
         else:
             self._hand = None
@@ -175,8 +180,9 @@ class Batcher(Generic[Call, Outcome]):
         settled: list[tuple[_Entry[Call, Outcome], Outcome | Problem | Exception]],
     ) -> None:
         if self._hand is not None:
-            begun, rows = self._hand
-            self._pace.note(rows, time.monotonic() - begun)
+            begun, rows, timed = self._hand
+            if timed:
+                self._pace.note(rows, time.monotonic() - begun)
         for entry, outcome in settled:
             if entry.future.done():  # its caller was told that it is late, or has gone
                 if not isinstance(outcome, Exception):

@@ -1,0 +1,90 @@
+"""What the API says of itself: bodies that routes read raw, problems, and the key."""
+
+from typing import Any, get_args
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+from pydantic import TypeAdapter
+
+from serve.http.guard import OPEN
+from serve.http.wire import ARROW, Label, Payment
+from serve.problems import MEDIA_TYPE, ProblemDetails
+
+JSON = "application/json"
+REFERENCE = "#/components/schemas/{model}"
+KEY = "key"
+PROBLEMS: dict[int | str, dict[str, Any]] = {
+    status: {
+        "description": what,
+        "content": {MEDIA_TYPE: {"schema": {"$ref": REFERENCE.format(model="ProblemDetails")}}},
+    }
+    for status, what in {
+        400: "Malformed body",
+        401: "No valid key",
+        404: "Not found",
+        408: "The request was not complete in time",
+        409: "Recorded with other content",
+        413: "Too large",
+        415: "Unsupported media type",
+        422: "Invalid content",
+        429: "Overloaded",
+        503: "Not ready, or not able to record",
+        504: "Deadline exceeded",
+    }.items()
+}
+
+
+def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """Descriptions of the problems that a route may answer; all of them where none is named."""
+    return {status: PROBLEMS[status] for status in statuses} if statuses else PROBLEMS
+
+
+def raw_body(shape: Any, *, arrow: bool = False) -> dict[str, Any]:
+    """The description of a body that a route reads raw.
+
+    Args:
+        shape: `Payment`, `Label`, a list of them, or either.
+        arrow: Whether an Arrow IPC stream is taken too.
+    """
+    content: dict[str, Any] = {JSON: {"schema": _schema(shape)}}
+    if arrow:
+        content[ARROW] = {"schema": {"type": "string", "format": "binary"}}
+    return {"requestBody": {"required": True, "content": content}}
+
+
+def describe(app: FastAPI) -> None:
+    """Have an application describe itself with the schemas that `raw_body` and `PROBLEMS` refer to, and the key."""
+
+    def openapi() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            app.openapi_schema = _described(app)
+        return app.openapi_schema
+
+    app.openapi = openapi  # type: ignore[method-assign]
+
+
+def _described(app: FastAPI) -> dict[str, Any]:
+    found = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
+    components = found.setdefault("components", {})
+    schemas = components.setdefault("schemas", {})
+    for model in (Payment, Label, ProblemDetails):
+        schema = model.model_json_schema(ref_template=REFERENCE)
+        schemas.update(schema.pop("$defs", {}))
+        schemas[model.__name__] = schema
+    components["securitySchemes"] = {KEY: {"type": "http", "scheme": "bearer"}}
+    found["security"] = [{KEY: []}]
+    for path in OPEN:
+        for operation in found["paths"].get(path, {}).values():
+            operation["security"] = []
+    return found
+
+
+def _schema(shape: Any) -> dict[str, Any]:
+    """A reference to each model of a shape; the models themselves are among the components."""
+    if shape in (Payment, Label):
+        return {"$ref": REFERENCE.format(model=shape.__name__)}
+    if isinstance(shape, type) or getattr(shape, "__origin__", None) is list:
+        return {"type": "array", "items": _schema(get_args(shape)[0])}
+    if get_args(shape):
+        return {"anyOf": [_schema(part) for part in get_args(shape)]}
+    return TypeAdapter(shape).json_schema()
