@@ -17,11 +17,11 @@ from starlette.exceptions import HTTPException
 
 from data.schema import LABEL_SCHEMA, TRANSACTION_SCHEMA
 from gnn.model.artifact import load
-from serve.http.budget import Budget
+from serve.http.budget import DEADLINE, Budget
 from serve.http.guard import Guard
 from serve.http.metrics import ServiceMetrics
 from serve.http.openapi import JSON, describe, problems, raw_body
-from serve.http.payments import PaymentDesk, refuse_unready
+from serve.http.payments import PaymentDesk, refuse_unready, score_body
 from serve.http.rehearsal import rehearse
 from serve.http.wire import (
     ARROW,
@@ -38,10 +38,10 @@ from serve.http.wire import (
     ring_out,
 )
 from serve.problems import Problem
-from serve.replica.admission import LabelCall, ScoreCall
+from serve.replica.admission import Call, LabelCall, ScoreCall
 from serve.replica.answers import json_bytes
 from serve.replica.batcher import Batcher
-from serve.replica.replica import Call, Replica
+from serve.replica.replica import Replica
 from serve.replica.snapshots import SnapshotScheduler
 from serve.settings import Settings
 
@@ -87,7 +87,7 @@ def build_app(settings: Settings, replica: Replica | None = None) -> FastAPI:
     app = FastAPI(title="Ringwatch", version="1", lifespan=lifespan, docs_url=None, redoc_url=None)
     app.state.settings, app.state.metrics = settings, metrics
     describe(app)
-    app.add_middleware(Guard, settings=settings, metrics=metrics)
+    app.add_middleware(Guard, settings=settings, metrics=metrics, state=app.state)
     app.add_exception_handler(Problem, _problem)
     app.add_exception_handler(HTTPException, _http_problem)
     app.add_exception_handler(RequestValidationError, _query_problem)
@@ -129,13 +129,13 @@ def _payments(app: FastAPI) -> None:
     )
     async def score(request: Request) -> Response:
         """Record one payment durably, score it, and say why; in time, or by rules and unrecorded."""
+        # The guard answers this route itself, without a framework in between (`serve.http.guard`).
         _expect(request, JSON)
-        body = await request.body()
-        budget = Budget.of(request.headers, settings.deadline_ms)
-        payment = parse(Payment, body)
-        call = ScoreCall(batch_of([payment], TRANSACTION_SCHEMA), given=given_of([payment]))
-        bodies = await request.app.state.desk.score(call, budget)
-        return Response(bodies[0], media_type=JSON)
+        headers = request.headers
+        body = await score_body(
+            request.app.state.desk, await request.body(), headers.get(DEADLINE), headers.get("prefer")
+        )
+        return Response(body, media_type=JSON)
 
     @app.post(
         "/v1/scores",
@@ -150,7 +150,7 @@ def _payments(app: FastAPI) -> None:
         """Score many payments in their order; JSON or an Arrow IPC stream. None is recorded if one is refused."""
         _refuse_unknown(request, "reasons")
         body, kind = await request.body(), _expect(request, JSON, ARROW)
-        budget = Budget.of(request.headers, settings.bulk_deadline_ms)
+        budget = _budget(request, settings.bulk_deadline_ms)
         batch, given = await _off_the_loop(body, _read_payments, body, kind, settings.max_items)
         table = ARROW in request.headers.get("accept", "")
         found = await request.app.state.desk.score(ScoreCall(batch, reasons, table, given), budget)
@@ -168,7 +168,7 @@ def _payments(app: FastAPI) -> None:
     async def labels(request: Request) -> Response:
         """Record what became known of payments. None is recorded if one is refused."""
         body, kind = await request.body(), _expect(request, JSON, ARROW)
-        budget = Budget.of(request.headers, settings.bulk_deadline_ms)
+        budget = _budget(request, settings.bulk_deadline_ms)
         batch = await _off_the_loop(body, _read_labels, body, kind, settings.max_items)
         return Response(json_bytes(await request.app.state.desk.label(LabelCall(batch), budget)), media_type=JSON)
 
@@ -193,6 +193,10 @@ def _not_empty(batch: pa.RecordBatch) -> pa.RecordBatch:
     if not len(batch):
         raise Problem(422, "Invalid content", "body: holds no item", [("body", "holds no item")])
     return batch
+
+
+def _budget(request: Request, default_ms: float) -> Budget:
+    return Budget.of(request.headers.get(DEADLINE), request.headers.get("prefer"), default_ms)
 
 
 async def _off_the_loop(body: bytes, read: Callable[..., T], *args: Any) -> T:

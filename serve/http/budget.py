@@ -1,7 +1,6 @@
 """How long a caller waits, and what it wants where that is not enough."""
 
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 from serve.problems import Problem
@@ -29,19 +28,19 @@ class Budget:
         return self.until - time.monotonic()
 
     @classmethod
-    def of(cls, headers: Mapping[str, str], default_ms: float) -> "Budget":
+    def of(cls, deadline: str | None, prefer: str | None, default_ms: float) -> "Budget":
         """From a request's headers; its time begins now.
 
         Args:
-            headers: Of the request.
+            deadline: The header `DEADLINE`, if it was sent.
+            prefer: The header `Prefer`, if it was sent.
             default_ms: Milliseconds for a call that does not say.
 
         Raises:
             Problem: 422 where the deadline is no number of milliseconds.
         """
-        now, text = time.monotonic(), headers.get(DEADLINE)
-        given = default_ms if text is None else _milliseconds(text)
-        prefer = headers.get("prefer")
+        now = time.monotonic()
+        given = default_ms if deadline is None else _milliseconds(deadline)
         return cls(now + given * 1e-3, prefer is not None and _is_strict(prefer))
 
 

@@ -5,22 +5,29 @@ import logging
 import time
 from dataclasses import dataclass
 
+from starlette.datastructures import State
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from serve.http.budget import DEADLINE
 from serve.http.metrics import ServiceMetrics
+from serve.http.payments import score_body
 from serve.problems import Problem
 from serve.settings import Settings
 
 log = logging.getLogger("ringwatch")
 OPEN = ("/livez", "/readyz", "/openapi.json")  # asked without a key
+SCORE = "/v1/score"
+_DEADLINE = DEADLINE.encode()
+_JSON = (b"content-type", b"application/json")
 GONE = 499  # what others count as status of a request whose client has gone
 
 
 class Guard:
     """Asks for a key, limits bodies, counts, and lets no exception out as anything but a problem."""
 
-    def __init__(self, app: ASGIApp, settings: Settings, metrics: ServiceMetrics) -> None:
+    def __init__(self, app: ASGIApp, settings: Settings, metrics: ServiceMetrics, state: State) -> None:
+        self._state = state
         self._app, self._settings, self._metrics = app, settings, metrics
         self._keys = [key.get_secret_value().encode() for key in settings.api_keys]
         self._held = 0  # bytes of bodies being read and served
@@ -41,7 +48,11 @@ class Guard:
         try:
             headers = dict(scope["headers"])
             self._authorise(scope["path"], headers)
-            await self._app(scope, self._bounded(headers, receive, body), watched)
+            bounded = self._bounded(headers, receive, body)
+            if scope["path"] == SCORE and scope["method"] == "POST":
+                await self._score(headers, bounded, watched)
+            else:
+                await self._app(scope, bounded, watched)
         except Problem as problem:
             await problem.response()(scope, receive, watched)
         except ClientDisconnect:
@@ -51,10 +62,34 @@ class Guard:
             await Problem(500, "Internal error", "the request could not be served").response()(scope, receive, watched)
         finally:
             self._held -= body.held
-            route = scope.get("route")
-            path = getattr(route, "path", "other")
+            path = SCORE if scope["path"] == SCORE else getattr(scope.get("route"), "path", "other")
             self._metrics.requests.labels(path, status).inc()
             self._metrics.seconds.labels(path).observe((time.perf_counter() - begin) * 1e3)
+
+    async def _score(self, headers: dict[bytes, bytes], receive: Receive, send: Send) -> None:
+        """POST /v1/score without a framework in between: routing a payment would cost as much as scoring it."""
+        kind = headers.get(b"content-type", b"application/json").partition(b";")[0].strip().lower()
+        if kind != b"application/json":
+            named = kind[:100].decode("latin-1")
+            raise Problem(415, "Unsupported media type", f"send application/json, not {named!r}")
+        body = b""
+        while True:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                raise ClientDisconnect
+            body += message.get("body", b"")
+            if not message.get("more_body", False):
+                break
+        deadline, prefer = headers.get(_DEADLINE), headers.get(b"prefer")
+        answer = await score_body(
+            self._state.desk,
+            body,
+            None if deadline is None else deadline.decode("latin-1"),
+            None if prefer is None else prefer.decode("latin-1"),
+        )
+        length = b"%d" % len(answer)
+        await send({"type": "http.response.start", "status": 200, "headers": [_JSON, (b"content-length", length)]})
+        await send({"type": "http.response.body", "body": answer})
 
     def _authorise(self, path: str, headers: dict[bytes, bytes]) -> None:
         if self._settings.insecure or path in OPEN or (path == "/metrics" and self._settings.open_metrics):

@@ -8,14 +8,14 @@ from typing import Any
 
 import pyarrow as pa
 
-from data.schema import content_hashes
+from data.schema import TRANSACTION_SCHEMA, content_hashes
 from serve.http.budget import Budget
 from serve.http.metrics import ServiceMetrics
-from serve.http.wire import refuse_future
+from serve.http.wire import Payment, batch_of, given_of, parse, refuse_future, refuse_future_moment
 from serve.problems import Problem
-from serve.replica.admission import CheckCall, LabelCall, ScoreCall
+from serve.replica.admission import Call, CheckCall, LabelCall, ScoreCall
 from serve.replica.batcher import Batcher
-from serve.replica.replica import Call, Replica
+from serve.replica.replica import Replica
 from serve.settings import Settings
 
 log = logging.getLogger("ringwatch")
@@ -43,6 +43,31 @@ class PaymentDesk:
     replica: Replica
     batcher: "Batcher[Call, Any]"
     metrics: ServiceMetrics
+
+    async def score_one(self, payment: Payment, budget: Budget) -> bytes:
+        """The answer to one payment, as `score`; where there are too many it costs next to nothing.
+
+        Raises:
+            Problem: As `score`.
+        """
+        if not self.replica.ready:
+            return await self._score_one(payment, budget)
+        overloaded = self.batcher.overloaded(1, budget.left_s)
+        if overloaded is None or budget.strict:
+            return await self._score_one(payment, budget)
+        refuse_future_moment(payment.timestamp, "timestamp", self.settings.max_future_s)
+        self._count(overloaded.title, 1)
+        return self.replica.rules.answer_request(
+            payment.transaction_id,
+            payment.amount,
+            payment.decision_given,
+            lambda: content_hashes(batch_of([payment], TRANSACTION_SCHEMA))[0],
+        )
+
+    async def _score_one(self, payment: Payment, budget: Budget) -> bytes:
+        call = ScoreCall(batch_of([payment], TRANSACTION_SCHEMA), given=given_of([payment]))
+        bodies: list[bytes] = await self.score(call, budget)
+        return bodies[0]
 
     async def score(self, call: ScoreCall, budget: Budget) -> Any:
         """Bodies, or a table, for payments: by the model if that can be had in time, else by rules.
@@ -144,8 +169,27 @@ class PaymentDesk:
                 raise _of_whole(problem, start) from None
 
     def _by_rules(self, call: ScoreCall, why: str) -> "list[bytes] | pa.Table":
-        self.metrics.unrecorded.labels(why.lower().replace(" ", "-")).inc(len(call.batch))
+        self._count(why, len(call.batch))
         return self.replica.answer_unrecorded(call)
+
+    def _count(self, why: str, payments: int) -> None:
+        self.metrics.unrecorded.labels(why.lower().replace(" ", "-")).inc(payments)
+
+
+async def score_body(desk: PaymentDesk, body: bytes, deadline: str | None, prefer: str | None) -> bytes:
+    """What POST /v1/score does: a body to a body.
+
+    Args:
+        desk: Where it goes.
+        body: A payment as JSON.
+        deadline: Header of that name, if it was sent (`serve.http.budget.DEADLINE`).
+        prefer: As well.
+
+    Raises:
+        Problem: The payment is refused.
+    """
+    budget = Budget.of(deadline, prefer, desk.settings.deadline_ms)
+    return await desk.score_one(parse(Payment, body), budget)
 
 
 def refuse_unready(replica: Replica) -> None:

@@ -304,11 +304,16 @@ def refuse_future(batch: pa.RecordBatch, field: str, most_s: float) -> None:
         Problem: 422, with the first of them.
     """
     times = batch.column(field).view(pa.int64()).to_numpy()
-    ahead = times.max(initial=0) * 1e-6 - time.time()
-    if ahead > most_s:
+    if len(times):
         at = int(times.argmax())
+        refuse_future_moment(int(times[at]), f"{at}.{field}" if len(times) > 1 else field, most_s)
+
+
+def refuse_future_moment(moment: int, where: str, most_s: float) -> None:
+    """As `refuse_future`, for one moment (us) and the name of its field."""
+    ahead = moment * 1e-6 - time.time()
+    if ahead > most_s:
         reason = f"lies {ahead:,.0f} s in the future; at most {most_s:,.0f} s are taken for a difference of clocks"
-        where = f"{at}.{field}" if len(times) > 1 else field
         raise Problem(422, "Invalid content", f"{where}: {reason}", [(where, reason)])
 
 

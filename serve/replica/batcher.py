@@ -1,9 +1,8 @@
 """Micro-batches: whatever waits when the last batch is done goes into the next one. No timer, so no idle wait.
 
-One worker thread takes batches through `Replica.process`, in order of arrival, which is journal order. The event loop
-stays free to read requests and answer probes meanwhile, and it is the event loop that watches deadlines: a worker that
-hangs, on a disk or a kernel, keeps nobody waiting beyond them. The thread takes batches from a plain queue and hands
-outcomes back in one call: an executor, with its futures of futures, would cost a lone payment more.
+One worker thread takes batches through `Replica.process`, in order of arrival, which is journal order. It takes what
+waits by itself, so that it never waits for an event loop that is busy with callers. The loop reads requests, answers
+probes, and watches deadlines: a worker that hangs, on a disk or a kernel, keeps nobody waiting beyond them.
 """
 
 import asyncio
@@ -13,8 +12,9 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import Generic, TypeVar
 
 from serve.problems import Problem
@@ -32,7 +32,9 @@ BUSY_BATCHES = 64  # after so many without a quiet moment it is done all the sam
 class _Entry(Generic[Call, Outcome]):
     call: Call
     rows: int
+    loop: asyncio.AbstractEventLoop
     future: "asyncio.Future[Outcome | Problem]"
+    until: float  # on `time.monotonic`
     timed: bool = True  # its time says how long payments take
     taken: bool = False  # its batch has begun
 
@@ -58,16 +60,16 @@ class Batcher(Generic[Call, Outcome]):
     ) -> None:
         self._process, self._idle, self._late = process, idle, late
         self._batch_rows, self._queue_rows = batch_rows, queue_rows
+        self._lock = threading.Lock()  # of what waits, and of whether the worker is awake
         self._waiting: deque[_Entry[Call, Outcome]] = deque()
         self._bulk: deque[_Entry[Call, Outcome]] = deque()  # parts of large calls: one goes with each batch
         self._rows = 0  # that wait, those of the bulk left out
         self._bulk_rows = 0
-        self._hand: tuple[float, int, bool] | None = None  # of the batch in hand: its begin, rows, and if it is timed
-        self._busy = False  # the worker has a batch, or is about to
+        self._awake = False  # the worker has a batch, or is about to
+        self._hand: tuple[float, int] | None = None  # when the batch in hand began, and its rows
         self._pace = Pace()
         self._last_small = -math.inf  # when a call came that is no part of a large one
-        self._rest: asyncio.TimerHandle | None = None
-        self._inbox: SimpleQueue[tuple[asyncio.AbstractEventLoop, list[_Entry[Call, Outcome]]] | None] = SimpleQueue()
+        self._bell: SimpleQueue[bool] = SimpleQueue()  # True wakes the worker, False ends it
         self._thread = threading.Thread(target=self._work, name="ringwatch-batch", daemon=True)
         self._thread.start()
 
@@ -87,14 +89,25 @@ class Batcher(Generic[Call, Outcome]):
 
     def expected_s(self, rows: int) -> float:
         """Seconds after which a call of so many rows that came now would be done, as far as can be told."""
+        if not self._awake:
+            return 0.0  # it is begun at once, whatever was learnt: else nothing better could be learnt
         ahead = 0.0
-        if self._hand is not None:
-            begun, in_hand, _ = self._hand
+        if (hand := self._hand) is not None:
+            begun, in_hand = hand
             took, usual = time.monotonic() - begun, self._pace.seconds(in_hand)
             ahead = max(usual - took, took - usual)  # one that takes longer than usual may take as long again
         whole, rest = divmod(self._rows + rows, self._batch_rows)
         next_bulk = self._bulk[0].rows if self._bulk else 0
         return ahead + whole * self._pace.seconds(self._batch_rows) + self._pace.seconds(rest + next_bulk)
+
+    def overloaded(self, rows: int, deadline_s: float) -> Problem | None:
+        """Why a call cannot be done within its deadline, if it cannot."""
+        expected = self.expected_s(rows)
+        if expected <= deadline_s and (not self.waiting or self.waiting + rows <= self._queue_rows):
+            return None
+        wait = str(max(1, math.ceil(min(expected, 60.0))))
+        detail = f"{self.waiting:,} payments and labels wait already, and this call could not be done in time"
+        return Problem(429, "Overloaded", f"{detail}; nothing was recorded", headers={"Retry-After": wait})
 
     async def submit(
         self, call: Call, rows: int, deadline_s: float, *, bulk: bool = False, timed: bool = True
@@ -111,78 +124,83 @@ class Batcher(Generic[Call, Outcome]):
         Raises:
             Problem: 429 at once where it cannot be done in time, 504 at the deadline, or what `process` made of it.
         """
-        expected = 0.0 if bulk or not self._busy else self.expected_s(rows)
-        if expected > deadline_s or (self.waiting and self.waiting + rows > self._queue_rows):
-            wait = str(max(1, math.ceil(min(expected, 60.0))))
-            detail = f"{self.waiting:,} payments and labels wait already, and this one could not be done in time"
-            raise Problem(429, "Overloaded", f"{detail}; nothing was recorded", headers={"Retry-After": wait})
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[Outcome | Problem] = loop.create_future()
-        entry = _Entry(call, rows, future, timed)
-        if bulk:
-            self._bulk.append(entry)
-            self._bulk_rows += rows
-        else:
-            self._waiting.append(entry)
-            self._rows += rows
-            self._last_small = time.monotonic()
-        if not self._busy:
-            self._busy = True
-            loop.call_soon(self._next, loop)  # behind what else is ready now, which goes into the same batch
+        if not bulk and (problem := self.overloaded(rows, deadline_s)) is not None:
+            raise problem
+        loop, now = asyncio.get_running_loop(), time.monotonic()
+        entry = _Entry(call, rows, loop, loop.create_future(), now + deadline_s, timed)
+        with self._lock:
+            if bulk:
+                self._bulk.append(entry)
+                self._bulk_rows += rows
+            else:
+                self._waiting.append(entry)
+                self._rows += rows
+                self._last_small = now
+            wake, self._awake = not self._awake, True
+        if wake:
+            loop.call_soon(self._bell.put, True)  # behind what else is ready now, which goes into the same batch
         timer = loop.call_later(deadline_s, _expire, entry)
         try:
-            outcome = await future
+            outcome = await entry.future
         finally:
             timer.cancel()
         if isinstance(outcome, Problem):
             raise outcome
         return outcome
 
-    def _next(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Give the worker what waits, or let it rest."""
-        if self._rest is not None:
-            self._rest.cancel()
-            self._rest = None
-        batch = self._take()
-        self._busy = bool(batch)
-        if batch:
-            rows, timed = sum(entry.rows for entry in batch), all(entry.timed for entry in batch)
-            self._hand = time.monotonic(), rows, timed
-            self._inbox.put((loop, batch))
-        else:
-            self._hand = None
-            self._rest = loop.call_later(QUIET_S, self._inbox.put, (loop, []))
+    def close(self) -> None:
+        """Wait for the batch in hand and let the thread go."""
+        self._bell.put(False)
+        self._thread.join()
 
     def _work(self) -> None:
-        """The worker thread. An empty batch is a moment of rest."""
-        batches = 0
-        while (job := self._inbox.get()) is not None:
-            loop, batch = job
-            if batch:
-                settled: list[tuple[_Entry[Call, Outcome], Outcome | Problem | Exception]]
-                try:
-                    settled = list(zip(batch, self._process([entry.call for entry in batch]), strict=True))
-                except Exception as error:
-                    log.exception("a micro-batch failed")
-                    settled = [(entry, error) for entry in batch]
-                loop.call_soon_threadsafe(self._deliver, loop, settled)
+        """The worker thread."""
+        batches, rested = 0, True
+        while True:
+            try:
+                if not self._bell.get(timeout=None if rested else QUIET_S):
+                    return
+            except Empty:
+                rested, batches = True, 0
+                self._rest()
+                continue
+            rested = False
+            while batch := self._take():
+                self._run(batch)
                 batches += 1
-            if not batch or batches >= BUSY_BATCHES:
-                batches = 0
-                try:
-                    self._idle()
-                except Exception:
-                    log.exception("what is done at rest failed")
+                if batches >= BUSY_BATCHES:
+                    batches = 0
+                    self._rest()
 
-    def _deliver(
-        self,
-        loop: asyncio.AbstractEventLoop,
-        settled: list[tuple[_Entry[Call, Outcome], Outcome | Problem | Exception]],
-    ) -> None:
-        if self._hand is not None:
-            begun, rows, timed = self._hand
-            if timed:
-                self._pace.note(rows, time.monotonic() - begun)
+    def _run(self, batch: list[_Entry[Call, Outcome]]) -> None:
+        """Take a batch through, and tell its callers."""
+        rows, begin = sum(entry.rows for entry in batch), time.monotonic()
+        self._hand = begin, rows
+        settled: list[Outcome | Problem | Exception]
+        try:
+            settled = list(self._process([entry.call for entry in batch]))
+            assert len(settled) == len(batch)
+        except Exception as error:
+            log.exception("a micro-batch failed")
+            settled = [error] * len(batch)
+        self._hand = None
+        if all(entry.timed for entry in batch):
+            self._pace.note(rows, time.monotonic() - begin)
+        by_loop: dict[asyncio.AbstractEventLoop, list[tuple[_Entry[Call, Outcome], Outcome | Problem | Exception]]] = {}
+        for entry, outcome in zip(batch, settled, strict=True):
+            by_loop.setdefault(entry.loop, []).append((entry, outcome))
+        for loop, outcomes in by_loop.items():
+            with suppress(RuntimeError):  # the loop is closed: nobody waits any more
+                loop.call_soon_threadsafe(self._deliver, outcomes)
+
+    def _rest(self) -> None:
+        try:
+            self._idle()
+        except Exception:
+            log.exception("what is done at rest failed")
+
+    def _deliver(self, settled: list[tuple[_Entry[Call, Outcome], Outcome | Problem | Exception]]) -> None:
+        """In the event loop."""
         for entry, outcome in settled:
             if entry.future.done():  # its caller was told that it is late, or has gone
                 if not isinstance(outcome, Exception):
@@ -191,34 +209,28 @@ class Batcher(Generic[Call, Outcome]):
                 entry.future.set_exception(outcome)
             else:
                 entry.future.set_result(outcome)
-        self._next(loop)
 
     def _take(self) -> list[_Entry[Call, Outcome]]:
         """The calls of the next batch; who has gone, or is too late, is dropped with nothing written."""
         batch: list[_Entry[Call, Outcome]] = []
-        rows = 0
-        while self._waiting and (not batch or rows + self._waiting[0].rows <= self._batch_rows):
-            entry = self._waiting.popleft()
-            self._rows -= entry.rows
-            if not entry.future.done():
-                batch.append(entry)
-                rows += entry.rows
-        while self._bulk:
-            entry = self._bulk.popleft()
-            self._bulk_rows -= entry.rows
-            if not entry.future.done():
-                batch.append(entry)
-                break
+        rows, now = 0, time.monotonic()
+        with self._lock:
+            while self._waiting and (not batch or rows + self._waiting[0].rows <= self._batch_rows):
+                entry = self._waiting.popleft()
+                self._rows -= entry.rows
+                if not entry.future.done() and now <= entry.until:
+                    batch.append(entry)
+                    rows += entry.rows
+            while self._bulk:
+                entry = self._bulk.popleft()
+                self._bulk_rows -= entry.rows
+                if not entry.future.done() and now <= entry.until:
+                    batch.append(entry)
+                    break
+            self._awake = bool(batch)
         for entry in batch:
             entry.taken = True
         return batch
-
-    def close(self) -> None:
-        """Wait for the batch in hand and let the thread go."""
-        if self._rest is not None:
-            self._rest.cancel()
-        self._inbox.put(None)
-        self._thread.join()
 
 
 def _expire(entry: _Entry[Call, Outcome]) -> None:

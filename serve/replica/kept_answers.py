@@ -67,6 +67,7 @@ class KeptAnswers:
         """
         names: list[str] = []
         decisions: list[str] = []
+        now: dict[int, str] = {}  # in this commit
         for admitted in outcomes:
             if not isinstance(admitted, Admitted) or not any(admitted.earlier):
                 continue
@@ -75,9 +76,11 @@ class KeptAnswers:
             for i, (offset, decision) in enumerate(zip(admitted.offsets, admitted.earlier, strict=True)):
                 if decision is None:
                     continue
-                if offset in kept and (stands := earlier_decision(kept[offset])) is not None:
+                stands = now.get(offset) or (earlier_decision(kept[offset]) if offset in kept else None)
+                if stands is not None:
                     admitted.earlier[i] = stands
                 else:
+                    now[offset] = decision
                     names.append(ids[i])
                     decisions.append(decision)
         return names, decisions

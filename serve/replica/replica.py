@@ -32,7 +32,7 @@ from graph.state import GraphState
 from serve.decide.policy import decide
 from serve.problems import Problem
 from serve.replica import snapshots
-from serve.replica.admission import Admission, Admitted, CheckCall, LabelCall, ScoreCall
+from serve.replica.admission import Admission, Admitted, Call, ScoreCall, hashed
 from serve.replica.answers import Answers, as_table
 from serve.replica.follower import Follower
 from serve.replica.kept_answers import KeptAnswers
@@ -43,7 +43,6 @@ from serve.settings import Settings
 log = logging.getLogger("ringwatch")
 FILL_ROWS = 64  # payments scored at once in the background: a payment that comes meanwhile waits for no more
 FOLLOW_ROWS = 128  # events of others applied at once in the background, for the same reason
-Call = ScoreCall | LabelCall | CheckCall
 
 
 class Replica:
@@ -64,6 +63,7 @@ class Replica:
         ready: Whether the journal has been replayed.
         lag: Events of the journal that were not in the graph when it was last looked at.
         batches: Micro-batches so far.
+        rules: Who answers where the model cannot in time.
         scored_by: Payments so far, by who scored them.
         seconds: Time spent so far, by stage.
     """
@@ -80,7 +80,7 @@ class Replica:
         self._names = threading.Lock()  # of the journal that names are read from, beside the one that is written
         self._reading: Journal | None = None
         self._kept = KeptAnswers(self.journal)
-        self._rules = RuleAnswers(artifact, settings)
+        self.rules = RuleAnswers(artifact, settings)
         self.lag = 0
         self.batches = 0
         self.scored_by = {"cuda": 0, "cpu": 0, "rules": 0}
@@ -109,7 +109,7 @@ class Replica:
     @property
     def given(self) -> GivenDecisions:
         """Decisions given for payments that are not known to be recorded."""
-        return self._rules.given
+        return self.rules.given
 
     @property
     def broken(self) -> bool:
@@ -191,7 +191,7 @@ class Replica:
 
         if self.follower.broken:
             return refused("this replica lost its place in the journal and is being replaced")
-        begin = time.perf_counter()
+        begin, calls = time.perf_counter(), hashed(calls)
         try:
             with self.journal.begin() as commit:
                 with self._graph:
@@ -223,8 +223,10 @@ class Replica:
             self.batches += 1
             for stage, seconds in timings.items():
                 self.seconds[stage] += seconds
-            self.scored_by[scored_by] += sum(len(o.offsets) for o in outcomes if isinstance(o, Admitted))
-            return [self._answered(o, scored_by, degraded, timings) if isinstance(o, Admitted) else o for o in outcomes]
+            admitted = [outcome for outcome in outcomes if isinstance(outcome, Admitted)]
+            self.scored_by[scored_by] += sum(len(a.offsets) for a in admitted)
+            answers = iter(self._answered(admitted, scored_by, degraded, timings))
+            return [next(answers) if isinstance(outcome, Admitted) else outcome for outcome in outcomes]
 
     def answer_unrecorded(self, call: ScoreCall) -> "list[bytes] | pa.Table":
         """Answer payments by rules, at once, from any thread; nothing is recorded, and the answers say so.
@@ -233,7 +235,7 @@ class Replica:
         """
         held = self.ready and not self.follower.broken and self._graph.acquire(blocking=False)
         try:
-            return self._rules.answer(call, self.state if held else None)
+            return self.rules.answer(call, self.state if held else None)
         finally:
             if held:
                 self._graph.release()
@@ -314,60 +316,76 @@ class Replica:
         return None if known < 0 else bool(known)
 
     def _answered(
-        self, admitted: Admitted, scored_by: str, degraded: bool, timings: dict[str, float]
-    ) -> "list[bytes] | pa.Table":
-        call, begin, store = admitted.call, time.perf_counter(), self.state.store
-        rows = store.offsets.rows(np.array(admitted.offsets, np.int64))
-        n, held = len(rows), rows >= store.oldest
-        by, worse = [scored_by] * n, [degraded] * n
-        if held.all():
-            probability, why = self._judged(call, rows, scored_by)
-            ring_ids, ring_sizes = store.ring_ids(rows), store.column("ring", rows)[:, 0]
-        else:  # a payment that was recorded so long ago that the graph holds it no longer, and is sent again
-            probability, why = request_score(call.batch.column("amount").to_numpy())
-            ring_ids, ring_sizes = np.full(n, -1), np.zeros(n, np.int64)
-            if held.any():
-                there = np.flatnonzero(held)
-                probability[there], known = self._judged(call, rows[there], scored_by)
-                for at, reason in zip(there.tolist(), known, strict=True):
-                    why[at] = reason
-                ring_ids[there], ring_sizes[there] = (
-                    store.ring_ids(rows[there]),
-                    store.column("ring", rows[there])[:, 0],
-                )
+        self, calls: Sequence[Admitted], scored_by: str, degraded: bool, timings: dict[str, float]
+    ) -> "list[list[bytes] | pa.Table]":
+        """The answers to the calls of a micro-batch. What all payments share is computed for all of them at once."""
+        if not calls:
+            return []
+        begin, store = time.perf_counter(), self.state.store
+        rows = store.offsets.rows(np.array([offset for call in calls for offset in call.offsets], np.int64))
+        held = rows >= store.oldest
+        explained = np.repeat([c.call.reasons and not c.call.table for c in calls], [len(c.offsets) for c in calls])
+        there = np.flatnonzero(held)
+        probability, why = self._judged(rows[there], explained[there], scored_by)
+        ring_ids, ring_sizes = store.ring_ids(rows[there]), store.column("ring", rows[there])[:, 0]
+        by, worse = [scored_by] * len(rows), [degraded] * len(rows)
+        if not held.all():  # payments recorded so long ago that the graph holds them no longer, and sent again
+            amounts = np.concatenate([c.call.batch.column("amount").to_numpy() for c in calls])
+            ring_ids, ring_sizes = _spread(ring_ids, held, -1), _spread(ring_sizes, held, 0)
+            probability, (alone, reasons) = _spread(probability, held, 0.0), request_score(amounts[~held])
+            probability[~held] = alone
+            known, rest = iter(why), iter(reasons)
+            why = [next(known) if here else next(rest) for here in held.tolist()]
             for at in np.flatnonzero(~held).tolist():
                 by[at], worse[at] = "rules", True
         stages = {**timings, "reasons": time.perf_counter() - begin}
         stages["total"] = sum(stages.values())
-        decisions = [
-            earlier or decide(float(p), self.settings) for p, earlier in zip(probability, admitted.earlier, strict=True)
-        ]
-        answers = Answers(
-            ids=call.batch.column("transaction_id").to_pylist(),
-            probability=probability,
-            decisions=decisions,
-            explanations=why,
-            ring_ids=ring_ids,
-            ring_sizes=ring_sizes,
-            scored_by=by,
-            degraded=worse,
-            offsets=admitted.offsets,
-            earlier=admitted.earlier,
-            model_name=self.artifact.name,
-            model_version=self.artifact.version,
-            milliseconds={name: round(1e3 * seconds, 3) for name, seconds in stages.items()},
-        )
-        self.given.settle([name for name, earlier in zip(answers.ids, admitted.earlier, strict=True) if earlier])
-        return as_table(answers) if call.table else self._kept.bodies(admitted, answers)
+        milliseconds = {name: round(1e3 * seconds, 3) for name, seconds in stages.items()}
+        found: list[list[bytes] | pa.Table] = []
+        start = 0
+        for admitted in calls:
+            mine = slice(start, start := start + len(admitted.offsets))
+            answers = Answers(
+                ids=admitted.call.batch.column("transaction_id").to_pylist(),
+                probability=probability[mine],
+                decisions=[
+                    earlier or decide(p, self.settings)
+                    for p, earlier in zip(probability[mine].tolist(), admitted.earlier, strict=True)
+                ],
+                explanations=why[mine],
+                ring_ids=ring_ids[mine],
+                ring_sizes=ring_sizes[mine],
+                scored_by=by[mine],
+                degraded=worse[mine],
+                offsets=admitted.offsets,
+                earlier=admitted.earlier,
+                model_name=self.artifact.name,
+                model_version=self.artifact.version,
+                milliseconds=milliseconds,
+            )
+            self.given.settle([name for name, earlier in zip(answers.ids, admitted.earlier, strict=True) if earlier])
+            found.append(as_table(answers) if admitted.call.table else self._kept.bodies(admitted, answers))
+        return found
 
     def _judged(
-        self, call: ScoreCall, rows: NDArray[np.int64], scored_by: str
+        self, rows: NDArray[np.int64], explained: NDArray[np.bool_], scored_by: str
     ) -> tuple[NDArray[np.float64], list[Explanation | None]]:
-        """Probabilities of rows in the buffer, float64 [n], and why, [n]."""
+        """Probabilities of rows in the buffer, float64 [n], and why, [n], for those that are to be explained."""
         if scored_by == "rules":
             return rules_score(self.state, rows)
-        wanted = call.reasons and not call.table
-        return self.slot.probabilities(rows), list(self.slot.reasons(rows)) if wanted else [None] * len(rows)
+        why: list[Explanation | None] = [None] * len(rows)
+        if explained.any():
+            places = np.flatnonzero(explained)
+            for at, reason in zip(places.tolist(), self.slot.reasons(rows[places]), strict=True):
+                why[at] = reason
+        return self.slot.probabilities(rows), why
+
+
+def _spread(values: NDArray[Any], held: NDArray[np.bool_], missing: float) -> NDArray[Any]:
+    """Values of those that are held, with `missing` in the places of the others."""
+    out = np.full(len(held), missing, values.dtype)
+    out[held] = values
+    return out
 
 
 def _capacity(artifact: Artifact, settings: Settings) -> int:

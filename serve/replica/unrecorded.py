@@ -6,13 +6,15 @@ answer says `recorded`; the payment is counted once, and that decision is journa
 
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from data.schema import content_hashes
 from gnn.model.artifact import Artifact
+from gnn.score.reasons import Explanation
 from gnn.score.rules import prospect_score, request_score
 from graph.state import GraphState
 from serve.decide.policy import decide
@@ -24,23 +26,26 @@ MOST = 100_000  # decisions remembered; beyond them the oldest are forgotten, an
 LOOKED_UP = 64  # payments of one call that the graph is asked about; a larger call is no payment in a hurry
 
 
+Content = bytes | Callable[[], bytes]  # the content hash of a payment, or what computes it if it is ever needed
+
+
 class GivenDecisions:
     """Decisions given for payments that are not known to be recorded, by transaction id. Threads may share it."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._given: OrderedDict[str, tuple[bytes, str]] = OrderedDict()
+        self._given: OrderedDict[str, tuple[Content, str]] = OrderedDict()
         self.forgotten = 0  # of which nobody said that they were recorded
 
     def __len__(self) -> int:
         """Payments answered that are not known to be recorded."""
         return len(self._given)
 
-    def give(self, name: str, content: bytes, decision: str) -> str:
+    def give(self, name: str, content: Content, decision: str) -> str:
         """The decision for a payment: the one given before, where its content was the same."""
         with self._lock:
             there = self._given.get(name)
-            if there is not None and there[0] == content:
+            if there is not None and _hash(there[0]) == _hash(content):
                 return there[1]
             self._given[name] = (content, decision)
             if len(self._given) > MOST:
@@ -51,7 +56,7 @@ class GivenDecisions:
     def of(self, name: str, content: bytes) -> str | None:
         """The decision given for a payment of this content."""
         there = self._given.get(name)
-        return there[1] if there is not None and there[0] == content else None
+        return there[1] if there is not None and _hash(there[0]) == content else None
 
     def settle(self, names: Sequence[str]) -> None:
         """These payments are recorded."""
@@ -59,6 +64,10 @@ class GivenDecisions:
             with self._lock:
                 for name in names:
                     self._given.pop(name, None)
+
+
+def _hash(content: Content) -> bytes:
+    return content if isinstance(content, bytes) else content()
 
 
 class RuleAnswers:
@@ -87,16 +96,41 @@ class RuleAnswers:
             probability, why = request_score(batch.column("amount").to_numpy())
         n, names = len(batch), batch.column("transaction_id").to_pylist()
         hashes = call.hashes or content_hashes(batch)
-        carried = call.given or [None] * n
+        carried = list(call.given) or [None] * n
         decisions = [
             self.given.give(name, content, earlier or decide(float(p), self._settings))
             for name, content, earlier, p in zip(names, hashes, carried, probability, strict=True)
         ]
-        answers = Answers(
+        answers = self._answers(names, probability, why if call.reasons else [None] * n, decisions, carried)
+        return as_table(answers) if call.table else [as_json(answers, i) for i in range(n)]
+
+    def answer_request(self, name: str, amount: int, carried: str | None, content: Callable[[], bytes]) -> bytes:
+        """The answer to one payment from its amount alone, at the least cost: for when there are too many.
+
+        Args:
+            name: Its transaction id.
+            amount: In minor units.
+            carried: The decision that its caller was given before, if any.
+            content: Computes its content hash.
+        """
+        probability, why = request_score(np.array([amount]))
+        decision = self.given.give(name, content, carried or decide(float(probability[0]), self._settings))
+        return as_json(self._answers([name], probability, why, [decision], [carried]), 0)
+
+    def _answers(
+        self,
+        names: list[str],
+        probability: NDArray[np.float64],
+        why: Sequence[Explanation | None],
+        decisions: list[str],
+        carried: list[str | None],
+    ) -> Answers:
+        n = len(names)
+        return Answers(
             ids=names,
             probability=probability,
             decisions=decisions,
-            explanations=why if call.reasons else [None] * n,
+            explanations=why,
             ring_ids=np.full(n, -1),
             ring_sizes=np.zeros(n, np.int64),
             scored_by=["rules"] * n,
@@ -107,4 +141,3 @@ class RuleAnswers:
             model_version=self._artifact.version,
             milliseconds={},
         )
-        return as_table(answers) if call.table else [as_json(answers, i) for i in range(n)]
