@@ -31,7 +31,7 @@ SERVICE = """
         model=folder / "model", journal=folder / "journal.sqlite", insecure=True, port=port, capacity=1 << 13,
         cuda_wait_ms=2000,
     )
-    os.environ.update(environment(settings))
+    os.environ.update(environment())
     import httpx
     import ray
     from ray import serve as ray_serve
@@ -75,27 +75,26 @@ SERVICE = """
         return Replica(load(settings.model), settings, scorers)
 
     ray.init(include_dashboard=False, log_to_driver=False, configure_logging=False)
-    ray_serve.start(http_options={"host": settings.host, "port": port + 1000})
-    ray_serve.run(deployment(settings, 0.0, replica), name="ringwatch", route_prefix="/")
+    ray_serve.start(proxy_location="Disabled")
+    ray_serve.run(deployment(settings, 0.0, replica), name="ringwatch", route_prefix=None)
     answers, broken, begin = [], [], time.monotonic()
+    strict = {"prefer": "handling=strict", "x-ringwatch-deadline-ms": "9000"}
     with httpx.Client(timeout=10) as client:
         while time.monotonic() - begin < 120 and len([a for a in answers if not a["degraded"]]) < 10:
             body = {
                 "transaction_id": f"p{len(answers)}", "timestamp": "2026-01-02T03:04:05Z", "account_id": "a1",
                 "merchant_id": "m1", "amount": 100, "currency": "EUR",
             }
-            for at in range(port, port + 9):
-                try:
-                    answer = client.post(f"http://127.0.0.1:{at}/v1/score", json=body)
-                except httpx.ConnectError:
-                    continue  # nobody took the request: the caller asks the next
-                except httpx.HTTPError as error:
-                    broken.append(repr(error))
-                    continue
+            try:
+                answer = client.post(f"http://127.0.0.1:{port}/v1/score", json=body, headers=strict)
+            except httpx.ConnectError:
+                pass  # the old one has gone, the new one is on its way to the same port
+            except httpx.HTTPError as error:
+                broken.append(repr(error))
+            else:
                 if answer.status_code == 200:
                     answers.append(answer.json())
-                    break
-                if answer.status_code != 503:  # not ready yet, or about to go
+                elif answer.status_code != 503:  # not ready yet, or about to go
                     broken.append(answer.text)
             time.sleep(0.05)
     (folder / "found.json").write_text(json.dumps({"answers": answers, "broken": broken}))
