@@ -22,6 +22,41 @@ from rich.table import Table
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 TABLE = ROOT / "docs" / "benchmarks.md"
+INTRODUCTION = """
+# Benchmarks
+
+Made by `python -m benchmarks.report` from the files in `benchmarks/results`. Times are those of the machine that each
+section names.
+
+- **goal** was set before the measurement. **no** means that it was missed.
+- **beside it** is what the same run measured in turn with the figure: a rival, or a limit of the machine.
+- p50 and p99 are the median and the 99th percentile. M is a million. A `+dirty` commit had uncommitted changes.
+- *uniform* and *zipf* say how payments choose their entities: all with the same probability, or a few of them far more
+  often.
+"""
+ABOUT = {  # what each benchmark measures
+    "cache_formats": "How much average precision (AP) a smaller key-value cache costs: the same trained models score a "
+    "simulated world with float32, half-precision and int8 keys and values.",
+    "cuda": "The CUDA kernels on one GPU, called from Python, without HTTP and journal. `copy` and `gather_128` are "
+    "what the card does at best: copying, and reading lines of 128 bytes at random places. `launch` and `ask` are "
+    "overheads. A walk finds the last 16 payments of each of a payment's three entities; `describe` adds features. "
+    "Shares are of the bytes a second of `gather_128`. A micro-batch goes from host memory to scores in host memory.",
+    "graph": "The transaction store on one core, 20 million payments. `append` writes payments, `with_velocity` also "
+    "the jump pointers of exact time windows. A walk finds the last 16 payments of each of a payment's three "
+    "entities (a seed is the payment that it begins from). `gather` reads cached keys and values. `of_limit` "
+    "compares with as many random reads at places that are known beforehand.",
+    "graph_files": "From files to scores: Parquet with text ids into the store, in the journal's order, and with "
+    "rings; snapshots; scoring 200,000 payments in bulk, and 1 or 64 at a time, with an untrained model.",
+    "graph_memory": "The memory that a whole graph with rings and caches uses, beside what `ringwatch capacity` plans.",
+    "graph_peers": "Append and sample: for each payment, find the last 16 payments of its entities, then write it. "
+    "Ours beside other libraries on the same million payments, each with its best batch size and number of threads.",
+    "graph_scale": "The store from 1 million to 100 million payments. `of_limit` compares with as many random reads "
+    "in as much memory.",
+    "handbook_service": "The Fraud Detection Handbook's test week sent through the running service, one payment at a "
+    "time, measured on the HTTP answers. `largest_difference_from_evaluate` compares them with offline scores.",
+    "serve": "One `POST /v1/score` beside a POST that does nothing, on one connection, with an untrained model. The "
+    "stages are the service's own timings: journal commit, graph update, score, reasons.",
+}
 
 
 @dataclass(frozen=True)
@@ -136,14 +171,9 @@ def commit() -> str:
     return head.stdout.strip() + ("+dirty" if status.stdout.strip() else "")
 
 
-def rebuild() -> None:
+def rebuild(page: Path = TABLE) -> None:
     """Write docs/benchmarks.md from all results."""
-    lines = [
-        "# Benchmarks",
-        "",
-        "Made by `python -m benchmarks.report` from benchmarks/results/*.json. Absolute times are those of the machine",
-        "named; what stands beside a figure was measured in turn with it, in the same run.",
-    ]
+    lines = INTRODUCTION.strip().split("\n")
     for path in sorted(RESULTS.glob("*.json")):
         if path.name.startswith("quality_"):
             continue  # those have a page of their own: docs/quality.md
@@ -153,6 +183,7 @@ def rebuild() -> None:
             "",
             f"## {content['bench']}",
             "",
+            *([about, ""] if (about := ABOUT.get(content["bench"].split("-")[0])) else []),
             f"`{content['command']}` at commit {content['commit']}, {content['date'][:10]}, {made['cores']} cores of "
             f"{made['cpu']}, {made['memory_gib']} GiB, Python {made['python']}.",
             "",
@@ -164,7 +195,7 @@ def rebuild() -> None:
             met = {None: "", True: "yes", False: "**no**"}[f["met"]]
             beside = ", ".join(f"{k} {v:,.4g}" for k, v in (f["peer"] or {}).items())
             lines.append(f"| {key} | {said(f['value'])} | {f['unit']} | {goal} | {met} | {beside} |")
-    TABLE.write_text("\n".join(lines) + "\n")
+    page.write_text("\n".join(lines) + "\n")
 
 
 def _module() -> str:

@@ -13,7 +13,8 @@ import numpy as np
 import torch
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from benchmarks.quality import ablation, amlsim, histories, prequential, tolokers
+from benchmarks.quality import ablation, about, amlsim, histories, prequential, tolokers
+from benchmarks.quality.about import ABOUT
 from benchmarks.quality.contest import OURS, Contest, entrants, ours, table
 from benchmarks.quality.oracle import LIMIT, limit
 from benchmarks.quality.page import rebuild
@@ -31,14 +32,6 @@ from gnn.quality.prequential import draw
 
 BOOK = datetime(2018, 8, 8, tzinfo=UTC)
 OTHER = datetime(2018, 8, 22, tzinfo=UTC)
-DELAYED = (
-    "Labels come seven days after the payment; cards known for fraud are left out of each test day, as in the book."
-)
-BOUND = (
-    "The limit is what an oracle reaches that is told by the generator of all frauds but those at a terminal none of "
-    "whose frauds is known by then, which it can only guess (`benchmarks/quality/oracle.py`). With so few frauds luck "
-    "moves what a guess is worth: by .007 of ROC AUC and .002 of CP@100 (standard deviation over blind guesses)."
-)
 TREES = ("trees: columns", "trees: raw history", "trees: features", "trees: history")
 SAGE = "PyG SAGEConv"
 MAX_RECALL_LOSS = 0.03  # by so much a ring kind's recall may fall behind
@@ -55,11 +48,7 @@ def handbook(options: argparse.Namespace) -> None:
     goals = {"average_precision": 0.74, "roc_auc": 0.90, "card_precision_at_100": 0.31}
     model = folder("handbook") / "model-0"
     cost = speed(contest, model, cached_run("handbook", "ours-0", lambda: ours(contest, 0))[1])
-    about = (
-        "The Fraud Detection Handbook's test week, 2018-08-08 to 08-14 (58,264 payments, 385 frauds), trained on all "
-        f"payments before 2018-08-01 with the labels known when the test begins. {DELAYED} {BOUND}"
-    )
-    put("handbook", about, figures_of(found, goals) | cost, {"": found})
+    put("handbook", ABOUT["handbook"], figures_of(found, goals) | cost, {"": found})
     card = make_card(
         load(model),
         History.read(*histories.handbook_files(), stop=BOOK + histories.WEEK),
@@ -74,22 +63,13 @@ def handbook(options: argparse.Namespace) -> None:
 def handbook_week(options: argparse.Namespace) -> None:
     contest = histories.handbook("handbook_week", BOOK, days=7)
     found = judged(contest, options) | {LIMIT: limit(contest)}
-    about = (
-        "The same test week, taught with the book's seven days only (2018-07-25 to 07-31; the last fifth chooses and "
-        f"calibrates); the history before them is context. {DELAYED} {BOUND}"
-    )
-    put("handbook_week", about, figures_of(found, {"average_precision": 0.68}), {"": found})
+    put("handbook_week", ABOUT["handbook_week"], figures_of(found, {"average_precision": 0.68}), {"": found})
 
 
 def other_weeks(options: argparse.Namespace) -> None:
     contest = histories.handbook("other_weeks", OTHER)
     found = judged(contest, options) | {LIMIT: limit(contest)}
-    about = (
-        "Another test week of the Handbook, 2018-08-22 to 08-28, trained on all payments before 2018-08-15: that the "
-        "figures do not hang on one week. No trial has seen its test figures, while those of the book's week were seen "
-        f"when the model's defaults were settled. {DELAYED} {BOUND}"
-    )
-    put("other_weeks", about, figures_of(found, {}), {"": found})
+    put("other_weeks", ABOUT["other_weeks"], figures_of(found, {}), {"": found})
 
 
 def s_ffsd(options: argparse.Namespace) -> None:
@@ -102,13 +82,7 @@ def s_ffsd(options: argparse.Namespace) -> None:
     for variant, wanted in goals.items():
         tables[variant] = judged(histories.s_ffsd(variant), options)
         figures |= figures_of(tables[variant], wanted, f"{variant}.")
-    about = (
-        "S-FFSD in order of time: trained on the labelled payments of the first 70 % of all rows, tested on the 8,837 "
-        "of the rest (2,683 frauds). `no_labels`: no payment's inputs hold a label. `delayed`: labels are known 10,080 "
-        "rows (seven days at a row a minute) after the payment. `at_once`: a label is known right behind its payment, "
-        "as published tables have it; no bank could."
-    )
-    put("s_ffsd", about, figures, tables)
+    put("s_ffsd", ABOUT["s_ffsd"], figures, tables)
 
 
 def world(options: argparse.Namespace) -> None:
@@ -130,17 +104,7 @@ def world(options: argparse.Namespace) -> None:
             if measure.startswith("recall, ") and measure != f"recall, {LONE}" and measure in rival:
                 gap = float(np.mean(mine[measure])) - float(np.mean(rival[measure]))
                 figures[f"{measure}, above {best}"] = Figure(gap, "1", -MAX_RECALL_LOSS)
-    about = (
-        "The seeded payment world at the frozen difficulty `WorldConfig.hard`: trained on "
-        f"{len(histories.TEACHING)} worlds of 150,000 payments side by side, tested on {len(histories.JUDGING)} others "
-        "of which every account, merchant and device is new to the model; their first 30 days are context, judged by "
-        "their truth. Labels are late, some are missing, some are wrong. Recall is of each ring kind's frauds among "
-        "the 1 % scored highest. The limit is an oracle that is told of every ring who works for it, what it owns, "
-        "of what kind it is and when it attacks, each from the moment when a second account of the ring has been seen "
-        "there (`benchmarks/quality/ring_oracle.py`); no strict bound, since it looks at nothing else of a "
-        "payment."
-    )
-    put("world", about, figures, {"": found})
+    put("world", about.world(len(histories.TEACHING), len(histories.JUDGING)), figures, {"": found})
 
 
 def parts(options: argparse.Namespace) -> None:
@@ -160,16 +124,7 @@ def parts(options: argparse.Namespace) -> None:
     figures = {f"gain over {name}": Figure(-gain[name], "AP") for name in left_out}
     figures |= {f"gain of {name}": Figure(gain[name], "AP") for name in better}
     figures["gain of what neighbours became"] = Figure(gain[ablation.BECAME], "AP of trees")
-    about = (
-        f"What each part is worth on the seeded world, {ablation.WORLDS} worlds teaching and others for each seed, "
-        "models learnt once. `more AP` is beside all of it, world by world; for what neighbours became, beside trees "
-        "without. What neighbours became (the known frauds of an entity's recent co-entities as of the payment, "
-        "wherever they happened) is put before trees on the same features. A model taught with every label right, and "
-        "with those that have not come yet, is what a loss that corrects for missing, wrong and late labels could at "
-        "most be; one that learns of every fraud right behind its payment, in training and in the test, is what none "
-        "can be that waits for reports."
-    )
-    put("ablation", about, figures, {"": found})
+    put("ablation", about.ablation(ablation.WORLDS), figures, {"": found})
 
 
 def static_tolokers(options: argparse.Namespace) -> None:
@@ -191,14 +146,7 @@ def static_tolokers(options: argparse.Namespace) -> None:
             found.setdefault(name, {}).setdefault("roc_auc", []).append(float(roc_auc_score(graph.y[of], score[of])))
             ap = float(average_precision_score(graph.y[of], score[of]))
             found[name].setdefault("average_precision", []).append(ap)
-    about = (
-        "Tolokers (Platonov et al., ICLR 2023), 11,758 workers, 21.8 % banned, the ten published 50/25/25 splits. A "
-        "static graph without time, merchants or devices: the model's attention layers alone, each worker reading its "
-        "neighbours through them. All but the trees on own features see the labels of the workers that train as "
-        "inputs, too, and never those of workers they learn from. Published, without such inputs: GAT-sep 83.78, "
-        "GT-sep and others below it."
-    )
-    put("tolokers", about, figures_of(found, {"roc_auc": 0.85}), {"": found})
+    put("tolokers", ABOUT["tolokers"], figures_of(found, {"roc_auc": 0.85}), {"": found})
 
 
 def static_amlsim(options: argparse.Namespace) -> None:
@@ -226,14 +174,7 @@ def static_amlsim(options: argparse.Namespace) -> None:
                 float(average_precision_score(truth, score[test]))
             )
             found[name].setdefault("roc_auc", []).append(float(roc_auc_score(truth, score[test])))
-    about = (
-        "AMLSim, 20,000 accounts, 118,250 transfers, 954 accounts in fan-in schemes; five folds of accounts. The label "
-        "belongs to the account for all of its time, so this is static classification and not causal: transfers after "
-        "the scheme are known. No label enters an input. Ours: the point-in-time features of an account's transfers as "
-        "payer and as payee, pooled, and the accounts at their other ends, read by two rounds of boosted trees, the "
-        "second reading what the first made of those accounts; the attention network takes no part in it."
-    )
-    put("amlsim", about, figures_of(found, {"average_precision": 0.85}), {"": found})
+    put("amlsim", ABOUT["amlsim"], figures_of(found, {"average_precision": 0.85}), {"": found})
 
 
 def weekly(options: argparse.Namespace) -> None:
@@ -243,16 +184,9 @@ def weekly(options: argparse.Namespace) -> None:
         f"{name}, mean of {len(weeks)} weeks": Figure(float(np.mean(list(weeks.values()))), "1")
         for name, weeks in found.items()
     }
-    network = {0: "Without the network; rivals are", 1: "All are"}.get(
-        options.every, f"The network is trained anew every {options.every} weeks, the others"
-    )
-    about = (
-        f"{options.weeks} weeks of the Handbook one after another from {prequential.FIRST.date()} on, each judged by "
-        f"models that know the labels reported before its first moment. {network} trained anew every week, "
-        f"one row of trees once. {DELAYED}"
-    )
     tables = {"": {name: {week: [ap] for week, ap in weeks.items()} for name, weeks in found.items()}}
-    put("prequential", about, figures, tables, {"picture": prequential.PICTURE.name})
+    text = about.prequential(options.weeks, prequential.FIRST.date(), options.every)
+    put("prequential", text, figures, tables, {"picture": prequential.PICTURE.name})
 
 
 def audits(options: argparse.Namespace) -> None:
@@ -268,13 +202,7 @@ def audits(options: argparse.Namespace) -> None:
         strict = found.splits[-1].average_precision
         figures[f"{name}, published above strict"] = Figure(found.splits[0].average_precision - strict, "AP")
         figures[f"{name}, sound"] = Figure(float(found.sound), "1 is yes", 1.0)
-    about = (
-        "What label leakage is worth: `ringwatch audit` judges the same boosted trees under the split of published "
-        "tables (random test payments, labels known at once, entities counted over the whole history), a clean one "
-        "(later payments) and the strictly causal one (labels from their report on, features as of the payment). The "
-        "two planted leaks must be caught: their inputs change when the journal is cut behind the payment."
-    )
-    put("audit", about, figures, tables, {"leaks": leaks})
+    put("audit", ABOUT["audit"], figures, tables, {"leaks": leaks})
 
 
 BENCHES: dict[str, Callable[[argparse.Namespace], None]] = {

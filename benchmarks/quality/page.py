@@ -33,39 +33,75 @@ HEADLINES = (  # result, table within it, measure, data
     ("tolokers", "", "roc_auc", "Tolokers (attention layers alone)"),
     ("amlsim", "", "average_precision", "AMLSim (two rounds of trees, no network)"),
 )
+SHOWN = {  # names in the result files that a reader would not understand
+    "limit: an oracle of the generator": "limit: an oracle that knows the generator",
+    "ringwatch, mean of all seeds' networks": "ringwatch, mean of the models of all seeds",
+    "all of it": "the whole model",
+    "no head of trees": "no boosted trees",
+    "one layer": "one attention layer, not two",
+    "no labels in sight": "no labels in the inputs",
+    "no ring columns": "no ring features",
+    "no prospects": "no auxiliary task on an entity's next payments",
+    "every label right": "training labels correct",
+    "every label right, recent payments too": "training labels correct, recent payments included",
+    "every fraud known right behind its payment": "every fraud reported immediately",
+    "trees on features": "boosted trees on the same features",
+    "trees, and what neighbours became": "boosted trees, and later frauds of neighbours",
+    "more AP": "AP gained",
+    "distance_closed": "share of the gap between the best trees and an AP of 1 that is closed",
+    "training_s_a_million": "training time per million payments, graph and trees included",
+    "score_1_p50": "scoring one payment, median",
+    "score_64_p50": "scoring 64 payments, median",
+    "seeded world, sound": "simulated world: no leak, both planted ones found",
+    "S-FFSD, sound": "S-FFSD: no leak, both planted ones found",
+    "Handbook, sound": "Handbook: no leak, both planted ones found",
+    "seeded world": "simulated world",
+}
+UNITS = {"training_s_a_million": " s", "score_1_p50": " ms", "score_64_p50": " ms"}
 INTRODUCTION = """
-AP is average precision. Figures are means over seeds; in brackets is half the width of the 95 % interval. The best
-rival is the one with the highest mean, whatever it is; it may have fewer seeds. The limit is what an oracle reaches
-that knows how the data were made, where there is one.
+AP is average precision. Each figure is a mean over several training seeds; in brackets is half the width of the 95 %
+confidence interval. The best rival is the one with the highest mean; it may have fewer seeds. Where the data come from
+a known generator, the limit is what an oracle reaches that knows how the generator makes frauds.
 
 ![Ours, the best rival and the limit on each data set](quality.png)
 
 ## How to read this page
 
-It is made by `python -m benchmarks.quality` from the result files in `benchmarks/results`. Each section names its
-command, commit, date and machine. Unless a variant says otherwise:
+`python -m benchmarks.quality` makes this page from the result files in `benchmarks/results`. Each section names its
+command, commit, date and machine. Unless a section says otherwise:
 
-- Every test payment is later than those that trained.
-- A label is used only after it was reported.
-- Rivals are trained on the same payments and labels, and choose on the same validation payments.
+- Every test payment is later than every training payment.
+- A label is used only from the moment at which it was reported.
+- Rivals are trained on the same payments and labels, and tuned on the same validation payments.
 
-**Some figures are optimistic.** Within a run nothing is chosen on test payments. Between runs, people saw test
+| rival | what it is |
+|---|---|
+| trees: columns | gradient-boosted trees on the columns of the payment itself |
+| trees: raw history | those columns, and amounts and times of the last payments of each entity |
+| trees: features | gradient-boosted trees on Ringwatch's point-in-time features |
+| trees: history | those features, and what relates the payment to each of the last payments of its entities |
+| trees: Snap ML | the payment's columns, and the graph features of IBM's Snap ML |
+| logistic | logistic regression on Ringwatch's features |
+| PyG | a graph neural network in PyTorch Geometric, on the same sampled neighbours |
+| rules | hand-written rules, the ones that answer when a model fails |
+
+**Some figures are optimistic.** Within a run nothing is chosen on test payments. Between runs, the developers saw test
 figures:
 
 - Dropout, weight decay, learning rate, epochs, pre-training and the number of simulated worlds were chosen in trials
-  on the book's week, S-FFSD and a simulated world. Their test figures were printed beside those of validation.
-- No trial has seen the test of `other_weeks`, or the worlds that judge in `world`. When twelve teaching worlds were
-  chosen (on another world), it was known what six reach there.
-- The inputs of Tolokers and the second round of AMLSim were tried after test figures had missed their goals. They
-  were chosen on validation workers of one split and on the training part of one fold; these are judged in other
-  splits and folds.
-- Trees on S-FFSD's raw history were tried with its test figures in view. Three questions followed: whether to train
-  again with the validation payments, to leave out made-up times, and to have the head always in. Each was answered on
+  on the book's week, S-FFSD and a simulated world. Those trials printed test figures beside validation figures.
+- No trial has used the test week of `other_weeks` or the test worlds of `world`. But when it was decided, on another
+  world, to train on twelve worlds, the test result with six was known.
+- The inputs for Tolokers and the second round of trees for AMLSim were tried after test figures had missed their goals.
+  They were chosen on the validation workers of one split and on the training accounts of one fold. The same workers and
+  accounts are test data in other splits and folds.
+- Trees on S-FFSD's raw history were tried while its test figures were visible. Three decisions followed: to train again
+  with the validation payments, to leave out artificial times, and to use the boosted trees always. Each was taken on
   periods before the tests ([decisions](decisions/README.md)).
 
-**Not every table is of the same training.** Models and rivals were trained again with the payments that chose them,
-with these exceptions: `prequential` (commit 72dd7c4) has no second training and no rival on raw history; models of
-`ablation` are trained once. `tolokers` and `amlsim` do not depend on it.
+**Not all sections train in the same way.** The model and its rivals are trained a second time, with the validation
+payments added, except in two sections: `prequential` (commit 72dd7c4) has no second training and no rival on raw
+history, and the models of `ablation` are trained once. `tolokers` and `amlsim` have no such second training.
 """
 
 
@@ -165,14 +201,15 @@ def _section(name: str, content: Mapping[str, Any]) -> list[str]:
     lines = ["", f"## {name}", "", content["about"], ""]
     for variant, table in content["tables"].items():
         if variant:
-            lines += [f"**{variant}**", ""]
+            lines += [f"**{SHOWN.get(variant, variant)}**", ""]
         lines += [*_table(table, NAMES.get(name, OURS)), ""]
     goals = [(key, f) for key, f in content["figures"].items() if f["goal"] is not None]
     if goals:
-        lines += ["| goal | reached | asked | met |", "|---|---|---|---|"]
+        lines += ["| figure with a goal | reached | goal | met |", "|---|---|---|---|"]
         for key, f in goals:
             sign = ">=" if f["better"] == "higher" else "<="
-            lines.append(f"| {key} | {f['value']:.4f} | {sign} {f['goal']:g} | {'yes' if f['met'] else '**no**'} |")
+            unit, met = UNITS.get(key, ""), "yes" if f["met"] else "**no**"
+            lines.append(f"| {_short(key)} | {f['value']:.4f}{unit} | {sign} {f['goal']:g}{unit} | {met} |")
         lines.append("")
     if picture := content["facts"].get("picture"):
         lines += [f"![{name}]({picture})", ""]
@@ -192,7 +229,7 @@ def _table(table: Mapping[str, Mapping[str, Mapping[str, Any]]], ours: str) -> l
         names.sort(key=lambda n: (n != OURS, n not in (MEAN, LIMIT), -table[n].get(first, {"mean": 0})["mean"]))
     for name in names:
         cells = [_cell(table[name].get(measure)) for measure in measures]
-        lines.append(f"| {f'**{ours}**' if name == OURS else name} | " + " | ".join(cells) + " |")
+        lines.append(f"| {f'**{ours}**' if name == OURS else SHOWN.get(name, name)} | " + " | ".join(cells) + " |")
     return lines
 
 
@@ -204,6 +241,8 @@ def _cell(value: Mapping[str, Any] | None) -> str:
 
 
 def _short(measure: str) -> str:
+    """A measure or a goal as the page names it."""
+    measure = SHOWN.get(measure, measure).replace(", above trees: features", " minus that of trees: features")
     for long, short in SHORT.items():
         measure = measure.replace(long, short)
     return measure
