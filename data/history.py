@@ -173,7 +173,7 @@ class History:
             try:
                 return pa.Table.from_pandas(frame, preserve_index=False)
             except (AttributeError, TypeError, pa.ArrowException) as error:
-                raise DataError(f"{what}: no pandas data frame that Arrow can take: {error}") from error
+                raise DataError(f"{what}: not a pandas data frame that Arrow can read: {error}") from error
 
         tables = table(transactions, "transactions"), None if labels is None else table(labels, "labels")
         return cls.from_arrow(*tables, strict=strict, on_refusal=on_refusal)
@@ -203,7 +203,7 @@ class History:
         if labels is not None and stop is not None:
             later += _reported_from(labels, stop)
         if not runs and labels is not None and start is None and stop is None and any(read_labels(labels)):
-            raise DataError(f"{shown(labels)} holds labels, but {shown(source)} holds no good payment")
+            raise DataError(f"{shown(labels)} holds labels, but {shown(source)} holds no valid payment")
         return cls(runs, later_labels=later, refused=count, refusals=first)
 
     def __len__(self) -> int:
@@ -363,7 +363,7 @@ def _table(found: Any, what: str) -> pa.Table:
     try:
         return found if isinstance(found, pa.Table) else pa.table(found)
     except (TypeError, ValueError, pa.ArrowException) as error:
-        raise DataError(f"{what}: no table that Arrow can take: {error}") from error
+        raise DataError(f"{what}: not a table that Arrow can read: {error}") from error
 
 
 def _counted(n: int, what: str) -> str:

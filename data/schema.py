@@ -202,7 +202,7 @@ def _exponents(currencies: pa.Array) -> NDArray[np.int64]:
 def _column(data: pa.Table | pa.RecordBatch, field: pa.Field, file: str, notation: Notation) -> Column:
     found = data.schema.get_all_field_indices(field.name)
     if len(found) > 1:
-        raise SchemaError(f"{file}: column {field.name} is there {len(found)} times")
+        raise SchemaError(f"{file}: column {field.name} occurs {len(found)} times")
     if not found:
         if not field.nullable:
             raise SchemaError(f"{file}: the required column {field.name} is missing")

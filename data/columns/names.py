@@ -76,7 +76,7 @@ def _as_text(raw: pa.Array, integer: bool) -> tuple[pa.Array, dict[int, str]]:
         return pa.array([None if v is None else str(uuid.UUID(bytes=v)) for v in raw.storage.to_pylist()]), {}
     if pa.types.is_decimal(kind):
         if kind.scale > 0 and not integer:
-            raise TypeError(f"{kind} is no identifier: write it as text or as an integer")
+            raise TypeError(f"{kind} is not an identifier: write it as text or as an integer")
         values = raw.cast(pa.string())
     elif pa.types.is_floating(kind) and integer:
         values, reasons = _whole(raw.cast(pa.float64()))

@@ -60,13 +60,15 @@ class TimeUnit:
         """
         name, _, origin = (text, "", "") if "%" in text else text.partition("@")
         if "%" not in name and name != "ns" and name not in _MICROSECONDS:
-            raise DataError(f"{name!r} is no unit of time: use s, ms, us, ns, min, h, d or a pattern such as %d/%m/%Y")
+            raise DataError(
+                f"{name!r} is not a unit of time: use s, ms, us, ns, min, h, d or a pattern such as %d/%m/%Y"
+            )
         if not origin:
             return cls(name)
         try:
             moment = datetime.fromisoformat(origin)
         except ValueError:
-            raise DataError(f"{origin!r} is no ISO 8601 moment to count from, such as 2020-01-01") from None
+            raise DataError(f"{origin!r} is not an ISO 8601 date or time to count from, such as 2020-01-01") from None
         return cls(name, moment if moment.tzinfo else moment.replace(tzinfo=UTC))
 
 

@@ -89,7 +89,7 @@ class ReadOptions:
             raise DataError(f"--max-refused is a share from 0 to 1, such as 0.05, not {max_refused}")
         if label_column is None:
             if label_delay is not None:
-                raise DataError("--label-delay goes with --label-column")
+                raise DataError("--label-delay needs --label-column")
             return replace(options, columns=columns, notation=notation)
         if label_delay is None:
             raise DataError("--label-column needs --label-delay, the time from a payment to its report, such as 7d")
@@ -126,7 +126,7 @@ def _pairs(words: Iterable[str], option: str) -> dict[str, str]:
             if name not in _NAMES:
                 raise DataError(f"{option}: the schema has no column {name!r}; there are {', '.join(_NAMES)}")
             if name in found:
-                raise DataError(f"{option}: {name} is there twice")
+                raise DataError(f"{option}: {name} is given twice")
             found[name] = value
     return found
 
@@ -171,5 +171,5 @@ def _span(text: str) -> timedelta:
     """
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([a-z]+)", text.strip())
     if not match or match[2] not in _SPAN:
-        raise DataError(f"{text!r} is no span of time, such as 7d, 12h, 30min or 0s")
+        raise DataError(f"{text!r} is not a length of time such as 7d, 12h, 30min or 0s")
     return timedelta(seconds=float(match[1]) * _SPAN[match[2]])

@@ -146,7 +146,7 @@ def _listed(
     filesystem: fs.FileSystem, names: list[str], asked: str, show: Callable[[str], str], root: str
 ) -> list[Place]:
     if not names:
-        raise DataError(f"cannot read {asked}: no files there")
+        raise DataError(f"cannot read {asked}: no files found")
     return [Place(show(name), filesystem, name, _partition(name)) for name in sorted(names, key=_by_number)]
 
 

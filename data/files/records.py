@@ -61,7 +61,7 @@ class Tally:
             raise TooManyRefused(
                 f"{self._source}: {self.refused:,} of {self.rows:,} rows refused "
                 f"({self.refused / max(self.rows, 1):.1%}), more than {self._most:.1%} (--max-refused); "
-                f"{count:,} for their {column}, the first: {self._first[column]}"
+                f"{count:,} because of their {column}, the first: {self._first[column]}"
             )
 
 
@@ -87,7 +87,7 @@ class Records:
         if self.live and len(self._places) > 1:
             raise DataError("standard input cannot be read beside files")
         if self.live and kind == "payments" and options.label is not None:
-            raise DataError("--label-column reads the payments twice, which standard input cannot be")
+            raise DataError("--label-column reads the payments twice, but standard input can be read only once")
 
     def checked(self, tally: Tally) -> Iterator[Numbered]:
         """Canonical, non-empty batches of the good rows, and their numbers.

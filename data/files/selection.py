@@ -78,7 +78,7 @@ class Selection:
             if isinstance(place, int):
                 name = self._names[place]
                 if (count := self._names.count(name)) > 1:
-                    raise SchemaError(f"{self._file}: column {name} is there {count} times")
+                    raise SchemaError(f"{self._file}: column {name} occurs {count} times")
                 if name.strip() not in column.sources and (count := self._tidy.count(self._tidy[place])) > 1:
                     raise SchemaError(f"{self._file}: {count} columns could be {column.name}: name one with --map")
             elif place is None and column.default is None:

@@ -219,14 +219,14 @@ def test_what_is_no_history_is_refused_in_one_line(tmp_path: Path) -> None:
         (lambda: History.read(tmp_path / "half"), "without transactions.parquet"),
         (lambda: History.read(tmp_path / "world", labels), "give the folder alone"),
         (lambda: History.read(log, labels), "give it alone"),
-        (lambda: History.read(none, labels), "holds labels, but .* holds no good payment"),
-        (lambda: History.from_arrow(table([]), table([label("a", 2)], LABEL_SCHEMA)), "holds no good payment"),
+        (lambda: History.read(none, labels), "holds labels, but .* holds no valid payment"),
+        (lambda: History.from_arrow(table([]), table([label("a", 2)], LABEL_SCHEMA)), "holds no valid payment"),
         (lambda: History.read(tmp_path / "nowhere"), "nowhere"),
         (lambda: History.read(payments, stop=datetime(2020, 1, 1)), "no time zone"),
         (lambda: History.read(log, stop=datetime(2020, 1, 1)), "no time zone"),
         (lambda: History.read(payments).before(datetime(2020, 1, 1)), "no time zone"),
-        (lambda: History.from_arrow("t.parquet"), "transactions: no table"),
-        (lambda: History.from_pandas(table([payment("a", 1)])), "transactions: no pandas data frame"),
+        (lambda: History.from_arrow("t.parquet"), "transactions: not a table"),
+        (lambda: History.from_pandas(table([payment("a", 1)])), "transactions: not a pandas data frame"),
     ):
         with pytest.raises(DataError, match=said) as error:
             read()

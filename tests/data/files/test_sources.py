@@ -149,7 +149,7 @@ def test_csv_takes_what_people_write(tmp_path: Path) -> None:
     [
         (b"", "required column transaction_id is missing"),
         (b"a,b\n1,2\n", "required column transaction_id is missing"),
-        (HEADER.replace("amount", "amount,amount").encode(), "amount is there 2 times"),
+        (HEADER.replace("amount", "amount,amount").encode(), "amount occurs 2 times"),
         (b"PAR1 and then nothing of the kind", "cannot read"),
         (b"ARROW1 and then nothing of the kind", "cannot read"),
         (b"\xff\xff\xff\xff\x10\x00\x00\x00....", "cannot read"),
