@@ -26,7 +26,7 @@ from gnn.score.devices import choose_device
 from gnn.score.replay import score_history
 
 ROUNDS: Final = 200  # of the bootstrap
-HANDBOOK: Final = ", cards known for fraud left out of each day (as the Fraud Detection Handbook has it)"
+HANDBOOK: Final = ". As in the Fraud Detection Handbook, cards already known as fraudulent are left out of each day"
 FEW: Final = 10  # frauds below which a slice has no average precision
 
 
@@ -219,88 +219,103 @@ def _quarters(amount: NDArray[np.int64], of: NDArray[np.bool_], currency: str) -
 
 
 def markdown(card: Card) -> str:
-    """The card as a page."""
-    a, m = card.artifact, card.metrics
-    training = a.facts.get("training", {})
-    settings = training.get("config", {})
-    config = a.config
+    """The card as a page in Markdown."""
+    parts = [
+        ("What it is", _what_it_is(card)),
+        ("Data", _data(card)),
+        ("Quality on later payments", _quality(card)),
+        ("Quality by group of payments", _groups(card)),
+        ("Calibration", _calibration(card)),
+        ("Limits", _limits(card)),
+    ]
     lines = [
-        f"# Model card: {a.name} {a.version}",
+        f"# Model card: {card.artifact.name} {card.artifact.version}",
         "",
-        "Made by `ringwatch card` from the artifact and a scored history.",
+        "Made by `ringwatch card` from the model and from a history that the model scored.",
+    ]
+    for title, part in parts:
+        lines += ["", f"## {title}", "", *part]
+    return "\n".join(lines) + "\n"
+
+
+def _what_it_is(card: Card) -> list[str]:
+    a, config = card.artifact, card.artifact.config
+    trees = " Its score is averaged with those of boosted trees." if len(a.net.trees.root) else ""
+    return [
+        f"A temporal attention network over a graph of payments that share {' or '.join(a.roles)}: {config.layers} "
+        f"layers of width {config.width}, which read the last {config.neighbours} payments of each entity, up to "
+        f"{config.window_days} days back.{trees} The result is the probability that a payment is fraud, from what was "
+        f"known when the payment was made. Weights: SHA-256 {a.sha256}.",
         "",
-        "## What it is",
+        "Intended use: to rank payments for review, and in rules that hold payments. Not intended for decisions "
+        "about a person's credit, employment or account as a whole: it scores single payments.",
+    ]
+
+
+def _data(card: Card) -> list[str]:
+    training = card.artifact.facts.get("training", {})
+    settings = training.get("config", {})
+    windows = [
+        (part, w["from"][:16], w["to"][:16], f"{w['payments']:,}", f"{w['frauds']:,}")
+        for part in ("train", "validation", "test")
+        if (w := training.get(part))
+    ]
+    refit = " Then it was trained again, with the validation payments added to the training payments."
+    return [
+        *_rows(("", "from", "to", "payments", "known frauds"), windows),
         "",
-        f"A temporal attention network over the graph of {', '.join(a.roles)}: {config.layers} layers of width "
-        f"{config.width}, {config.neighbours} past payments read for each entity, {config.window_days} days back at "
-        "most. It gives the probability that a payment is fraud, from what was known when the payment was made. "
-        f"Weights: SHA-256 {a.sha256}.",
-        "",
-        "For people who review payments, and for rules that hold them. Not for decisions about a person's credit, work "
-        "or account as a whole: it judges payments.",
-        "",
-        "## Data",
-        "",
-        *_rows(
-            ("", "from", "to", "payments", "known frauds"),
-            [
-                (part, w["from"][:16], w["to"][:16], f"{w['payments']:,}", f"{w['frauds']:,}")
-                for part in ("train", "validation", "test")
-                if (w := training.get(part))
-            ],
-        ),
-        "",
-        f"Labels took {training.get('label_delay_days', float('nan')):.1f} days to settle; a payment older than that "
-        "without a label counted as legitimate. The validation payments chose epochs and trees and calibrated"
-        + ("; then the model was learnt anew with them among those that teach." if settings.get("refit") else ".")
-        + (f" It does not read {', '.join(settings['without'])}." if settings.get("without") else ""),
-        "",
-        "## What it is worth",
-        "",
-        f"On {m.payments:,} payments, {m.frauds:,} of them fraud, from {card.first} to {card.last}, scored in their "
-        f"order with labels as they came in{HANDBOOK if card.protocol == 'handbook' else ''}. In brackets the 95 % "
-        "interval of a bootstrap over accounts.",
+        f"Most labels were reported within {training.get('label_delay_days', float('nan')):.1f} days; an older "
+        "payment without a label counted as legitimate. The number of epochs and of trees was chosen on the "
+        f"validation payments, and the model was calibrated on them.{refit if settings.get('refit') else ''}"
+        + (f" Features left out: {', '.join(settings['without'])}." if settings.get("without") else ""),
+    ]
+
+
+def _quality(card: Card) -> list[str]:
+    m = card.metrics
+    return [
+        f"Measured on {m.payments:,} payments, {m.frauds:,} of them fraud, from {card.first} to {card.last}. They were "
+        "scored in order of time, each with the labels reported by then"
+        f"{HANDBOOK if card.protocol == 'handbook' else ''}. In brackets: 95 % interval, by a bootstrap over accounts.",
         "",
         *_rows(("measure", "value"), _measures(card)),
+    ]
+
+
+def _groups(card: Card) -> list[str]:
+    rows = [
+        (
+            s.name,
+            f"{s.payments:,}",
+            f"{s.frauds:,}",
+            "too few" if s.average_precision is None else f"{s.average_precision:.3f}",
+            "" if s.recall is None else f"{s.recall:.1%}",
+            f"{s.predicted:.2%}",
+            f"{s.observed:.2%}",
+        )
+        for s in card.slices
+    ]
+    return [
+        "AP is average precision. Recall is the share of the group's frauds that are among the "
+        f"{card.metrics.budget:.0%} of all payments with the highest scores. Predicted is the mean probability, "
+        "observed the share of frauds.",
         "",
-        "## For whom",
-        "",
-        f"Recall is the share of a part's frauds among the {m.budget:.0%} of all payments scored highest.",
-        "",
-        *_rows(
-            ("part", "payments", "frauds", "AP", "recall", "predicted", "observed"),
-            [
-                (
-                    s.name,
-                    f"{s.payments:,}",
-                    f"{s.frauds:,}",
-                    "too few" if s.average_precision is None else f"{s.average_precision:.3f}",
-                    "" if s.recall is None else f"{s.recall:.1%}",
-                    f"{s.predicted:.2%}",
-                    f"{s.observed:.2%}",
-                )
-                for s in card.slices
-            ],
-        ),
-        "",
-        "## Calibration",
-        "",
+        *_rows(("group", "payments", "frauds", "AP", "recall", "predicted", "observed"), rows),
+    ]
+
+
+def _calibration(card: Card) -> list[str]:
+    m = card.metrics
+    bins = [
+        (f"{b.lowest:.4f} to {b.highest:.4f}", f"{b.payments:,}", f"{b.predicted:.2%}", f"{b.observed:.2%}")
+        for b in m.reliability
+    ]
+    return [
         f"Expected calibration error {m.expected_calibration_error:.4f}, Brier score {m.brier:.5f}.",
         "",
-        *_rows(
-            ("probability", "payments", "predicted", "observed"),
-            [
-                (f"{b.lowest:.4f} to {b.highest:.4f}", f"{b.payments:,}", f"{b.predicted:.2%}", f"{b.observed:.2%}")
-                for b in m.reliability
-            ],
-        ),
-        "",
+        *_rows(("probability", "payments", "predicted", "observed"), bins),
         *_shift(card),
-        "## Limits",
-        "",
-        *_limits(card),
     ]
-    return "\n".join(lines) + "\n"
 
 
 def _measures(card: Card) -> list[tuple[str, str]]:
@@ -313,9 +328,9 @@ def _measures(card: Card) -> list[tuple[str, str]]:
     return [
         value("average precision", m.average_precision),
         value("ROC AUC", m.roc_auc),
-        (f"frauds in the top {m.budget:.0%}", f"{m.recall_at_budget:.1%}"),
-        (f"fraud money in the top {m.budget:.0%}", f"{m.fraud_money_caught:.1%}"),
-        ("card precision at 100 a day", f"{m.card_precision_at_100:.3f}"),
+        (f"share of frauds among the {m.budget:.0%} with the highest scores", f"{m.recall_at_budget:.1%}"),
+        ("the same, weighted by amount", f"{m.fraud_money_caught:.1%}"),
+        ("card precision at 100 cards a day", f"{m.card_precision_at_100:.3f}"),
     ]
 
 
@@ -323,30 +338,32 @@ def _shift(card: Card) -> list[str]:
     if (shift := card.metrics.prior_shift) is None:
         return []
     return [
-        f"It was calibrated where {shift.calibrated_for:.2%} of the payments were fraud; here {shift.observed:.2%} "
-        f"were, and the scores alone, without a label, point to {shift.estimated:.2%} (Saerens et al. 2002). Corrected "
-        f"for that, the error is {shift.error_corrected:.4f}.",
         "",
+        f"Of the payments used for calibration {shift.calibrated_for:.2%} were fraud; of these {shift.observed:.2%} "
+        f"were. The method of Saerens et al. (2002), which sees no labels, estimates {shift.estimated:.2%} from the "
+        "scores. With the probabilities corrected by that estimate the calibration error is "
+        f"{shift.error_corrected:.4f}.",
     ]
 
 
 def _limits(card: Card) -> list[str]:
     m = card.metrics
     lines = [
-        "- Accounts are drawn for the intervals, not weeks: how far another month differs is not in them.",
-        "- What is fraud is what was reported. Fraud that nobody reports teaches that it is legitimate.",
-        "- It sees no name, age, sex, origin or address. Country, currency and device stand in for some of them: look "
-        "at the parts above before holding payments of a part automatically.",
-        "- A fraudster who knows it can dilute an entity's history. Rings and labels of the past are what it leans on.",
+        "- The intervals are over accounts. They do not say how much results differ from one month to the next.",
+        "- Only reported fraud counts as fraud. Fraud that nobody reports is learnt as legitimate.",
+        "- The model does not read name, age, sex, origin or address. Country, currency and device can be proxies for "
+        "them: check the groups above before you hold a group's payments automatically.",
+        "- The model relies on past payments and labels. A fraudster can hide among many harmless payments of an "
+        "entity.",
     ]
     half = 0.5 * m.average_precision
     if weak := [s.name for s in card.slices if s.average_precision is not None and s.average_precision < half]:
         names = ", ".join(weak)
-        lines.append(f"- Weakest, at less than half of the average precision over all: {names}.")
+        lines.append(f"- Weakest groups, with less than half of the overall average precision: {names}.")
     if few := [s.name for s in card.slices if s.average_precision is None]:
-        lines.append(f"- Too few frauds to say anything: {', '.join(few)}.")
+        lines.append(f"- Groups with too few frauds to measure: {', '.join(few)}.")
     if m.frauds < 500:
-        lines.append(f"- {m.frauds:,} frauds judge it: a few of them more or less move the second decimal.")
+        lines.append(f"- Only {m.frauds:,} frauds: a few more or fewer change the second decimal of each measure.")
     return lines
 
 
