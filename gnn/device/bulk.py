@@ -121,15 +121,18 @@ class Shard:
         self._run = Bulk(DeviceNet(held, net), first, last)
 
     def encode(self) -> None:
-        """See `Bulk`."""
+        """Embed the slice's rows by themselves, and write their keys and values for the first layer."""
         self._run.encode()
 
     def attend(self, layer: int) -> None:
-        """See `Bulk`."""
+        """Run a layer over the slice, and write the keys and values of the next.
+
+        The keys and values of the window before the slice must have been taken (`take`) for this layer.
+        """
         self._run.attend(layer)
 
     def finish(self) -> NDArray[np.float32]:
-        """See `Bulk`."""
+        """Run the head, if the model has one; the slice's log-odds, float32 [last - first], on the host."""
         return self._run.finish()
 
     def kept(self, layer: int, first: int, last: int) -> KeysValues:

@@ -78,7 +78,7 @@ def measure(
     """
     n, frauds = len(probability), int(is_fraud.sum())
     if not 0 < frauds < n:
-        raise ModelError(f"cannot judge {n:,} payments of which {frauds:,} are fraud: both classes are needed")
+        raise ModelError(f"cannot evaluate {n:,} payments of which {frauds:,} are fraud: both classes are needed")
     # Ties are broken by arrival, as a reviewer who works through a queue would.
     reviewed = np.zeros(n, bool)
     reviewed[np.argsort(-probability, kind="stable")[: max(1, round(budget * n))]] = True

@@ -49,7 +49,7 @@ def selection(
     if stop is not None:
         chosen &= time < _microseconds(stop)
     if not chosen.any():
-        raise ModelError("no payment to judge between --from and --until")
+        raise ModelError("no payment to evaluate between --from and --until")
     if protocol == "handbook":
         first, last = (datetime.fromtimestamp(time[chosen][i] / 1e6, UTC).date() for i in (0, -1))
         train_start = first - timedelta(days=14)  # seven days of training and seven in which their labels arrive

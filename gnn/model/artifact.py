@@ -126,7 +126,9 @@ def load(folder: Path | str) -> Artifact:
             )
         config = ModelConfig(**{**manifest["config"], "roles": tuple(manifest["config"]["roles"])})
         if manifest["features"] != list(feature_names(config.roles)):
-            raise ModelError(f"{folder}: trained on other features than this version of Ringwatch computes")
+            raise ModelError(
+                f"{folder}: trained on other features than this version of Ringwatch computes; train it again"
+            )
         net = RingwatchNet(config)
         tensors = safetensors_torch.load(blob)
         net.trees = read_trees(

@@ -208,10 +208,10 @@ class _Auditor:
         test = self.later if targets.label_delay_us else targets.test  # the strict targets leave the youngest out
         for part, chosen in (("training", rows), ("validation", targets.validation)):
             if not 0 < fraud[chosen].sum() < len(chosen):
-                raise ModelError(f"{name}: the {part} payments are not of both classes; give a longer history")
+                raise ModelError(f"{name}: the {part} payments are all fraud or all legitimate; give a longer history")
         truth = self.judged.fraud[test]
         if not 0 < truth.sum() < len(truth):
-            raise ModelError(f"{name}: the test payments are not of both classes; give a longer history")
+            raise ModelError(f"{name}: the test payments are all fraud or all legitimate; give a longer history")
         categorical = np.array([column.startswith("category.") for column in names])
         validation = self._drawn(targets.validation)
         x, known = self._read(state, rows, inputs), self._read(state, validation, inputs)

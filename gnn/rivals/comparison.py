@@ -96,7 +96,7 @@ def compare(
     rows = np.flatnonzero(selection(known, start, stop, protocol))
     if rows[0] < first:
         raise ModelError(
-            f"the model knows labels reported before {_moment(state, first)}: judge from there on (--from)"
+            f"the model knows labels reported before {_moment(state, first)}: evaluate from then on (--from)"
         )
     metrics = {OURS: judge(known, probability, start, stop, protocol)}
     facts: dict[str, dict[str, Any]] = {}

@@ -38,7 +38,7 @@ class CudaScorer:
         cpu: The same model over the same graph on the CPU; its cache is kept current.
         device: Where.
         buckets: Sizes of micro-batch to record, rising.
-        patience_s: How long a micro-batch may take before the device is taken for gone.
+        patience_s: How long a micro-batch may take before the device counts as lost.
 
     Raises:
         ModelError: The graph and the cache do not fit into what the device gives.
@@ -136,7 +136,16 @@ class CudaScorer:
         return self.cpu.score_ablated(rows, masks)
 
     def fill(self, rows: int) -> bool:
-        """See `Scorer.fill`; what the CPU computes goes to the device too, unless that is lost or fails now."""
+        """Write the keys and values of some more rows that were there before this model, newest first.
+
+        The CPU computes them; they go to the device too, unless that is lost or fails now.
+
+        Args:
+            rows: How many, at most.
+
+        Returns:
+            Whether any are left.
+        """
         before = self.cpu.cache.complete_from
         left = self.cpu.fill(rows)
         if self._buckets and not self.lost:

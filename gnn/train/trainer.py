@@ -94,7 +94,7 @@ def fit(
     net_config = ModelConfig(history.roles, **(shape or {}))
     for left_out in config.without:
         if not any(name.startswith(left_out) for name in feature_names(net_config.roles)):
-            raise ModelError(f"no feature is called {left_out}, nor begins so, that the model could do without")
+            raise ModelError(f"--without {left_out}: no feature has a name that begins so")
     capacity = capacity_for(len(history), net_config.window)
     state = state_for(config.device, net_config.roles, capacity, net_config.window)
     for i, events in enumerate(history.events):

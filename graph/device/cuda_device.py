@@ -65,7 +65,7 @@ class CudaDevice:
 
     Args:
         limit: Bytes that this process may take of it, so that several replicas share a card; all of it by default.
-        patience_s: How long its work may take before it is taken for gone.
+        patience_s: How long its work may take before it counts as lost.
 
     Raises:
         GraphError: There is no GPU, or less than `limit` is free on it.
@@ -88,7 +88,18 @@ class CudaDevice:
             self.xp.get_default_memory_pool().set_limit(size=limit)
 
     def load(self, path: Path, defines: Mapping[str, int | str]) -> Launch:
-        """See `graph.device.launch.Device`."""
+        """Compile a CUDA source with NVRTC (CuPy keeps what it compiled) and give what launches its kernels.
+
+        Args:
+            path: The source; headers that it includes are put in.
+            defines: Macros by name.
+
+        Returns:
+            Takes a kernel's name, blocks, threads of a block and a structure on the device; returns before it has run.
+
+        Raises:
+            CompileException: The source does not compile (CuPy's).
+        """
         options = ("--std=c++17", *(f"-D{name}={value}" for name, value in defines.items()))
         module = self.xp.RawModule(code=source(path), options=options)
         kernels: dict[str, Any] = {}
@@ -105,16 +116,16 @@ class CudaDevice:
         return launch
 
     def on(self) -> AbstractContextManager[Any]:
-        """See `graph.device.launch.Device`."""
+        """Inside, what CuPy does goes to the stream for work, in order with kernels and copies."""
         stream: AbstractContextManager[Any] = self._stream
         return stream
 
     def address(self, array: Any) -> int:
-        """See `graph.device.launch.Device`."""
+        """Where a CuPy array begins in the device's memory, in bytes."""
         return int(array.data.ptr)
 
     def pinned(self, size: int) -> NDArray[np.uint8]:
-        """See `graph.device.launch.Device`."""
+        """Page-locked host memory, zeroed, uint8 [size]; it is held for as long as this object is."""
         memory = self.xp.cuda.alloc_pinned_memory(max(1, size))
         self._pinned.append(memory)
         array = np.frombuffer(memory, np.uint8, size)
@@ -122,15 +133,31 @@ class CudaDevice:
         return array
 
     def put(self, target: Any, source: NDArray[Any]) -> None:
-        """See `graph.device.launch.Device`."""
+        """Copy all bytes of pinned host memory to the device; returns at once, in order with the stream's other work.
+
+        Args:
+            target: A CuPy array of at least as many bytes.
+            source: Pinned; not to be written to before the copy is done.
+        """
         self._up(target, source, self._stream)
 
     def get(self, source: Any, target: NDArray[Any]) -> None:
-        """See `graph.device.launch.Device`."""
+        """Copy bytes of the device to pinned host memory, as many as that holds; returns at once.
+
+        Args:
+            source: A CuPy array of at least as many bytes.
+            target: Pinned; holds them once a later `mark` is reached.
+        """
         self._down(source, target, self._stream)
 
     def put_ahead(self, target: Any, source: NDArray[Any], after: Mark | None) -> None:
-        """See `graph.device.launch.Device`."""
+        """As `put` on the stream for copies up, beside the work; what is given to the work's stream later waits for it.
+
+        Args:
+            target: A CuPy array of at least as many bytes.
+            source: Pinned.
+            after: The copy begins once this mark of the same device is reached; None for at once.
+        """
         if after is not None:
             assert isinstance(after, Reached)  # a mark of this device
             self._ups.wait_event(after.event)
@@ -138,7 +165,7 @@ class CudaDevice:
         self._stream.wait_event(self._ups.record())
 
     def get_behind(self, source: Any, target: NDArray[Any]) -> Mark:
-        """See `graph.device.launch.Device`."""
+        """As `get` on the stream for copies down, once all work given so far is done; the mark of the copy's end."""
         self._downs.wait_event(self.mark().event)
         self._down(source, target, self._downs)
         return self._mark(self._downs)
@@ -155,14 +182,25 @@ class CudaDevice:
         runtime.memcpyAsync(target.ctypes.data, at, size, runtime.memcpyDeviceToHost, stream.ptr)
 
     def mark(self) -> Reached:
-        """See `graph.device.launch.Device`."""
+        """A mark behind all work given to the stream so far."""
         return self._mark(self._stream)
 
     def _mark(self, stream: Any) -> Reached:
         return Reached(self.xp.cuda.runtime, stream.record(self.xp.cuda.Event(disable_timing=True)))
 
     def record(self, work: Callable[[], None]) -> Callable[[], None]:
-        """See `graph.device.launch.Device`. The work runs once beforehand: loading a kernel cannot be recorded."""
+        """Record kernels and copies as a CUDA graph.
+
+        Args:
+            work: Gives kernels and copies to the stream. It runs once beforehand, since loading a kernel cannot be
+                recorded; it may not allocate.
+
+        Returns:
+            Launches all of them at once, and returns before they have run.
+
+        Raises:
+            HungError: The first run was not done within `patience_s`.
+        """
         with self._stream:
             work()
             wait(self.mark(), self.patience_s)
@@ -175,10 +213,10 @@ class CudaDevice:
         return lambda: graph.device.launch(self._stream)
 
     def free_bytes(self) -> int:
-        """See `graph.device.launch.Device`."""
+        """Bytes that this process may still take: what is free on the card, or what is left of `limit` if less."""
         free = int(self.xp.cuda.runtime.memGetInfo()[0])
         return free if self._limit is None else min(free, self._limit - self.held_bytes())
 
     def held_bytes(self) -> int:
-        """See `graph.device.launch.Device`."""
+        """Bytes that CuPy's pool has taken of the card and not given back, freed arrays included."""
         return int(self.xp.get_default_memory_pool().total_bytes())

@@ -27,7 +27,7 @@ class Device(Protocol):
 
     name: str
     xp: Any  # the array module: CuPy, or NumPy
-    patience_s: float  # how long its work may take before it is taken for gone
+    patience_s: float  # how long its work may take before it counts as lost
 
     def load(self, path: Path, defines: Mapping[str, int | str]) -> Launch:
         """Compile a CUDA source and give what launches its kernels, on the device's own stream."""

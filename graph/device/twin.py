@@ -20,10 +20,10 @@ class TwinStore(GraphStore):
 
     Args:
         device: Where.
-        roles: See `GraphStore`.
-        capacity: See `GraphStore`.
-        window: See `GraphStore`.
-        entities: See `GraphStore`.
+        roles: Names of the roles kept, `account` first.
+        capacity: Slots of the buffer; more than `window.rows`.
+        window: How far back a reader sees.
+        entities: Entities to have room for at once.
     """
 
     def __init__(
@@ -46,17 +46,20 @@ class TwinStore(GraphStore):
         return self._twin
 
     def write_rings(self, rows: NDArray[np.int64], ring: NDArray[np.uint16], back: NDArray[np.uint32]) -> None:
-        """See `Store`."""
+        """Write what the rings of payments are as of then; see `Store.write_rings` for the layouts.
+
+        Where the device has some of the rows already, it copies the whole store when it is next asked.
+        """
         super().write_rings(rows, ring, back)
         self._stale = self._stale or (self._twin is not None and bool((rows < self._twin.rows).any()))
 
     def adopt(self, arrays: Any, facts: Any) -> None:
-        """See `Store`."""
+        """Take the place of a store of the same roles, capacity and window; the device copies it when next asked."""
         super().adopt(arrays, facts)
         self._stale = True
 
     def neighbours(self, rows: NDArray[np.int64], k: int) -> NDArray[np.int64]:
-        """See `Store`."""
+        """The last k rows of each row's entity in each role, newest first, -1 for none; int64 [n, R, k]."""
         return to_host(self._device, self.current.neighbours(rows, k))
 
     def read_as(self, settle_us: int) -> DeviceStore:
@@ -66,14 +69,31 @@ class TwinStore(GraphStore):
         return twin
 
     def edges(self, rows: NDArray[np.int64], near: NDArray[np.int64], settle_us: int = NEVER_US) -> NDArray[np.float32]:
-        """See `Store`."""
+        """What ties neighbours to their readers, to 1e-6 of what the CPU computes.
+
+        Args:
+            rows: The readers, int64 [n].
+            near: Their neighbours, int64 [n, R, k].
+            settle_us: The reader's: age, us, at which a payment without a label counts as legitimate.
+
+        Returns:
+            float32 [n, R, k, E], in the order of `graph.dag.sampler.EDGE_FEATURES`.
+        """
         twin = self.read_as(settle_us)
         with self._device.on():
             there = self._device.xp.asarray(near)
         return to_host(self._device, twin.edges(rows, there))
 
     def features(self, rows: NDArray[np.int64], settle_us: int = NEVER_US) -> NDArray[np.float32]:
-        """See `Store`."""
+        """Features of rows, each as of itself, to 1e-6 of what the CPU computes.
+
+        Args:
+            rows: int64 [n].
+            settle_us: The reader's: age, us, at which a payment without a label counts as legitimate.
+
+        Returns:
+            float32 [n, F], in the order of `graph.dag.features.feature_names`.
+        """
         return to_host(self._device, self.read_as(settle_us).features(rows))
 
 

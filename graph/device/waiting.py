@@ -19,7 +19,7 @@ class Mark(Protocol):
 
 
 class HungError(GraphError):
-    """A device has not done its work in time: it is taken for gone."""
+    """A device has not done its work in time: it counts as lost."""
 
 
 def wait(mark: Mark, within_s: float) -> None:
@@ -38,6 +38,6 @@ def wait(mark: Mark, within_s: float) -> None:
     while not mark.done:
         waited = time.monotonic() - begin
         if waited > within_s and not mark.done:  # asked once more: it may have been the host that was kept waiting
-            raise HungError(f"the device has not answered for {within_s:g} s: it is taken for gone")
+            raise HungError(f"the device has not answered for {within_s:g} s and counts as lost")
         if waited > SPIN_S:
             time.sleep(PAUSE_S)

@@ -133,5 +133,5 @@ def test_waiting_asks_and_gives_up():
     device._give("work", lambda: ran.append(1))
     wait(device.mark(), 1.0)
     assert ran == [1]
-    with pytest.raises(HungError, match="taken for gone"):
+    with pytest.raises(HungError, match="counts as lost"):
         wait(Event(StreamDevice(6)), 0.0)

@@ -202,7 +202,7 @@ def test_all_are_judged_on_the_same_payments(files: dict[str, Path]) -> None:
 
 def test_rivals_are_refused_what_the_model_did_not_have(files: dict[str, Path], tmp_path: Path) -> None:
     model, whole = load(files["model"]), History.read(files["transactions"], files["labels"])
-    with pytest.raises(ModelError, match="judge from there on"):
+    with pytest.raises(ModelError, match="evaluate from then on"):
         compare(model, whole, start=datetime(2026, 2, 10, tzinfo=UTC), config=QUICK)
     shorter = pq.read_table(files["transactions"]).slice(50)
     pq.write_table(shorter, tmp_path / "t.parquet")

@@ -143,7 +143,7 @@ def test_what_a_model_is_told_to_leave_out_never_enters_its_scores():
     assert not artifact.net.scale[without].any()
     assert not np.isin(artifact.net.trees.feature, without).any()
     assert artifact.net.scale[names.index("payment.amount")] > 0
-    with pytest.raises(ModelError, match=r"no feature is called payment\.weather"):
+    with pytest.raises(ModelError, match=r"--without payment\.weather: no feature"):
         train(History(runs), TrainConfig(without=("payment.weather",)), shape)
 
 
