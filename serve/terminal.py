@@ -87,7 +87,7 @@ class Refusals:
     def summary(self) -> None:
         """Say how many there were."""
         if self.count:
-            err.print(f"{self.count:,} rows refused", style="yellow")
+            err.print(f"{self.count:,} row{'s' if self.count > 1 else ''} refused", style="yellow")
 
 
 def when(text: str | None, option: str) -> datetime | None:
@@ -97,6 +97,6 @@ def when(text: str | None, option: str) -> datetime | None:
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:
-        fail(f"{option}: {text!r} is no ISO 8601 date or time, such as 2018-08-08 or 2018-08-08T12:00:00+00:00")
+        fail(f"{option}: {text!r} is not an ISO 8601 date or time such as 2018-08-08 or 2018-08-08T12:00:00+00:00")
         raise
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)

@@ -93,15 +93,15 @@ def capacity_table(d: Deployment, config: ModelConfig, models: int) -> Table:
     table.add_row("a transaction's row", str(row_bytes(d.roles, velocity=False)), "transaction", "", "")
     table.add_row("with exact windows", str(row_bytes(d.roles, velocity=True)), "transaction", "", f"{rows / GIB:.2f}")
     ties = sum(line.size for line in lines if line.what.startswith("rings:") and line.per == "entity")
-    table.add_row("an entity besides its id, in the store", f"{entity:.3g}", "entity", "", "")
-    table.add_row("and in the rings", f"{ties:.3g}", "entity", "", "")
+    table.add_row("an entity in the store, beside its id", f"{entity:.3g}", "entity", "", "")
+    table.add_row("an entity in the rings", f"{ties:.3g}", "entity", "", "")
     exact = late_capacity(config.window_rows, config.layers)
-    what = f"a model of {config.layers} layer(s) that joins late is exact from"
+    what = f"a model of {config.layers} layer(s) that is added later is exact from"
     enough = "held" if d.transactions >= exact else "[red]more than held[/red]"
     table.add_row(what, f"{exact:,}", "transactions", enough, "")
-    table.add_row("all", "", "", "", f"{total / GIB:.2f}", style="bold")
+    table.add_row("total", "", "", "", f"{total / GIB:.2f}", style="bold")
     there = device_bytes(config, d.transactions)
-    table.add_row("beside it on a GPU, where one scores", "", "", "", f"{there / GIB:.2f}")
+    table.add_row("also on a GPU, if one scores", "", "", "", f"{there / GIB:.2f}")
     here = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     table.caption = f"this machine has {here / GIB:.1f} GiB" + ("" if total < here else ": not enough")
     return table

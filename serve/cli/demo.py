@@ -114,7 +114,9 @@ def run_demo(config: DemoConfig) -> DemoResult:
             truth = config.out / "world/truth.parquet"
         start = config.start or _last_fifth(transactions)
         if config.train_until and config.train_until > start:
-            raise ServeError("--train-until lies after --from: the model would have seen what it is judged on")
+            raise ServeError(
+                "--train-until is later than --from: the model would be trained on what it is evaluated on"
+            )
         report("reading", 0.0)
         refusals = Refusals()
         history = History.read(transactions, labels, stop=config.stop, on_refusal=refusals)

@@ -17,7 +17,7 @@ DAMAGED = 1  # exit status
 def register(app: typer.Typer) -> None:
     """Add the commands."""
     commands = typer.Typer(
-        help="Look after a service's journal.", no_args_is_help=True, rich_markup_mode=None, add_completion=False
+        help="Check a service's journal.", no_args_is_help=True, rich_markup_mode=None, add_completion=False
     )
     commands.callback()(_group)
     commands.command(epilog=example("journal verify --journal var/journal.sqlite"))(verify)
@@ -25,11 +25,11 @@ def register(app: typer.Typer) -> None:
 
 
 def _group() -> None:
-    """Look after a service's journal."""
+    """Check a service's journal."""
 
 
 def verify(
-    journal: Annotated[Path, typer.Option(help="A service's journal; it may be in use.")] = Path("var/journal.sqlite"),
+    journal: Annotated[Path, typer.Option(help="Journal of a service; it may be in use.")] = Path("var/journal.sqlite"),
     as_json: Annotated[bool, typer.Option("--json", help="Print the whole report as JSON.")] = False,
 ) -> None:
     """Read a whole journal and check it: pages, checksums, offsets, ids and answers. Status 1 if it is damaged."""

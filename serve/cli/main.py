@@ -1,7 +1,7 @@
 """The command line. Each command is a thin door: it reads options, calls one function and shows what came of it."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.markup import escape
@@ -25,9 +25,12 @@ from serve.cli.options import (
 )
 from serve.terminal import Refusals, fail, one_of, out, plain_errors, progress, when
 
+if TYPE_CHECKING:
+    from gnn.model.artifact import Artifact
+
 app = typer.Typer(
     name="ringwatch",
-    help="Scores payments on a graph of accounts, merchants and devices, names their fraud rings and says why.",
+    help="Fraud detection on a graph of payments: scores, fraud rings and reasons.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
@@ -38,11 +41,11 @@ app = typer.Typer(
 @app.command(epilog=example("simulate --transactions 150000 --seed 7 --out var/world"))
 def simulate(
     out_folder: Annotated[Path, typer.Option("--out", help="Folder to write to.", show_default=False)],
-    transactions: Annotated[int, typer.Option(min=2_000, help="Payments to make.")] = 150_000,
-    seed: Annotated[int, typer.Option(help="Same seed, same bytes.")] = 7,
-    days: Annotated[int, typer.Option(min=30, help="Days the world lasts.")] = 90,
+    transactions: Annotated[int, typer.Option(min=2_000, help="Number of payments.")] = 150_000,
+    seed: Annotated[int, typer.Option(help="Random seed; the same seed gives the same files.")] = 7,
+    days: Annotated[int, typer.Option(min=30, help="Number of days.")] = 90,
 ) -> None:
-    """Make a seeded payment world: honest habits, planted rings, labels that arrive late."""
+    """Simulate payments with known fraud rings and with labels that arrive late."""
     from data.world.synthetic import WorldConfig
     from data.world.synthetic import simulate as make
 
@@ -55,8 +58,8 @@ def simulate(
 
 @app.command(epilog=example("dataset handbook --source transactions_raw.parquet --out var/handbook"))
 def dataset(
-    name: Annotated[str, typer.Argument(help="handbook or s-ffsd.")],
-    source: Annotated[Path, typer.Option(help="The file as published.", show_default=False)],
+    name: Annotated[str, typer.Argument(help="Name of the data set: handbook or s-ffsd.")],
+    source: Annotated[Path, typer.Option(help="The published file.", show_default=False)],
     out_folder: Annotated[Path, typer.Option("--out", help="Folder to write to.", show_default=False)],
 ) -> None:
     """Convert a public data set to Ringwatch's schema: transactions.parquet and labels.parquet."""
@@ -84,36 +87,43 @@ def train(
     journal: Journal = None,
     start: From = None,
     until: Until = None,
-    test: Annotated[float, typer.Option(min=0, max=0.9, help="Share of time held out at the end for a test.")] = 0.15,
-    epochs: Annotated[int, typer.Option(min=1, help="Epochs for each layer, at most.")] = 8,
+    test: Annotated[
+        float, typer.Option(min=0, max=0.9, help="Share of the time, at its end, that is kept for a test.")
+    ] = 0.15,
+    epochs: Annotated[int, typer.Option(min=1, help="Maximum number of epochs of each layer.")] = 8,
     pretraining: Annotated[
-        int, typer.Option(min=0, help="Steps in which each layer first learns what accounts do next; 0 for none.")
+        int,
+        typer.Option(
+            min=0, help="Pre-training steps of each layer, on predicting the next payments of accounts; 0 for none."
+        ),
     ] = 1_000,
-    neighbours: Annotated[int, typer.Option(min=1, max=64, help="Past payments read for each entity.")] = 16,
+    neighbours: Annotated[
+        int, typer.Option(min=1, max=64, help="Past payments read for each account, merchant, device, ...")
+    ] = 16,
     refit: Annotated[
-        bool, typer.Option(help="Learn anew with the payments that chose and calibrated; takes twice as long.")
+        bool, typer.Option(help="Train a second time, with the validation payments added; takes twice as long.")
     ] = True,
     without: Annotated[
         list[str] | None,
         typer.Option(
-            help="Features to leave out, by the beginning of their names: payment.hour where times are made up."
+            help="Features to leave out, by the start of their names: payment.hour if times of day are artificial."
         ),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Of weights and draws.")] = 0,
+    seed: Annotated[int, typer.Option(help="Random seed.")] = 0,
     cache: Cache = "float32",
     device: Device = "auto",
     precision: Precision = "float32",
     strict: Strict = False,
 ) -> None:
-    """Train a model on what was known at the time."""
+    """Train a model on a history, each payment on what was known when it was made."""
     from gnn.model.cache import CACHES
     from gnn.score.devices import choose_device, choose_precision
     from gnn.train.targets import TrainConfig
     from gnn.train.trainer import train as run
 
-    source = HistoryFrom(transactions, labels, journal)
+    source, refusals = HistoryFrom(transactions, labels, journal), Refusals()
     with plain_errors(), progress() as report:
-        refusals, shape = Refusals(), {"neighbours": neighbours, "cache": one_of("--cache", cache, CACHES)}
+        shape = {"neighbours": neighbours, "cache": one_of("--cache", cache, CACHES)}
         device = choose_device(device)
         precision = choose_precision(precision, device)
         report("reading", 0.0)
@@ -135,6 +145,12 @@ def train(
         )
         artifact.save(out_folder)
     refusals.summary()
+    _print_training(artifact)
+    out.print(f"model {artifact.version} in {escape(str(out_folder))}")
+
+
+def _print_training(artifact: "Artifact") -> None:
+    """Which payments a model was trained, validated and tested on, and its metrics on the test."""
     training = artifact.facts["training"]
     for part in ("train", "validation", "test"):
         if window := training[part]:
@@ -146,7 +162,6 @@ def train(
         from gnn.evaluate.metrics import as_table
 
         out.print(as_table(metrics))
-    out.print(f"model {artifact.version} in {escape(str(out_folder))}")
 
 
 cli_quality.register(app)
@@ -165,7 +180,7 @@ def rescore(
     actors: Annotated[int | None, typer.Option(min=1, help="Ray actors; by default one for each GPU or CPU.")] = None,
     strict: Strict = False,
 ) -> None:
-    """Re-score history on a Ray cluster: the scores that the service gave, or would give with another model."""
+    """Score a history again on a Ray cluster: as the service did, or as it would with another model."""
     import time
 
     from gnn.score.devices import choose_device
@@ -191,19 +206,26 @@ def rescore(
 def serve(
     model: Model,
     journal: Annotated[
-        Path, typer.Option(envvar="RINGWATCH_JOURNAL", help="The durable log; made where it is missing.")
+        Path, typer.Option(envvar="RINGWATCH_JOURNAL", help="Journal of payments and labels; created if it is missing.")
     ] = Path("var/journal.sqlite"),
     host: Annotated[str, typer.Option(envvar="RINGWATCH_HOST", help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(envvar="RINGWATCH_PORT", min=1024, max=65535, help="Port of the scorer.")] = 8000,
+    port: Annotated[int, typer.Option(envvar="RINGWATCH_PORT", min=1024, max=65535, help="Port to listen on.")] = 8000,
     replicas: Annotated[
         int,
         typer.Option(
-            envvar="RINGWATCH_REPLICAS", min=1, help="Scoring replicas; each takes a port of its own from --port on."
+            envvar="RINGWATCH_REPLICAS",
+            min=1,
+            help="Number of replicas; each listens on a port of its own, from --port on.",
         ),
     ] = 1,
-    device: Annotated[str, typer.Option(envvar="RINGWATCH_DEVICE", help="auto, cpu or cuda.")] = "auto",
+    device: Annotated[
+        str, typer.Option(envvar="RINGWATCH_DEVICE", help="Where to compute: auto, cpu or cuda.")
+    ] = "auto",
     insecure: Annotated[
-        bool, typer.Option("--insecure", envvar="RINGWATCH_INSECURE", help="Ask for no key (else RINGWATCH_API_KEYS).")
+        bool,
+        typer.Option(
+            "--insecure", envvar="RINGWATCH_INSECURE", help="Require no API key; otherwise set RINGWATCH_API_KEYS."
+        ),
     ] = False,
 ) -> None:
     """Serve scores over HTTP on Ray Serve until stopped."""
@@ -223,14 +245,15 @@ def serve(
 @app.command(epilog=example("snapshot --model var/model --journal var/journal.sqlite"))
 def snapshot(
     model: Model,
-    journal: Annotated[Path, typer.Option(envvar="RINGWATCH_JOURNAL", help="A service's journal.")] = Path(
+    journal: Annotated[Path, typer.Option(envvar="RINGWATCH_JOURNAL", help="Journal of a service.")] = Path(
         "var/journal.sqlite"
     ),
     snapshots: Annotated[
-        Path | None, typer.Option(envvar="RINGWATCH_SNAPSHOTS", help="Folder; by default beside the journal.")
+        Path | None,
+        typer.Option(envvar="RINGWATCH_SNAPSHOTS", help="Folder of snapshots; by default beside the journal."),
     ] = None,
 ) -> None:
-    """Bring a journal's snapshots up to date, so that a restart replays little; the service does so by itself."""
+    """Write a snapshot, so that a restart replays little of the journal; a running service does this by itself."""
     from gnn.model.artifact import load
     from serve.replica.snapshots import bring_up_to_date
     from serve.settings import Settings
@@ -240,29 +263,33 @@ def snapshot(
             fail(f"no journal at {journal}")
         settings = Settings.from_environment(model=model, journal=journal, insecure=True, snapshots=snapshots)
         path = bring_up_to_date(load(model), settings, report)
-    out.print(f"snapshot {escape(str(path))}" if path else "nothing new, or another process is at it")
+    out.print(
+        f"snapshot {escape(str(path))}" if path else "nothing new to write, or another process is writing a snapshot"
+    )
 
 
 @app.command(epilog=example("capacity --transactions 300e6 --accounts 100e6 --merchants 5e6 --devices 80e6"))
 def capacity(
-    accounts: Annotated[float, typer.Option(min=0, help="Accounts among them.", show_default=False)],
+    accounts: Annotated[float, typer.Option(min=0, help="Number of accounts.", show_default=False)],
     transactions: Annotated[
         float | None,
-        typer.Option(min=1, help="Transactions held.", show_default="what the window and the layers ask for"),
+        typer.Option(min=1, help="Transactions held in memory.", show_default="what the window and the layers need"),
     ] = None,
-    merchants: Annotated[float, typer.Option(min=0, help="Merchants.")] = 0,
-    devices: Annotated[float, typer.Option(min=0, help="Devices.")] = 0,
-    others: Annotated[float, typer.Option(min=0, help="IPs, cards and locations, each.")] = 0,
-    roles: Annotated[str, typer.Option(help="Roles kept, separated by commas.")] = "account,merchant,device",
-    labels: Annotated[float, typer.Option(min=0, help="Label events held.")] = 0,
-    ties: Annotated[float | None, typer.Option(min=0, help="Pairs of account and device or card.")] = None,
-    window_rows: Annotated[float, typer.Option(min=1, help="Rows back that a payment sees.")] = 1 << 21,
+    merchants: Annotated[float, typer.Option(min=0, help="Number of merchants.")] = 0,
+    devices: Annotated[float, typer.Option(min=0, help="Number of devices.")] = 0,
+    others: Annotated[float, typer.Option(min=0, help="Number of IPs, of cards and of locations, each.")] = 0,
+    roles: Annotated[str, typer.Option(help="Roles in the graph, separated by commas.")] = "account,merchant,device",
+    labels: Annotated[float, typer.Option(min=0, help="Labels held in memory.")] = 0,
+    ties: Annotated[
+        float | None, typer.Option(min=0, help="Pairs of an account and a device or card that it uses.")
+    ] = None,
+    window_rows: Annotated[float, typer.Option(min=1, help="How many payments back a payment sees.")] = 1 << 21,
     layers: Annotated[int, typer.Option(min=1, help="Layers of the model.")] = 2,
     width: Annotated[int, typer.Option(min=4, help="Width of the model.")] = 32,
     cache: Cache = "int8",
-    models: Annotated[int, typer.Option(min=0, help="Model versions that score at once.")] = 1,
+    models: Annotated[int, typer.Option(min=0, help="Models that score at the same time.")] = 1,
 ) -> None:
-    """Print the memory that a deployment needs, and whether a model that joins it late is exact at once."""
+    """Print the memory that a deployment needs, and how many transactions make a model that is added later exact."""
     from gnn.model.cache import CACHES
     from gnn.model.network import ModelConfig
     from serve.cli.capacity import capacity_table, planned
@@ -284,14 +311,14 @@ def ingest(
     labels: Labels = None,
     journal: Journal = None,
     url: Annotated[
-        str, typer.Option(help="The running service; its key is read from RINGWATCH_API_KEY.")
+        str, typer.Option(help="Address of the service; its key is read from RINGWATCH_API_KEY.")
     ] = "http://127.0.0.1:8000",
     start: From = None,
     until: Until = None,
-    answers: Annotated[Path | None, typer.Option(help="Write the answers here as Parquet.")] = None,
+    answers: Annotated[Path | None, typer.Option(help="Parquet file for the answers.")] = None,
     strict: Strict = False,
 ) -> None:
-    """Stream a file (or `-`: an Arrow IPC stream on stdin) through a running service, labels in their place."""
+    """Send files (or `-`: an Arrow IPC stream on stdin) to a running service, payments and labels in order of time."""
     from serve.http.client import RingwatchClient
     from serve.stream.ingest import ingest as run
     from serve.stream.ingest import rows_in
@@ -314,7 +341,7 @@ def rings(
     transactions: Transactions = None,
     labels: Labels = None,
     limit: Annotated[int, typer.Option(min=1, help="Rings to show, riskiest first.")] = 10,
-    draw: Annotated[Path | None, typer.Option(help="Draw each ring into this folder.")] = None,
+    draw: Annotated[Path | None, typer.Option(help="Folder for a picture of each ring.")] = None,
     strict: Strict = False,
 ) -> None:
     """List the riskiest rings of a history."""
@@ -336,24 +363,29 @@ def rings(
 @app.command(epilog=example("demo --out var/demo"))
 @reads
 def demo(
-    out_folder: Annotated[Path, typer.Option("--out", help="Folder for all that is made.")] = Path("var/demo"),
+    out_folder: Annotated[Path, typer.Option("--out", help="Output folder.")] = Path("var/demo"),
     transactions: Annotated[
-        str | None, typer.Option(help="Your own transactions in place of a made world.", show_default=False)
+        str | None, typer.Option(help="Your own transactions instead of simulated ones.", show_default=False)
     ] = None,
     labels: Labels = None,
     start: From = None,
     until: Until = None,
-    train_until: Annotated[str | None, typer.Option(help="Train on what was known before this moment.")] = None,
+    train_until: Annotated[
+        str | None, typer.Option(help="Train on what was known before this time; by default --from.")
+    ] = None,
     protocol: Annotated[
-        str, typer.Option(help="plain, or handbook: leaves out cards already known as fraud.")
+        str, typer.Option(help="plain, or handbook: without cards already known as fraudulent.")
     ] = "plain",
-    seed: Annotated[int, typer.Option(help="Of the world and the model.")] = 7,
-    epochs: Annotated[int, typer.Option(min=1, help="Epochs for each layer, at most.")] = 6,
+    seed: Annotated[int, typer.Option(help="Random seed of the simulation and the model.")] = 7,
+    epochs: Annotated[int, typer.Option(min=1, help="Maximum number of epochs of each layer.")] = 6,
     pretraining: Annotated[
-        int, typer.Option(min=0, help="Steps in which each layer first learns what accounts do next; 0 for none.")
+        int,
+        typer.Option(
+            min=0, help="Pre-training steps of each layer, on predicting the next payments of accounts; 0 for none."
+        ),
     ] = 0,
 ) -> None:
-    """Run the whole of it: history in, model out, service up, payments through HTTP, and what was caught."""
+    """Train a model, start the service, send it payments over HTTP and show which frauds it caught."""
     from serve.cli.demo import DemoConfig, run_demo
 
     if (transactions is None) != (labels is None):

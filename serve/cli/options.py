@@ -30,17 +30,17 @@ Transactions = Annotated[
 Labels = Annotated[
     str | None,
     typer.Option(
-        help="Labels: transaction_id, is_fraud, reported_at; as --transactions. Or name a --label-column.",
+        help="Labels: columns transaction_id, is_fraud and reported_at, in the same formats. Or use --label-column.",
         show_default=False,
     ),
 ]
-Journal = Annotated[Path | None, typer.Option(help="A service's journal, in place of files.", show_default=False)]
+Journal = Annotated[Path | None, typer.Option(help="Journal of a service, instead of files.", show_default=False)]
 Model = Annotated[Path, typer.Option(help="Folder of a trained model.", show_default=False)]
-From = Annotated[str | None, typer.Option("--from", help="Begin at this moment (ISO 8601, UTC).", show_default=False)]
-Until = Annotated[str | None, typer.Option(help="Stop before this moment (ISO 8601, UTC).", show_default=False)]
-Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
-Precision = Annotated[str, typer.Option(help="Of training steps: float32 or bf16 (matrices and gradients).")]
-Cache = Annotated[str, typer.Option(help="Keys and values: float32, float16 or int8.")]
+From = Annotated[str | None, typer.Option("--from", help="Start at this time (ISO 8601, UTC).", show_default=False)]
+Until = Annotated[str | None, typer.Option(help="Stop before this time (ISO 8601, UTC).", show_default=False)]
+Device = Annotated[str, typer.Option(help="Where to compute: auto, cpu or cuda.")]
+Precision = Annotated[str, typer.Option(help="Precision of training steps: float32 or bf16.")]
+Cache = Annotated[str, typer.Option(help="Number format of the key-value cache: float32, float16 or int8.")]
 Strict = Annotated[bool, typer.Option("--strict", help="Stop at the first refused row.")]
 
 # How transactions and labels are read. `reads` gives these to a command, under the names of `ReadOptions.of`.
@@ -50,9 +50,10 @@ _READING: dict[str, tuple[Any, Any]] = {
             list[str] | None,
             typer.Option(
                 "--map",
-                help="Columns of the file and their units: amount=TX_AMOUNT:major,timestamp=ts:ms,account_id=CUSTOMER. "
-                "Units: major, minor; s, ms, us, ns, min, h, d, min@2020-01-01 or a pattern %d/%m/%Y; integer for ids. "
-                "# is the number of the row.",
+                help="The file's names of columns, with units where needed: "
+                "account_id=CUSTOMER,amount=TX_AMOUNT:major,timestamp=ts:ms. Units of amounts: major, minor. Of times: "
+                "s, ms, us, ns, min, h, d since 1970 or another date (min@2020-01-01), or a pattern like %d/%m/%Y. "
+                "Of ids: integer. transaction_id=# takes the number of the row.",
                 show_default=False,
             ),
         ],
@@ -63,7 +64,7 @@ _READING: dict[str, tuple[Any, Any]] = {
             list[str] | None,
             typer.Option(
                 "--default",
-                help="For missing values or columns: currency=EUR,merchant_id=transfer.",
+                help="Values for missing columns or cells: currency=EUR,merchant_id=transfer.",
                 show_default=False,
             ),
         ],
@@ -73,20 +74,23 @@ _READING: dict[str, tuple[Any, Any]] = {
         Annotated[
             str | None,
             typer.Option(
-                help="major: 12.34 is 12.34 EUR, converted by the currency's ISO 4217 decimals; minor: whole minor "
-                "units that are written as decimals (4200.0).",
+                help="Unit of amounts that have decimals. major: 12.34 means 12.34 EUR (how many decimals depends "
+                "on the currency). minor: 4200.0 means 4,200 cents.",
                 show_default=False,
             ),
         ],
         None,
     ),
-    "decimal_comma": (Annotated[bool, typer.Option("--decimal-comma", help="Amounts are written 12,34.")], False),
+    "decimal_comma": (
+        Annotated[bool, typer.Option("--decimal-comma", help="Amounts have a decimal comma: 12,34.")],
+        False,
+    ),
     "label_column": (
         Annotated[
             str | None,
             typer.Option(
-                help="Labels from this column of the transactions: isFraud, isFraud:frauds (only frauds are reported), "
-                "Labels:unknown=2.",
+                help="Take labels from this column of the transactions: isFraud. If only frauds are reported: "
+                "isFraud:frauds. If 2 means unknown: isFraud:unknown=2.",
                 show_default=False,
             ),
         ],
@@ -94,12 +98,13 @@ _READING: dict[str, tuple[Any, Any]] = {
     ),
     "label_delay": (
         Annotated[
-            str | None, typer.Option(help="From a payment to the report of its label: 7d, 12h, 0s.", show_default=False)
+            str | None,
+            typer.Option(help="Time from a payment to the report of its label: 7d, 12h, 0s.", show_default=False),
         ],
         None,
     ),
     "max_refused": (
-        Annotated[float, typer.Option(help="Share of refused rows above which the command fails (status 2).")],
+        Annotated[float, typer.Option(help="Fail (status 2) if a larger share of rows is refused.")],
         0.01,
     ),
 }
@@ -180,7 +185,7 @@ class HistoryFrom:
 
     def __post_init__(self) -> None:
         if self.transactions is None and self.labels is not None:
-            fail("--labels without --transactions: whose labels are they?")
+            fail("--labels needs --transactions")
         if (self.transactions is None) == (self.journal is None):
             fail("give either --transactions or --journal")
         if self.transactions is None or self.labels is not None or not self.labelled:
@@ -222,7 +227,7 @@ class HistoryFrom:
         if not self.journal.exists():
             fail(f"no journal at {self.journal}")
         if not holds_journal(self.journal):
-            fail(f"{self.journal} is no journal")
+            fail(f"{self.journal} is not a journal")
         return self.journal
 
 

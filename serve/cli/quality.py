@@ -58,21 +58,23 @@ def evaluate(
     start: From = None,
     until: Until = None,
     protocol: Annotated[
-        str, typer.Option(help="plain, or handbook: leaves out cards already known as fraud.")
+        str, typer.Option(help="plain, or handbook: without cards already known as fraudulent.")
     ] = "plain",
-    truth: Annotated[Path | None, typer.Option(help="Truth of a simulated world, for recall by ring kind.")] = None,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Write the metrics here as well.")] = None,
+    truth: Annotated[
+        Path | None, typer.Option(help="truth.parquet of a simulated world, for recall by kind of ring.")
+    ] = None,
+    json_file: Annotated[Path | None, typer.Option("--json", help="JSON file for the metrics.")] = None,
     against: Annotated[
         bool,
         typer.Option(
             "--against",
-            help="Train boosted trees, a regression and rules beside it (Snap ML, too, where installed), and compare.",
+            help="Compare with boosted trees, logistic regression, rules, and Snap ML if it is installed.",
         ),
     ] = False,
     device: Device = "auto",
     strict: Strict = False,
 ) -> None:
-    """Score a history as the service would have and judge the scores by the labels that came later."""
+    """Score a history as the service would have, and measure the scores against the labels that came later."""
     from gnn.evaluate.evaluate import evaluate as run
     from gnn.evaluate.metrics import as_table, reliability_table, to_dict
     from gnn.evaluate.protocols import check_protocol
@@ -121,16 +123,16 @@ def audit(
     published: Annotated[
         str, typer.Option(help="How published tables split this data: random, or handbook (the book's two weeks).")
     ] = "random",
-    seed: Annotated[int, typer.Option(help="Of draws, and of made payments.")] = 0,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Write what was found here as well.")] = None,
+    seed: Annotated[int, typer.Option(help="Random seed.")] = 0,
+    json_file: Annotated[Path | None, typer.Option("--json", help="JSON file for the results.")] = None,
     strict: Strict = False,
 ) -> None:
-    """Measure what label leakage is worth on a history, and prove that none reaches the scores.
+    """Measure how much label leakage would improve the figures on a history, and check that none reaches the scores.
 
-    The same boosted trees are judged under the published split, a clean one (later payments) and the strictly causal
-    one (label delay, features as of the payment). Inputs are recomputed on the journal cut behind each of some rows,
-    and two planted leaks must be caught by it. Leaves with status 1 where the strict protocol leaks. Without a history
-    payments are made.
+    The same boosted trees are evaluated three times: split as in published tables, split in time, and strictly causal
+    (labels from their report on, features from before the payment). For a sample of payments the inputs are computed
+    again from a journal that ends with the payment, and must be equal. Two leaks that are planted on purpose must be
+    found. Exit status 1 if the strict inputs leak. Without a history, payments are simulated.
     """
     from gnn.quality.audit import as_tables, to_dict
     from gnn.quality.audit import audit as run
@@ -168,13 +170,15 @@ def card(
     start: From = None,
     until: Until = None,
     protocol: Annotated[
-        str, typer.Option(help="plain, or handbook: leaves out cards already known as fraud.")
+        str, typer.Option(help="plain, or handbook: without cards already known as fraudulent.")
     ] = "plain",
-    truth: Annotated[Path | None, typer.Option(help="Truth of a simulated world, for ring kinds.")] = None,
+    truth: Annotated[
+        Path | None, typer.Option(help="truth.parquet of a simulated world, for recall by kind of ring.")
+    ] = None,
     device: Device = "auto",
     strict: Strict = False,
 ) -> None:
-    """Write a model card: data, what the model is worth on later payments and for whom, calibration, limits."""
+    """Write a model card: training data, quality on later payments and on groups of them, calibration, limits."""
     from gnn.evaluate.protocols import check_protocol
     from gnn.model.artifact import load
     from gnn.quality.card import make_card, markdown
@@ -200,26 +204,28 @@ def card(
 
 
 def prequential(
-    first: Annotated[str, typer.Option(help="First day of the first week that is judged.", show_default=False)],
+    first: Annotated[str, typer.Option(help="First day of the first week to evaluate.", show_default=False)],
     transactions: Transactions = None,
     labels: Labels = None,
     journal: Journal = None,
-    weeks: Annotated[int, typer.Option(min=1, help="Weeks that are judged.")] = 4,
+    weeks: Annotated[int, typer.Option(min=1, help="Number of weeks.")] = 4,
     every: Annotated[int, typer.Option(min=1, help="Weeks from one training to the next.")] = 1,
-    epochs: Annotated[int, typer.Option(min=1, help="Of each layer, at most.")] = 8,
+    epochs: Annotated[int, typer.Option(min=1, help="Maximum number of epochs of each layer.")] = 8,
     label_delay: Annotated[
         float | None,
-        typer.Option(help="Days until a payment without a label counts as legitimate; learnt from the labels."),
+        typer.Option(
+            help="Days until a payment without a label counts as legitimate; by default learnt from the labels."
+        ),
     ] = None,
     protocol: Annotated[
-        str, typer.Option(help="plain, or handbook: leaves out cards already known as fraud.")
+        str, typer.Option(help="plain, or handbook: without cards already known as fraudulent.")
     ] = "plain",
-    seed: Annotated[int, typer.Option(help="Of weights and draws.")] = 0,
-    picture: Annotated[Path | None, typer.Option(help="PNG of the curve.")] = None,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Write what was found here as well.")] = None,
+    seed: Annotated[int, typer.Option(help="Random seed.")] = 0,
+    picture: Annotated[Path | None, typer.Option(help="PNG file for a picture of the results.")] = None,
+    json_file: Annotated[Path | None, typer.Option("--json", help="JSON file for the results.")] = None,
     strict: Strict = False,
 ) -> None:
-    """Judge week after week, each by a model trained on what was known before it."""
+    """Evaluate week by week, each week with a model trained on what was known before it."""
     from rich.table import Table
 
     from gnn.evaluate.metrics import to_dict
@@ -258,7 +264,7 @@ def prequential(
     out.print(table)
     if picture:
         draw({"ringwatch": {str(w.start.date()): w.metrics.average_precision for w in found}}, picture)
-        out.print(f"the curve in {picture}", markup=False)
+        out.print(f"picture in {picture}", markup=False)
     if json_file:
         json_file.parent.mkdir(parents=True, exist_ok=True)
         weeks_found = [

@@ -36,7 +36,7 @@ def test_demo_on_own_files(tmp_path: Path) -> None:
     files = ["--transactions", tmp_path / "own.parquet", "--labels", tmp_path / "labels.csv"]
     done = ringwatch("demo", *files, "--epochs", "1", "--out", tmp_path / "demo")
     assert done.returncode == 0, done.stderr
-    assert "1 rows refused" in done.stderr
+    assert "1 row refused" in done.stderr
     assert "-5 is negative" in done.stderr
     for said in ("frauds held", "fraud money held", "honest payments held", "p50", "p99", "riskiest rings"):
         assert said in done.stdout
