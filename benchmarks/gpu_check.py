@@ -21,7 +21,7 @@ TESTS = [
 ]
 TESTS += ["tests/gnn/device/test_cuda.py", "tests/serve/batch/test_cards.py"]
 TIME_LIMIT_S = 480  # all of it
-SANITIZER_TESTS = "gpu and (layouts or host_moves or following)"  # few: the sanitizer is slow
+SANITIZER_TESTS = "gpu and (layouts or host_moves or follows)"  # few: the sanitizer is slow
 
 
 def main() -> int:

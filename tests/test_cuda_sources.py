@@ -1,16 +1,18 @@
-"""Every CUDA source compiles for the card, where there is a compiler; the installed package brings them."""
+"""Every CUDA source compiles for the card, where there is a compiler; the built wheel holds them."""
 
 import json
 import re
 import shutil
 import subprocess
 import sys
-import tomllib
+import zipfile
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 
-from benchmarks.gpu_figures import unmeasured
+from benchmarks import gpu_check
+from benchmarks.gpu_figures import FIGURES, unmeasured
 from gnn.device.net import defines
 from gnn.errors import ModelError
 from gnn.model.network import ModelConfig
@@ -91,13 +93,28 @@ def test_ties_that_the_kernels_do_not_unroll_are_an_error(monkeypatch):
         exec(code, {"__name__": "kernels_again"})
 
 
-def test_the_sources_are_there_and_packaged():
-    assert len(SOURCES) >= 5
-    content = tomllib.loads((ROOT / "pyproject.toml").read_text())
-    assert content["tool"]["setuptools"]["package-data"] == {
-        "graph": ["device/cuda/*"],
-        "gnn": ["device/cuda/*"],
-    }
+@pytest.mark.skipif(int(version("setuptools").split(".")[0]) < 77, reason="pyproject.toml needs setuptools 77 to build")
+def test_a_built_wheel_holds_every_module_and_cuda_source_and_nothing_else(tmp_path):
+    tree, packages = tmp_path / "tree", ("data", "graph", "gnn", "serve", "ringwatch")
+    for name in (*packages, "tests", "benchmarks"):  # what must not be packaged lies beside it, as in a checkout
+        shutil.copytree(ROOT / name, tree / name, ignore=shutil.ignore_patterns("__pycache__", "results", "golden"))
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, tree)
+    offline = ["--no-deps", "--no-build-isolation", "--no-index", "--disable-pip-version-check"]
+    made = subprocess.run(
+        [sys.executable, "-m", "pip", "wheel", *offline, "--wheel-dir", tmp_path, tree],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert made.returncode == 0, made.stderr
+    (wheel,) = tmp_path.glob("ringwatch-*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        held = {name for name in archive.namelist() if ".dist-info/" not in name}
+    files = [path for package in packages for path in (ROOT / package).rglob("*")]
+    kept = {path.relative_to(ROOT).as_posix() for path in files if path.suffix in (".py", ".cu", ".cuh", ".typed")}
+    assert held == kept
+    assert sum(name.endswith((".cu", ".cuh")) for name in held) >= 10
 
 
 @pytest.mark.skipif(NVCC is None, reason="no nvcc here")
@@ -137,13 +154,30 @@ def test_nvcc_compiles_it(path, cache, tmp_path):
     assert made.returncode == 0, made.stderr + made.stdout
 
 
-def test_without_a_gpu_every_figure_is_unmeasured():
-    figures = unmeasured()
-    assert {f.value for f in figures.values()} == {f.met for f in figures.values()} == {None}
+def test_gpu_check_without_a_gpu_shows_every_figure_as_unmeasured_and_ends_well(monkeypatch, capsys):
+    def missing():
+        raise GraphError("CuPy finds no GPU")
+
+    monkeypatch.setattr("graph.device.cuda_device.CudaDevice", missing)
+    monkeypatch.setenv("COLUMNS", "200")
+    assert gpu_check.main() == 0
+    printed = capsys.readouterr().out
+    assert "CuPy finds no GPU" in printed
+    shown = {name: line for line in printed.splitlines() for name in FIGURES if f"│ {name} " in line}
+    assert shown.keys() == FIGURES.keys()
+    assert all("unmeasured" in line for line in shown.values())
 
 
-def test_what_a_card_was_measured_by_is_what_is_measured_today():
-    for path in (ROOT / "benchmarks" / "results").glob("cuda-*.json"):
+def test_the_words_by_which_the_sanitizer_chooses_tests_each_find_one():
+    names = re.findall(r"^def (test_\w+)", (ROOT / gpu_check.TESTS[0]).read_text(), re.MULTILINE)
+    (words,) = re.findall(r"\((.*)\)", gpu_check.SANITIZER_TESTS)
+    assert [word for word in words.split(" or ") if not any(word in name for name in names)] == []
+
+
+def test_the_goals_in_the_results_of_each_card_are_those_of_today():
+    results = list((ROOT / "benchmarks" / "results").glob("cuda-*.json"))
+    assert results
+    for path in results:
         kept = json.loads(path.read_text())
         assert {name: f["goal"] for name, f in kept["figures"].items()} == {n: f.goal for n, f in unmeasured().items()}
 

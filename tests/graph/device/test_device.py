@@ -79,7 +79,7 @@ def assert_same(twin: DeviceStore, store: GraphStore, ring: bool = False) -> Non
     assert not store.ids.head[known : store.ids.numbered].any()
 
 
-def test_the_layouts_are_numpys(host):
+def test_structures_have_the_layouts_of_numpys(host):
     for roles in (1, 3, 5):
         near = host.xp.zeros(32, np.int64)
         launch = host.load(CUDA / "append.cu", store_defines(roles))
@@ -122,7 +122,7 @@ def test_the_same_bytes_as_the_store_on_the_host(host, monkeypatch, seed, search
 
 @pytest.mark.parametrize("searched", [True, False])
 @pytest.mark.parametrize("seed", range(6))
-def test_batches_of_any_size_and_few_entities(host, monkeypatch, seed, searched):
+def test_batches_of_any_size_and_few_entities_give_the_same_bytes(host, monkeypatch, seed, searched):
     """Larger than the buffer too: long chains, jumps that lead out of it, and the rows that a batch overwrites."""
     if not searched:
         monkeypatch.setattr(device_module, "SEARCHED", 0)
@@ -143,7 +143,7 @@ def test_batches_of_any_size_and_few_entities(host, monkeypatch, seed, searched)
 
 
 @pytest.mark.parametrize("searched", [True, False])
-def test_a_store_without_time_windows(host, monkeypatch, searched):
+def test_a_store_without_time_windows_has_the_same_rows_and_walks(host, monkeypatch, searched):
     if not searched:
         monkeypatch.setattr(device_module, "SEARCHED", 0)
     rng, store = np.random.default_rng(1), GraphStore(("account", "payee"), 256, Window(100), velocity=False)
@@ -160,7 +160,7 @@ def test_a_store_without_time_windows(host, monkeypatch, searched):
     np.testing.assert_array_equal(to_host(twin.device, twin.neighbours(rows, 6)), store.neighbours(rows, 6))
 
 
-def test_amounts_above_32_bits_and_self_transfers(host, monkeypatch):
+def test_amounts_above_32_bits_and_self_transfers_give_the_same_bytes(host, monkeypatch):
     rng, store = np.random.default_rng(0), GraphStore(("account", "merchant", "payee"), 128, Window(100))
     twin = beside(host, store)
     monkeypatch.setattr(device_module, "SUMS", 64)
@@ -208,7 +208,7 @@ def grown(request, host) -> tuple[GraphState, DeviceStore]:
     return state, twin
 
 
-def test_walks_and_ties(grown, host):
+def test_walks_and_ties_are_those_of_the_host(grown, host):
     state, twin = grown
     rows = np.random.default_rng(0).integers(twin.oldest, twin.rows, 600)
     near = neighbours(state.store.view, rows, 16)
@@ -223,7 +223,7 @@ def test_walks_and_ties(grown, host):
     assert found[..., 2].any()
 
 
-def test_features(grown, request):
+def test_features_are_those_of_the_host(grown, request):
     state, twin = grown
     rows = np.random.default_rng(1).integers(twin.oldest, twin.rows, 300)
     expected = features(state.store.view_for(SETTLE_US), ROLES, rows)
@@ -249,7 +249,7 @@ def test_a_store_of_the_host_moves_to_the_device_and_goes_on_there(host):
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_following_a_store_of_the_host(host, seed):
+def test_a_device_that_follows_in_steps_ends_with_the_bytes_of_the_host(host, seed):
     """Some payments and labels at a time: labels of payments that are yet to come up, and compacted ones, included."""
     rng = np.random.default_rng(seed)
     state = GraphState(ROLES, 512, Window(200, 60 * DAY_US))
