@@ -64,7 +64,7 @@ def states() -> tuple[GraphState, GraphState]:
     return grown(GraphStore), grown(elsewhere)
 
 
-def test_it_is_narrow(states):
+def test_the_stand_in_has_no_more_than_the_protocol_names(states):
     with pytest.raises(AttributeError):
         _ = states[1].store.view
     with pytest.raises(AttributeError):

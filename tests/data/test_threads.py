@@ -76,14 +76,21 @@ def test_beside_does_both_wherever_it_is_called_from() -> None:
 
 
 @pytest.mark.parametrize("first", [True, False])
-def test_beside_raises_what_either_raises(first: bool) -> None:
+def test_beside_raises_what_either_raises_once_both_have_stopped(first: bool) -> None:
+    begun, ended = threading.Event(), threading.Event()
+
     def fail() -> None:
+        assert begun.wait(10)
         raise ValueError("failed")
 
-    done: list[int] = []
+    def slow() -> None:
+        begun.set()
+        time.sleep(0.05)
+        ended.set()
+
     with pytest.raises(ValueError, match="failed"):
-        jit.run_concurrently(fail if first else lambda: done.append(1), (lambda: done.append(1)) if first else fail, N)
-    assert len(done) <= 1
+        jit.run_concurrently(fail if first else slow, slow if first else fail, N)
+    assert ended.is_set()
 
 
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")

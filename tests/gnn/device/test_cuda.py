@@ -14,6 +14,7 @@ from data.journal.protocol import Events, Kind
 from gnn.model.artifact import untrained
 from gnn.score.cpu_scorer import CpuScorer
 from gnn.score.cuda_scorer import CudaScorer
+from gnn.score.reasons import OTHER
 from graph.dag.protocol import DAY_US, Window
 from graph.device.cuda_device import CudaDevice
 from graph.errors import GraphError
@@ -193,17 +194,19 @@ def test_after_a_kernel_that_does_not_return_the_cpu_answers():
         check=False,
     )
     assert made.returncode == 0, made.stderr
-    assert "taken for gone" in made.stdout
+    assert "counts as lost" in made.stdout
     assert "answered" in made.stdout
 
 
-def test_reasons_agree(state):
+def test_reasons_from_the_torch_engine_on_cuda_are_those_of_the_cpu(state):
     artifact = untrained(ROLES, seed=2)
     cpu = CpuScorer(artifact, state)
     cpu.score(0, 5000)
     cuda = CpuScorer(artifact, state, "cuda", cache=cpu.cache)
     rows = np.arange(4000, 4100)
     for a, b in zip(cpu.reasons(rows), cuda.reasons(rows), strict=True):
-        by_code = {r.code: r.contribution for r in b.reasons if r.code != "OTHER"}
         assert abs(a.baseline - b.baseline) < 1e-3
-        assert all(abs(r.contribution - by_code.get(r.code, r.contribution)) < 1e-3 for r in a.reasons)
+        said, also = ({r.code: r.contribution for r in e.reasons if r.code != OTHER} for e in (a, b))
+        shared = said.keys() & also.keys()  # rounding may choose another one of two that weigh the same
+        assert len(shared) >= len(said) - 1
+        assert all(abs(said[code] - also[code]) < 1e-3 for code in shared)

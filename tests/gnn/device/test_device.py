@@ -109,7 +109,7 @@ def test_the_store_has_the_same_bytes_with_rings_and_labels(scored):
     assert found["rows"]["ring"][:N].any()
 
 
-def test_past_payments_and_embeddings_against_the_plain_network(scored):
+def test_past_payments_and_embeddings_are_those_of_the_plain_network(scored):
     artifact, scorer, net, _, _ = scored
     rows = np.random.default_rng(1).permutation(N)[:300]
     logit, h = net.fetched(rows)
@@ -127,7 +127,7 @@ def test_a_score_has_the_same_bits_whatever_batch_it_came_in(scored):
     np.testing.assert_array_equal(together[::37], alone)
 
 
-def test_evidence_left_out(scored):
+def test_log_odds_without_some_evidence_are_those_of_the_host(scored):
     artifact, scorer, net, _, _ = scored
     rows = np.arange(0, N, 97)
     masks = np.concatenate([[0], 1 << np.arange(len(group_names(ROLES)))])
@@ -137,7 +137,7 @@ def test_evidence_left_out(scored):
     np.testing.assert_allclose(to_host(net.device, net.outcome(rows, masks)[0]), expected, atol=within)
 
 
-def test_a_whole_history_layer_by_layer(scored):
+def test_a_whole_history_layer_by_layer_gives_what_micro_batches_gave(scored):
     """From an empty cache: what the micro-batches gave, since a row reads only its past."""
     artifact, scorer, net, _, _ = scored
     other = DeviceNet(net.store, artifact.net)

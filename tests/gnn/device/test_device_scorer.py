@@ -41,7 +41,7 @@ def expected(artifact) -> np.ndarray:
     return np.concatenate(out)
 
 
-def test_scores_reasons_and_the_cpus_cache(artifact, expected):
+def test_scores_reasons_and_the_cpus_cache_are_those_of_the_cpu_alone(artifact, expected):
     """Through a lap of the buffer, with labels between, and events applied that are scored later."""
     state, _, scorer, cpu = pair(artifact)
     scorer.warm()

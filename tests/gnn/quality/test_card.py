@@ -22,14 +22,19 @@ FIRST, UNTIL = datetime(2026, 3, 1, tzinfo=UTC), datetime(2026, 4, 1, tzinfo=UTC
 
 
 @pytest.fixture(scope="module")
-def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+def world(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("card")
     simulate(WorldConfig(transactions=20_000, seed=3)).write(folder)
-    paths = {name: folder / f"{name}.parquet" for name in ("transactions", "labels", "truth")}
+    return {name: folder / f"{name}.parquet" for name in ("transactions", "labels", "truth")}
+
+
+@pytest.fixture(scope="module")
+def files(world: dict[str, Path]) -> dict[str, Path]:
+    folder = world["truth"].parent
     shape = {"width": 8, "heads": 2, "hidden": 16, "neighbours": 4}
     config = TrainConfig(epochs=1, test=0)
     train(History.read(folder, stop=FIRST), config, shape).save(folder / "model")
-    return {**paths, "model": folder / "model"}
+    return {**world, "model": folder / "model"}
 
 
 @pytest.fixture(scope="module")
@@ -84,8 +89,8 @@ def test_the_intervals_hold_the_truth_in_95_of_100_data_sets_and_are_as_wide_as_
         assert 0.85 < np.mean(high - low) / (2 * norm.ppf(0.975) * spread[name]) < 1.15, name
 
 
-def test_a_slice_with_few_frauds_has_no_average_precision_and_one_with_enough_has(files: dict[str, Path]) -> None:
-    known = History.read(files["transactions"], files["labels"]).labelled(files["truth"])
+def test_a_slice_with_few_frauds_has_no_average_precision_and_one_with_enough_has(world: dict[str, Path]) -> None:
+    known = History.read(world["transactions"], world["labels"]).labelled(world["truth"])
     account = known.payments["account_id"].combine_chunks().dictionary_encode().indices.to_numpy()
     probability = np.random.default_rng(0).random(len(known.payments))
     frauds = np.flatnonzero(known.fraud & known.payments["device_id"].is_valid().to_numpy())

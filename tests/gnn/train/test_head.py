@@ -75,7 +75,7 @@ def test_a_head_is_grown_on_the_payments_that_teach_and_grown_again_in_the_same_
     assert not np.array_equal(refit_head(x, logit, targets.with_validation_in_training, facts).value, trees.value)
 
 
-def test_the_mean_of_models_and_the_network(grown):
+def test_several_models_and_the_network_are_averaged_by_their_weights(grown):
     stacked, _ = grown
     x, logit, fraud = inputs(5000, 7)
     plain = HistGradientBoostingClassifier(max_iter=20, random_state=0).fit(x, fraud)

@@ -118,7 +118,7 @@ def test_one_name_of_two_types_is_two_entities_with_unrelated_digests():
     assert ids.pseudonym(a) != ids.pseudonym(d)
 
 
-def test_empty_columns_dictionaries_and_codes():
+def test_empty_columns_and_missing_values_are_taken():
     ids = Ids(("account",), 10)
     assert ids.encode(0, pa.array([], pa.string())).tolist() == []
     assert ids.encode(0, pa.nulls(3, pa.string())).tolist() == [-1] * 3

@@ -2,7 +2,6 @@
 
 import math
 from pathlib import Path
-from typing import get_args
 
 import pytest
 from hypothesis import given
@@ -60,7 +59,3 @@ def test_more_risk_never_gives_a_milder_decision(limits: list[float], one: float
 def test_a_decision_counts_the_thresholds_that_are_reached(limits: list[float], probability: float) -> None:
     reached = sum(probability >= limit for limit in limits)
     assert decide(probability, thresholds(*sorted(limits))) == MILDEST_FIRST[reached]
-
-
-def test_there_are_four_decisions() -> None:
-    assert get_args(Decision) == MILDEST_FIRST
