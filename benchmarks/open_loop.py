@@ -140,6 +140,8 @@ class _Caller:
 
     def send(self, due: float) -> bool:
         """Send the next payment, if a connection is free."""
+        while self._idle and cast(asyncio.Transport, self._idle[-1].transport).is_closing():
+            self._idle.pop()
         if not self._idle:
             return False
         i, run = len(run_kind := self._run.kind), self._run

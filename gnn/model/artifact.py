@@ -3,6 +3,7 @@
 import hashlib
 import importlib.metadata
 import json
+import math
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -21,6 +22,7 @@ from graph.dag.features import feature_names
 
 FORMAT = 2
 HEAD = "head."
+OWN_DIGEST = "manifest_sha256"  # a key of the manifest; those of earlier versions lack it
 
 
 @dataclass(frozen=True)
@@ -101,15 +103,17 @@ class Artifact:
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "weights.safetensors").write_bytes(self._bytes)
-        (folder / "manifest.json").write_text(json.dumps(self.manifest, indent=2, default=str) + "\n")
+        manifest = json.loads(json.dumps(self.manifest, default=str))
+        manifest[OWN_DIGEST] = _manifest_digest(manifest)
+        (folder / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n")
 
 
 def load(folder: Path | str) -> Artifact:
     """Read an artifact and check it against its manifest and this code.
 
     Raises:
-        ModelError: A file is missing or damaged, the weights are not those of the manifest, or the features are not
-            those that this version computes.
+        ModelError: A file is missing, damaged or was edited, the weights are not those of the manifest or are no
+            numbers, or the features are not those that this version computes.
     """
     folder = Path(folder)
     try:
@@ -120,6 +124,8 @@ def load(folder: Path | str) -> Artifact:
     try:
         if manifest["format"] != FORMAT:
             raise ModelError(f"{folder}: format {manifest['format']} is not {FORMAT}")
+        if OWN_DIGEST in manifest and manifest.pop(OWN_DIGEST) != _manifest_digest(manifest):
+            raise ModelError(f"{folder}: manifest.json was edited after it was written: train, or save the model, anew")
         if hashlib.sha256(blob).hexdigest() != manifest["weights_sha256"]:
             raise ModelError(
                 f"{folder}: weights.safetensors is not the file that manifest.json names (SHA-256 differs)"
@@ -131,17 +137,34 @@ def load(folder: Path | str) -> Artifact:
             )
         net = RingwatchNet(config)
         tensors = safetensors_torch.load(blob)
+        for name, tensor in tensors.items():
+            if tensor.is_floating_point() and not _are_numbers(name, tensor):
+                raise ModelError(f"{folder}: the weights {name} hold values that are no numbers: the training diverged")
         net.trees = read_trees(
             {n.removeprefix(HEAD): tensors.pop(n).numpy() for n in list(tensors) if n.startswith(HEAD)}, config.inputs
         )
         net.load_state_dict(tensors)
         calibration = PlattScaling(**manifest["calibration"])
+        if not (math.isfinite(calibration.slope) and math.isfinite(calibration.intercept)):
+            raise ModelError(f"{folder}: the calibration of manifest.json is no number")
     except (KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
         raise ModelError(f"{folder}: manifest.json and weights.safetensors do not fit: {error}") from error
     facts = {k: v for k, v in manifest.items() if k in ("training", "metrics", "seed")}
     net.eval()
     net.requires_grad_(False)
     return Artifact(config, net, calibration, facts, manifest["name"])
+
+
+def _manifest_digest(manifest: dict[str, Any]) -> str:
+    """SHA-256 of a manifest without its own digest, whatever its layout."""
+    held = {key: value for key, value in manifest.items() if key != OWN_DIGEST}
+    return hashlib.sha256(json.dumps(held, sort_keys=True).encode()).hexdigest()
+
+
+def _are_numbers(name: str, tensor: torch.Tensor) -> bool:
+    """Whether all values can be reckoned with. A threshold of a tree may be infinite: all goes to one side then."""
+    good = ~torch.isnan(tensor) if name == f"{HEAD}threshold" else torch.isfinite(tensor)
+    return bool(good.all())
 
 
 def _code_version() -> str:

@@ -18,10 +18,11 @@ from starlette.exceptions import HTTPException
 from data.schema import LABEL_SCHEMA, TRANSACTION_SCHEMA
 from gnn.model.artifact import load
 from serve.http.budget import DEADLINE, Budget
+from serve.http.express import Express
 from serve.http.guard import Guard
 from serve.http.metrics import ServiceMetrics
 from serve.http.openapi import JSON, describe, problems, raw_body
-from serve.http.payments import PaymentDesk, refuse_unready, score_body
+from serve.http.payments import LoopLag, PaymentDesk, refuse_unready, score_body
 from serve.http.rehearsal import rehearse
 from serve.http.wire import (
     ARROW,
@@ -74,12 +75,15 @@ def build_app(settings: Settings, replica: Replica | None = None) -> FastAPI:
             held.process, settings.batch_rows, settings.queue_rows, held.idle, lambda call: desk.resend(call)
         )
         app.state.batcher = batcher
-        app.state.desk = desk = PaymentDesk(settings, held, batcher, metrics)
+        lag = LoopLag()
+        watching = asyncio.ensure_future(lag.watch())
+        app.state.desk = desk = PaymentDesk(settings, held, batcher, metrics, lag)
         stop = threading.Event()
         keeping = threading.Thread(target=_keep_current, args=(held, stop), daemon=True, name="ringwatch-follow")
         keeping.start()
         yield
-        app.state.batcher.close()
+        watching.cancel()
+        await asyncio.to_thread(app.state.batcher.close)
         stop.set()
         keeping.join()
         held.close()
@@ -87,6 +91,7 @@ def build_app(settings: Settings, replica: Replica | None = None) -> FastAPI:
     app = FastAPI(title="Ringwatch", version="1", lifespan=lifespan, docs_url=None, redoc_url=None)
     app.state.settings, app.state.metrics = settings, metrics
     describe(app)
+    app.state.express = Express(settings, metrics, app.state)
     app.add_middleware(Guard, settings=settings, metrics=metrics, state=app.state)
     app.add_exception_handler(Problem, _problem)
     app.add_exception_handler(HTTPException, _http_problem)

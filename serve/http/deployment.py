@@ -1,11 +1,9 @@
 """The service on Ray Serve: replicas placed and replaced by Ray, requests straight to the replica that scores them."""
 
 import logging
-import logging.handlers
 import os
 import signal
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +13,7 @@ from gnn.model.artifact import load
 from serve.children import safe_folder
 from serve.errors import ServeError
 from serve.http.listener import Listener, listen
+from serve.http.logs import log_to
 from serve.settings import Settings
 from serve.terminal import out
 
@@ -22,7 +21,6 @@ if TYPE_CHECKING:
     from serve.replica.replica import Replica
 
 CPUS = 0.5  # of a replica: a fraction, so that replicas start on small machines
-LOG_BYTES, LOGS_KEPT = 16 << 20, 3
 RETRY_S = 0.2  # between two looks for a free port: the process that has it is on its way out
 
 log = logging.getLogger("ringwatch")
@@ -203,19 +201,8 @@ class ReplicaProcess:
                 self._stopped.wait(RETRY_S)
                 continue
             port = sock.getsockname()[1]
-            _log_to(log_file(self._settings, port))
-            self._listener = Listener(self._app, sock)
+            log_to(log_file(self._settings, port))
+            self._listener = Listener(self._app, sock, express=self._app.state.express)
             self._listener.start()
             log.info("process %s listens on %s port %s", os.getpid(), self._settings.host, port)
             return
-
-
-def _log_to(path: Path) -> None:
-    """Write the log of this process to a file, line by line, and keep it from growing without end."""
-    handler = logging.handlers.RotatingFileHandler(path, maxBytes=LOG_BYTES, backupCount=LOGS_KEPT, encoding="utf-8")
-    formatter = logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s", "%Y-%m-%dT%H:%M:%SZ")
-    formatter.converter = time.gmtime
-    handler.setFormatter(formatter)
-    for name in ("ringwatch", "uvicorn.error"):
-        logging.getLogger(name).addHandler(handler)
-    log.setLevel(logging.INFO)

@@ -10,6 +10,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serve.http.budget import DEADLINE
+from serve.http.express import SCORE
 from serve.http.metrics import ServiceMetrics
 from serve.http.payments import score_body
 from serve.problems import Problem
@@ -17,7 +18,6 @@ from serve.settings import Settings
 
 log = logging.getLogger("ringwatch")
 OPEN = ("/livez", "/readyz", "/openapi.json")  # asked without a key
-SCORE = "/v1/score"
 _DEADLINE = DEADLINE.encode()
 _JSON = (b"content-type", b"application/json")
 GONE = 499  # what others count as status of a request whose client has gone

@@ -17,10 +17,12 @@ import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from serve.errors import ServeError
+from serve.http.express import Express, response_bytes
 from serve.problems import Problem
 
 BACKLOG = 4096  # connections that wait to be accepted
 SPARE_FILES = 256  # file descriptors left for everything that is no connection
+MAX_EXPRESS = 1 << 16  # bytes of a body that may be answered before it costs a task
 SWEEP_S = 0.5  # between two looks for connections that take too long
 
 
@@ -46,9 +48,13 @@ class Limits:
 
 
 class LimitedProtocol(HttpToolsProtocol):
-    """uvicorn's connection, which in addition knows since when it waits for a request, and how much that has sent."""
+    """uvicorn's connection, which in addition knows since when it waits for a request, and how much that has sent.
+
+    A request for the target of `express` is handed to that first, once it is whole (see `serve.http.express`).
+    """
 
     limits = Limits()
+    express: Express | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """A connection; too many are closed at once."""
@@ -56,6 +62,7 @@ class LimitedProtocol(HttpToolsProtocol):
         self._waits_for = "headers"  # or body, or nothing
         self._since = self.loop.time()
         self._header_bytes = 0
+        self._kept: bytearray | None = None  # the body so far of a request that `express` may answer
         if len(self.connections) > self.limits.connections:
             transport.abort()
 
@@ -76,27 +83,56 @@ class LimitedProtocol(HttpToolsProtocol):
             self._header_bytes = size  # `data_received` refuses it
             return
         self._waits_for, self._since = "body", self.loop.time()
-        super().on_headers_complete()
+        free = self.cycle is None or self.cycle.response_complete
+        if self.express is not None and self.url == self.express.target and free and not self.expect_100_continue:
+            self._kept = bytearray()
+        else:
+            super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
         """A part of the body."""
-        if self._waits_for != "headers":
+        if self._waits_for == "headers":
+            return
+        if self._kept is None:
             super().on_body(body)
+            return
+        self._kept += body
+        if len(self._kept) > MAX_EXPRESS:
+            self._go_the_usual_way()
 
     def on_message_complete(self) -> None:
         """The request is whole."""
-        if self._waits_for != "headers":
-            self._waits_for = "nothing"
-            super().on_message_complete()
+        if self._waits_for == "headers":
+            return
+        self._waits_for, self._since = "nothing", self.loop.time()
+        if self._kept is not None:
+            assert self.express is not None
+            answer = self.express(self.headers, bytes(self._kept)) if self.parser.should_keep_alive() else None
+            if answer is not None:
+                self._kept = None
+                self.transport.write(answer)
+                return
+            self._go_the_usual_way()
+        super().on_message_complete()
+
+    def _go_the_usual_way(self) -> None:
+        body, self._kept = bytes(self._kept or b""), None
+        super().on_headers_complete()
+        super().on_body(body)
 
     def overdue(self, now: float) -> bool:
         """Whether its request should have been whole by now."""
-        allowed = {"headers": self.limits.header_s, "body": self.limits.body_s}.get(self._waits_for)
-        return allowed is not None and now - self._since > allowed
+        if self._waits_for == "nothing":  # uvicorn looks after idle connections, but not behind `express`
+            busy = self.cycle is not None and not self.cycle.response_complete
+            return not busy and now - self._since > 2 * self.limits.idle_s
+        allowed = self.limits.header_s if self._waits_for == "headers" else self.limits.body_s
+        return now - self._since > allowed
 
     def give_up(self) -> None:
         """Answer that the request took too long, if nothing has been answered, and close."""
-        if self._waits_for == "body" and self.cycle is not None and self.cycle.response_started:
+        if self._waits_for == "nothing":
+            self.transport.close()
+        elif self._waits_for == "body" and self.cycle is not None and self.cycle.response_started:
             self.transport.abort()
         else:
             self._refuse(Problem(408, "Request timeout", "the request was not complete in time"))
@@ -104,10 +140,7 @@ class LimitedProtocol(HttpToolsProtocol):
     def _refuse(self, problem: Problem) -> None:
         if self.transport.is_closing():
             return
-        response = problem.response()
-        head = [b"HTTP/1.1 %d %s\r\n" % (problem.status, problem.title.encode())]
-        head += [name + b": " + value + b"\r\n" for name, value in response.raw_headers]
-        self.transport.write(b"".join([*head, b"connection: close\r\n\r\n", bytes(response.body)]))
+        self.transport.write(response_bytes(problem, close=True))
         self._waits_for = "nothing"
         self.transport.close()
 
@@ -144,13 +177,20 @@ class Listener:
         app: The application.
         sock: From `listen`.
         limits: What a connection may take.
+        express: Sees the requests for its target first.
     """
 
-    def __init__(self, app: Callable[..., Any], sock: socket.socket, limits: Limits | None = None) -> None:
+    def __init__(
+        self,
+        app: Callable[..., Any],
+        sock: socket.socket,
+        limits: Limits | None = None,
+        express: Express | None = None,
+    ) -> None:
         limits = limits or Limits()
         most = _raise_file_limit() - SPARE_FILES
         kept = Limits(**{**vars(limits), "connections": max(1, min(limits.connections, most))})
-        protocol = type("Protocol", (LimitedProtocol,), {"limits": kept})
+        protocol = type("Protocol", (LimitedProtocol,), {"limits": kept, "express": express})
         self._server = uvicorn.Server(
             uvicorn.Config(
                 app,

@@ -26,6 +26,27 @@ REASONS_COST = 4  # a payment whose reasons are asked for takes about so many ti
 CHECKED = 1024  # rows of a part that is only looked at
 CHECK_COST = 32  # so many of these take about as long as one that is scored
 RESENT_S = 60.0
+LAG_LOOK_S, CLOCK_S = 0.005, 0.002  # between looks at the loop's lag, and what its clock is off by itself
+
+
+class LoopLag:
+    """How late an event loop is: for so long a request lies in a socket before anybody looks at it.
+
+    Attributes:
+        seconds: Of the last two looks, the larger.
+    """
+
+    def __init__(self) -> None:
+        self.seconds = self._last = 0.0
+
+    async def watch(self) -> None:
+        """Look every few milliseconds, for ever."""
+        loop = asyncio.get_running_loop()
+        while True:
+            due = loop.time() + LAG_LOOK_S
+            await asyncio.sleep(LAG_LOOK_S)
+            late = max(0.0, loop.time() - due - CLOCK_S)
+            self.seconds, self._last = max(late, self._last), late
 
 
 @dataclass
@@ -37,12 +58,14 @@ class PaymentDesk:
         replica: Who scores.
         batcher: In front of it.
         metrics: What is counted.
+        lag: Of the event loop.
     """
 
     settings: Settings
     replica: Replica
     batcher: "Batcher[Call, Any]"
     metrics: ServiceMetrics
+    lag: "LoopLag"
 
     async def score_one(self, payment: Payment, budget: Budget) -> bytes:
         """The answer to one payment, as `score`; where there are too many it costs next to nothing.
@@ -50,24 +73,31 @@ class PaymentDesk:
         Raises:
             Problem: As `score`.
         """
-        if not self.replica.ready:
-            return await self._score_one(payment, budget)
-        overloaded = self.batcher.overloaded(1, budget.left_s)
-        if overloaded is None or budget.strict:
-            return await self._score_one(payment, budget)
+        problem = self.overloaded(budget) if self.replica.ready and not budget.strict else None
+        if problem is not None:
+            return self.answer_at_once(payment, problem)
+        call = ScoreCall(batch_of([payment], TRANSACTION_SCHEMA), given=given_of([payment]))
+        bodies: list[bytes] = await self.score(call, budget)
+        return bodies[0]
+
+    def overloaded(self, budget: Budget) -> Problem | None:
+        """Why one payment cannot be scored in time, if it cannot. What it waited to be looked at counts."""
+        return self.batcher.overloaded(1, budget.left_s - self.lag.seconds)
+
+    def answer_at_once(self, payment: Payment, problem: Problem) -> bytes:
+        """The answer to a payment that cannot be scored in time: by rules, and next to nothing in cost.
+
+        Raises:
+            Problem: The payment is of a moment that is still to come.
+        """
         refuse_future_moment(payment.timestamp, "timestamp", self.settings.max_future_s)
-        self._count(overloaded.title, 1)
+        self._count(problem.title, 1)
         return self.replica.rules.answer_request(
             payment.transaction_id,
             payment.amount,
             payment.decision_given,
             lambda: content_hashes(batch_of([payment], TRANSACTION_SCHEMA))[0],
         )
-
-    async def _score_one(self, payment: Payment, budget: Budget) -> bytes:
-        call = ScoreCall(batch_of([payment], TRANSACTION_SCHEMA), given=given_of([payment]))
-        bodies: list[bytes] = await self.score(call, budget)
-        return bodies[0]
 
     async def score(self, call: ScoreCall, budget: Budget) -> Any:
         """Bodies, or a table, for payments: by the model if that can be had in time, else by rules.
