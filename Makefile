@@ -3,7 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || echo python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo test lint format bench quality bench-graph gpu-check lock clean
+.PHONY: help demo test lint format bench load quality bench-graph gpu-check lock clean
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "%-12s %s\n", $$1, $$2}'
 
@@ -32,6 +32,11 @@ format: $(VENV)/.ready ## Rewrite to the house style
 bench: $(VENV)/.ready ## Measure speed; results in benchmarks/results, tables in docs/benchmarks.md
 	$(BIN)/python -m benchmarks.bench_graph
 	$(BIN)/python -m benchmarks.bench_serve
+	$(BIN)/python -m benchmarks.report
+
+load: $(VENV)/.ready ## The service under more than it can take, and with faults (20 minutes): docs/reliability.md
+	$(BIN)/python -m benchmarks.load
+	$(BIN)/python -m benchmarks.faults
 	$(BIN)/python -m benchmarks.report
 
 quality: $(VENV)/.ready ## Measure detection beside its rivals (hours on two cores, goes on where it stopped): docs/quality.md
