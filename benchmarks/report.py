@@ -41,6 +41,8 @@ ABOUT = {  # what each benchmark measures
     "what the card does at best: copying, and reading lines of 128 bytes at random places. `launch` and `ask` are "
     "overheads. A walk finds the last 16 payments of each of a payment's three entities; `describe` adds features. "
     "Shares are of the bytes a second of `gather_128`. A micro-batch goes from host memory to scores in host memory.",
+    "faults": "Faults injected into a running service while payments arrive at a fixed rate: the share of answers "
+    "inside the time budget and 10 ms. Beside it: who answered, and the slowest answer.",
     "graph": "The transaction store on one core, 20 million payments. `append` writes payments, `with_velocity` also "
     "the jump pointers of exact time windows. A walk finds the last 16 payments of each of a payment's three "
     "entities (a seed is the payment that it begins from). `gather` reads cached keys and values. `of_limit` "
@@ -54,6 +56,9 @@ ABOUT = {  # what each benchmark measures
     "in as much memory.",
     "handbook_service": "The Fraud Detection Handbook's test week sent through the running service, one payment at a "
     "time, measured on the HTTP answers. `largest_difference_from_evaluate` compares them with offline scores.",
+    "load": "The service at .5, 1, 2 and 4 times the throughput that it reaches when callers wait for answers "
+    "(`saturation`), with requests sent at a fixed rate. Goodput is what the model scores inside the time budget of 50 "
+    "ms. Caller and service share the machine.",
     "serve": "One `POST /v1/score` beside a POST that does nothing, on one connection, with an untrained model. The "
     "stages are the service's own timings: journal commit, graph update, score, reasons.",
 }

@@ -31,8 +31,8 @@ class Moved:
         groups: Left out (or let in) at most.
         named: Mean move by the weightiest.
         random: Mean move by as many at random.
-        low: 95% interval of the mean difference, over payments (bootstrap).
-        high: See `low`.
+        low: Lower end of the 95 % interval of the mean difference (bootstrap over payments).
+        high: Upper end of the same interval.
         rank: Mean share of all sets of as many groups that move the score less; 0.5 would be chance.
     """
 

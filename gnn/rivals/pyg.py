@@ -43,7 +43,17 @@ class RoleAttention(MessagePassing):
         self.heads, self.size = layer.config.heads, layer.config.width // layer.config.heads
 
     def forward(self, h: Tensor, kv: Tensor, edge_index: Tensor, tie: Tensor) -> Tensor:
-        """[N, read]."""
+        """What payments read by this role.
+
+        Args:
+            h: Embeddings below the layer, float32 [N, D].
+            kv: Keys and values, float32 [N, 2D].
+            edge_index: From a past payment to its reader, int64 [2, E].
+            tie: Edge features, float32 [E, EDGE].
+
+        Returns:
+            float32 [N, read].
+        """
         layer = self.of[0]
         q = (h @ layer.q_w[self.role] + layer.q_b[self.role]).view(-1, self.heads, self.size)
         key, value = kv.view(len(kv), 2, self.heads, self.size).unbind(1)
@@ -51,7 +61,7 @@ class RoleAttention(MessagePassing):
         return out
 
     def message(self, q_i: Tensor, key_j: Tensor, value_j: Tensor, tie: Tensor, index: Tensor, size_i: int) -> Tensor:
-        """[E, read]."""
+        """What each edge adds to its reader, weighted by attention among the reader's edges, float32 [E, read]."""
         layer, r = self.of[0], self.role
         bias = torch.relu(tie @ layer.bias_w1[r] + layer.bias_b1[r]) @ layer.bias_w2[r] + layer.bias_b2[r]
         weight = softmax((q_i * key_j).sum(-1) / self.size**0.5 + bias, index, num_nodes=size_i)[..., None]
@@ -174,7 +184,7 @@ def agreement(scorer: Scorer, rows: NDArray[np.int64], epochs: int = 100, seed: 
         scorer: On the CPU.
         rows: Payments that it scored, int64 [n].
         epochs: Of GNNExplainer.
-        seed: See `learnt_importance`.
+        seed: Of GNNExplainer's masks.
     """
     net, store = scorer.artifact.net, scorer.state.store
     worth = scorer.score_ablated(rows, all_masks(len(group_names(net.config.roles))))

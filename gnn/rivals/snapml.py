@@ -91,7 +91,14 @@ def snapml_inputs(state: GraphState, rows: NDArray[np.int64], report: Report = s
 
 @dataclass(frozen=True)
 class SnapRival:
-    """Boosted trees on `snapml_inputs`; see `gnn.rivals.boosting.Rival`."""
+    """Boosted trees on `snapml_inputs`.
+
+    Attributes:
+        model: Log-odds from inputs.
+        calibration: From log-odds to probability.
+        facts: How it was chosen: setting, trees, validation AP.
+        name: In the table.
+    """
 
     model: Classifier
     calibration: PlattScaling
@@ -109,7 +116,17 @@ def fit_snapml(
     config: BoostingConfig | None = None,
     report: Report = silent,
 ) -> SnapRival:
-    """Train it on what the other rivals are trained on; see `gnn.rivals.boosting.fit_rivals`."""
+    """Train it on the payments and labels that the other rivals are trained on.
+
+    Args:
+        state: The graph; later events may already be in it, for rows read their own past only.
+        targets: From `gnn.train.targets.make_targets` at the moment the network was trained.
+        config: How to train.
+        report: Called with progress.
+
+    Returns:
+        The trees, grown again with the validation payments where `config.refit` says so, and calibrated.
+    """
     config = config or BoostingConfig()
     rows, validation = sample_training_rows(targets, config), targets.validation
     known = targets.fraud[validation] > 0
