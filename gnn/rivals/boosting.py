@@ -164,9 +164,10 @@ def fit_rivals(
     for number, inputs in enumerate(INPUT_SETS):
         report("training rivals", number / len(INPUT_SETS))
         names = input_names(state.store.roles, inputs, config.neighbours)
-        read = np.array([not name.startswith(config.without) for name in names], np.float32)
+        read = np.array([not name.startswith(config.without) for name in names])
         x, v, z = (
-            rival_inputs(state, r, inputs, config.neighbours, settle_us) * read for r in (rows, validation, final)
+            np.where(read, rival_inputs(state, r, inputs, config.neighbours, settle_us), np.float32(0))
+            for r in (rows, validation, final)
         )
         if inputs == "features":
             add("logistic", inputs, _linear(x, y), _linear(z, last), {})

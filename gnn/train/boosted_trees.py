@@ -101,9 +101,6 @@ def fit_trees(
         judged = np.sort(np.random.default_rng(0).choice(judged, MAX_VALIDATION_ROWS, replace=False))
     best: tuple[float, int, HistGradientBoostingClassifier, int] | None = None
     for number, setting in enumerate(config.settings):
-        first = int(setting.burn_in * len(y))
-        if not 0 < y[first:].sum() < len(y) - first:
-            continue
         model = grow_trees(x, y, setting, config, categorical)
         for trees, score in enumerate(model.staged_decision_function(validation[judged]), 1):
             if trees % config.step and trees < config.trees:
@@ -111,7 +108,7 @@ def fit_trees(
             ap = float(average_precision_score(known[judged], score))
             if best is None or ap > best[0]:
                 best = ap, number, model, trees
-    assert best is not None  # the first setting leaves nothing out
+    assert best is not None  # there is a setting
     ap, number, model, trees = best
     setting = config.settings[number]
     keep_first_trees(model, trees)
@@ -132,8 +129,10 @@ def grow_trees(
     config: BoostingConfig,
     categorical: NDArray[np.bool_] | None = None,
 ) -> HistGradientBoostingClassifier:
-    """All of `config.trees` trees by one setting; see `fit_trees`."""
+    """All of `config.trees` trees by one setting; see `fit_trees`. No burn-in is taken that would leave one class."""
     first = int(setting.burn_in * len(y))
+    if not 0 < y[first:].sum() < len(y) - first:
+        first = 0
     return HistGradientBoostingClassifier(
         learning_rate=config.rate,
         max_leaf_nodes=setting.leaves,
@@ -144,4 +143,14 @@ def grow_trees(
         early_stopping=False,
         categorical_features=categorical,
         random_state=config.seed,
-    ).fit(x[first:], y[first:])
+    ).fit(_without_empty_columns(x[first:], setting.rows), y[first:])
+
+
+def _without_empty_columns(x: NDArray[np.float32], rows: int) -> NDArray[np.float32]:
+    """The inputs, those with fewer values than a leaf holds set to 0, so that no tree reads them.
+
+    No tree could cut such a column anyway, and scikit-learn 1.9.1 cannot bin one that holds no value at all ("window
+    shape cannot be larger than input array shape").
+    """
+    empty = (~np.isnan(x)).sum(0) < rows
+    return np.where(empty, np.float32(0), x) if empty.any() else x

@@ -42,6 +42,8 @@ def next_payments(store: Store, end: int) -> NextPayments:
     # An account's row before this may be one in which it was paid: of those the network learns nothing here.
     pair = np.flatnonzero((before < rows) & (entity[before, 0] == entity[:, 0]) & (entity[:, 0] >= 0))
     first = before[pair]
+    if not len(pair):  # every account pays once
+        return NextPayments(first, np.zeros(0, np.int64), np.zeros((0, 2), np.float32))
     merchant = np.full(len(pair), -1, np.int64)
     if "merchant" in store.roles:
         merchant = entity[pair, store.roles.index("merchant")].astype(np.int64)

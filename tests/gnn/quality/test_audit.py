@@ -33,6 +33,7 @@ from graph.dag.sampler import EDGE_FEATURES
 from serve.cli.main import app
 from tests.data.files.test_datasets import dataset
 from tests.gnn.train.test_train import history
+from tests.odd_histories import Odd
 
 
 @pytest.fixture(scope="module")
@@ -70,6 +71,15 @@ def test_planted_leaks_are_named_and_causal_inputs_are_not() -> None:
     assert named["next"] == ("planted.account.next_gap",)
     assert named["own"] == ("planted.payment.own_label",)
     assert "account.whole_history.count" in named["whole"]
+
+
+def test_the_planted_look_at_the_future_shows_where_accounts_pay_once() -> None:
+    payments, labels, fraud = Odd(payments=500, accounts=0).draw()
+    known = History([(Kind.TRANSACTION, payments), (Kind.LABEL, labels)])
+    probes = choose_probes(fraud, fraud, 60)
+    whole, cut = build(known.events, known.roles, 500, probes, {"next": NEXT_GAP})
+    assert leaking(NEXT_GAP.read(whole, probes), cut["next"], ("gap",)) == ("gap",)
+    assert np.isfinite(NEXT_GAP.read(whole, np.arange(499))).all()
 
 
 class Leaky:

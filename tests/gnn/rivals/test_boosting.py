@@ -168,6 +168,21 @@ def test_validation_chooses_the_setting_and_the_number_of_trees() -> None:
     assert facts["validation_ap"] > 2 * known.mean()
 
 
+def test_columns_without_values_and_a_burn_in_without_frauds_are_left_out() -> None:
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(400, 4)).astype(np.float32)
+    y = rng.random(400) < 1 / (1 + np.exp(-3 * x[:, 0]))
+    x[:, 1], x[5:, 2], x[:, 3] = np.nan, np.nan, 7.0  # empty, nearly so, and never varying
+    v, known = x.copy(), y.copy()
+    v[:, 1:] = rng.normal(size=(400, 3))  # filled later: nobody has learnt what it means
+    model, facts = fit_trees(x, y, v, known, replace(QUICK, settings=(Setting(7, 20),)))
+    assert facts["validation_ap"] > 0.8
+    assert {int(f) for tree in tree_nodes(model) for f in tree["feature_idx"][tree["is_leaf"] == 0]} == {0}
+    early = np.arange(400) < 40  # all frauds lie in what would be left out
+    model, _ = fit_trees(x, early, v, early, replace(QUICK, settings=(Setting(7, 20, 0.25),)))
+    assert np.isfinite(model.decision_function(v)).all()
+
+
 def test_events_are_cut_where_the_training_ended() -> None:
     runs, _ = history()
     events = History(runs).events
