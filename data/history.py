@@ -42,12 +42,15 @@ class LabelledPayments:
         fraud: The newest label of each, bool [n]; without one, legitimate.
         labelled: Whether it has a label, bool [n].
         kind: Kind of the ring that each belongs to, "" for none, object [n]; only a simulated world knows.
+        reported_us: When its newest label was reported, UTC microseconds, 0 without one, int64 [n]; None where the
+            labels have no times.
     """
 
     payments: pa.Table
     fraud: NDArray[np.bool_]
     labelled: NDArray[np.bool_]
     kind: NDArray[np.object_] | None = None
+    reported_us: NDArray[np.int64] | None = None
 
 
 class History:
@@ -291,13 +294,16 @@ class History:
             known = _truth(truth)
         at = _last_of(payments["transaction_id"], known["transaction_id"])
         labelled = at >= 0
-        fraud, kind = np.zeros(len(at), bool), None
+        fraud, kind, reported = np.zeros(len(at), bool), None, None
         if len(known):
             fraud[labelled] = known["is_fraud"].to_numpy()[at[labelled]]
-        if truth is not None:
+        if truth is None:
+            reported = np.zeros(len(at), np.int64)
+            reported[labelled] = known["reported_at"].cast(pa.int64()).to_numpy()[at[labelled]]
+        else:
             kind = np.full(len(at), "", object)
             kind[labelled] = known["ring_kind"].fill_null("").to_numpy()[at[labelled]]
-        return LabelledPayments(payments, fraud, labelled, kind)
+        return LabelledPayments(payments, fraud, labelled, kind, reported)
 
     def take(self, offsets: NDArray[np.int64]) -> pa.Table:
         """Payments by offset, int64 [n], in the order asked for: a history is a `data.journal.protocol.PaymentSource`.

@@ -72,6 +72,12 @@ def progress() -> Iterator[Report]:
             bars.update(task, completed=1.0)
 
 
+def caution(lines: Sequence[str]) -> None:
+    """Say what a reader of the figures should know, a line each, on stderr."""
+    for line in lines:
+        err.print(line, style="yellow", markup=False, highlight=False, soft_wrap=True)
+
+
 class Refusals:
     """Counts refused rows and shows the first few."""
 

@@ -1,6 +1,6 @@
 """Evaluation: a history scored as the service would have scored it, judged by the labels that came later."""
 
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +10,7 @@ from data.history import History, LabelledPayments
 from data.report import Report, silent
 from gnn.evaluate.metrics import Metrics, measure
 from gnn.evaluate.protocols import accounts, check_protocol, selection, times
+from gnn.evaluate.shift import CalibratedOn
 from gnn.model.artifact import Artifact
 from gnn.score.devices import choose_device
 from gnn.score.replay import score_history
@@ -46,7 +47,10 @@ def evaluate(
     check_protocol(protocol)
     history = history.before(stop) if stop is not None else history
     probability = score_history(artifact, history, choose_device(device), report)
-    return judge(history.labelled(truth), probability, start, stop, protocol, base_rate(artifact))
+    known = history.labelled(truth)
+    metrics = judge(known, probability, start, stop, protocol, calibrated_on(artifact))
+    metrics.cautions.extend(taught_by_them(artifact, known, start, stop, protocol))
+    return metrics
 
 
 def judge(
@@ -55,7 +59,7 @@ def judge(
     start: datetime | None = None,
     stop: datetime | None = None,
     protocol: str = "plain",
-    base_rate: float | None = None,
+    calibrated: CalibratedOn | None = None,
 ) -> Metrics:
     """Metrics of the payments in [start, stop), whoever scored them.
 
@@ -65,7 +69,7 @@ def judge(
         start: Judge from here on.
         stop: Judge up to here.
         protocol: See `gnn.evaluate.protocols.selection`.
-        base_rate: Share of frauds that the scores are calibrated for.
+        calibrated: What is known of the payments that calibrated the scores.
 
     Raises:
         ModelError: An unknown protocol, or nothing to judge.
@@ -79,11 +83,30 @@ def judge(
         accounts(payments)[chosen],
         times(payments)[chosen],
         kind=None if known.kind is None else known.kind[chosen],
-        base_rate=base_rate,
+        calibrated=calibrated,
     )
 
 
-def base_rate(artifact: Artifact) -> float | None:
-    """Share of frauds among the payments that calibrated a model, if it says."""
+def taught_by_them(
+    artifact: Artifact,
+    known: LabelledPayments,
+    start: datetime | None = None,
+    stop: datetime | None = None,
+    protocol: str = "plain",
+) -> list[str]:
+    """A caution where the payments judged begin before those end that taught the model; the arguments are `judge`'s."""
     window = artifact.facts.get("training", {}).get("validation")
-    return window["frauds"] / window["payments"] if window else None
+    first = times(known.payments)[selection(known, start, stop, protocol)][0]
+    if window is None or datetime.fromtimestamp(first / 1e6, UTC) > datetime.fromisoformat(window["to"]):
+        return []
+    return [
+        f"the payments evaluated begin before the end of the model's validation window ({window['to'][:19]}): if it was "
+        "trained on them, these figures are too good (use --from)"
+    ]
+
+
+def calibrated_on(artifact: Artifact) -> CalibratedOn | None:
+    """What a model says of the payments that calibrated it; None for one of before it said how sure that left it."""
+    training = artifact.facts.get("training", {})
+    window, covariance = training.get("validation"), training.get("calibration_covariance")
+    return CalibratedOn(window["frauds"] / window["payments"], covariance) if window and covariance else None

@@ -9,7 +9,8 @@ from rich.table import Table
 from sklearn.metrics import average_precision_score, brier_score_loss, roc_auc_score
 
 from gnn.errors import ModelError
-from gnn.evaluate.shift import Bin, PriorShift, calibration_error, prior_shift, reliability
+from gnn.evaluate.shift import Bin, CalibratedOn, PriorShift, calibration_error, prior_shift, reliability
+from gnn.train.targets import FEW_FRAUDS, counted
 
 DAY_US = 86_400_000_000
 CARDS = 100  # cards that the Handbook's investigators check a day
@@ -33,7 +34,8 @@ class Metrics:
         brier: Mean squared error of the probabilities.
         recall_by_kind: Share of each ring kind's frauds among the reviewed.
         reliability: The reliability curve, bins of equal mass.
-        prior_shift: What a correction for a moved base rate does, if the base rate of the calibration is known.
+        prior_shift: What a correction for a moved base rate does, if what calibrated the scores is known.
+        cautions: What whoever reads these figures should know, a sentence each.
     """
 
     payments: int
@@ -49,6 +51,7 @@ class Metrics:
     recall_by_kind: dict[str, float] = field(default_factory=dict)
     reliability: list[Bin] = field(default_factory=list)
     prior_shift: PriorShift | None = field(default=None, compare=False)
+    cautions: list[str] = field(default_factory=list, compare=False)
 
 
 def measure(
@@ -59,7 +62,7 @@ def measure(
     time_us: NDArray[np.int64],
     kind: NDArray[np.object_] | None = None,
     budget: float = 0.01,
-    base_rate: float | None = None,
+    calibrated: CalibratedOn | None = None,
 ) -> Metrics:
     """Judge scores.
 
@@ -71,14 +74,17 @@ def measure(
         time_us: UTC microseconds, int64 [n].
         kind: Ring kind of each fraud, if known, [n].
         budget: Share of payments that can be reviewed.
-        base_rate: Share of frauds among the payments that calibrated the scores.
+        calibrated: What is known of the payments that calibrated the scores.
 
     Raises:
         ModelError: There is no fraud, or nothing else, to judge by.
     """
     n, frauds = len(probability), int(is_fraud.sum())
     if not 0 < frauds < n:
-        raise ModelError(f"cannot evaluate {n:,} payments of which {frauds:,} are fraud: both classes are needed")
+        raise ModelError(
+            f"cannot evaluate {n:,} payments of which {frauds:,} are fraud: both classes are needed (choose others with "
+            "--from and --until)"
+        )
     # Ties are broken by arrival, as a reviewer who works through a queue would.
     reviewed = np.zeros(n, bool)
     reviewed[np.argsort(-probability, kind="stable")[: max(1, round(budget * n))]] = True
@@ -101,7 +107,10 @@ def measure(
         brier=float(brier_score_loss(is_fraud, probability)),
         recall_by_kind=kinds,
         reliability=reliability(probability, is_fraud),
-        prior_shift=prior_shift(probability, is_fraud, base_rate) if base_rate else None,
+        prior_shift=prior_shift(probability, is_fraud, calibrated) if calibrated else None,
+        cautions=[f"only {counted(frauds)} here: a few more or fewer change these figures"]
+        if frauds < FEW_FRAUDS
+        else [],
     )
 
 
@@ -155,12 +164,7 @@ def as_table(metrics: Metrics, title: str = "detection") -> Table:
 
 def reliability_table(metrics: Metrics) -> Table:
     """For people: the reliability curve, and what the base rate has to do with its error."""
-    m, caption = metrics, ""
-    if shift := m.prior_shift:
-        caption = (
-            f"calibrated for {shift.calibrated_for:.2%} frauds; the scores alone point to {shift.estimated:.2%}, "
-            f"true were {shift.observed:.2%}; corrected for that the error is {shift.error_corrected:.4f}"
-        )
+    m, caption = metrics, str(metrics.prior_shift or "")
     table = Table(title=f"reliability, expected calibration error {m.expected_calibration_error:.4f}", caption=caption)
     for column in ("probability", "payments", "predicted", "observed"):
         table.add_column(column, justify="right")

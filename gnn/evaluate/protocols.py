@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from data.files.datasets import handbook_split
 from data.history import LabelledPayments
 from gnn.errors import ModelError
+from gnn.train.regimes import recognise
 
 PROTOCOLS = ("plain", "handbook")
 
@@ -32,8 +33,9 @@ def selection(
         known: All payments of the history, with their labels.
         start: Judge from here on.
         stop: Judge up to here.
-        protocol: `plain`: all of them, or, where the labels also say "legitimate", the labelled ones. `handbook`: the
-            Fraud Detection Handbook's test set (chapter 3), without cards that are known for fraud on the day.
+        protocol: `plain`: those old enough for their labels to have come, and of these all, or, where many payments
+            never get a label, the labelled ones (`gnn.train.regimes`). `handbook`: the Fraud Detection Handbook's test
+            set (chapter 3), without cards that are known for fraud on the day.
 
     Returns:
         bool, one for each payment.
@@ -57,9 +59,29 @@ def selection(
         chosen &= handbook_split(time, accounts(known.payments), known.fraud, train_start=train_start, test_days=days)[
             1
         ]
-    elif known.labelled.any() and (known.labelled & ~known.fraud).sum() > known.fraud.sum():
-        chosen &= known.labelled
+    elif known.fraud.any():
+        chosen &= _mature(known, time)
+        if not chosen.any():
+            raise ModelError(
+                "every payment to judge is too young to have a label: judge earlier ones, or with newer labels"
+            )
     return chosen
+
+
+def _mature(known: LabelledPayments, time: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Which payments can be judged by the labels so far, bool [n]."""
+    reported = known.reported_us
+    if reported is None:
+        some = (known.labelled & ~known.fraud).sum() > known.fraud.sum()
+        return known.labelled if some else np.ones(len(time), bool)
+    seen, last = known.labelled, int(time.max())
+    now = max(last, int(reported.max()))
+    regime = recognise(reported[seen] - time[seen], known.fraud[seen], now - time, seen)
+    if not regime.missing_is_honest:
+        return seen & (time <= now - regime.mature_us)
+    if now - last >= regime.mature_us / 2 > 0:  # reports were collected for longer than payments, the last ones' too
+        return np.ones(len(time), bool)
+    return np.asarray(time <= now - regime.mature_us)
 
 
 def times(payments: pa.Table) -> NDArray[np.int64]:

@@ -60,6 +60,31 @@ class PlattScaling:
         return np.asarray((log_odds(probability) - self.intercept) / self.slope)
 
 
+def calibration_covariance(
+    log_odds_: NDArray[np.float64], is_fraud: NDArray[np.bool_], account: NDArray[np.integer]
+) -> NDArray[np.float64]:
+    """How unsure a calibration is: the covariance of slope and intercept, were it fitted to its own log-odds again.
+
+    The inverse of the Fisher information, times a design effect where it is above 1: frauds of one account come
+    together and say less than as many of different accounts (sandwich estimate over clusters, White 1982).
+
+    Args:
+        log_odds_: Calibrated log-odds of the payments that calibrated, float64 [n].
+        is_fraud: bool [n].
+        account: A number for each account, [n].
+
+    Returns:
+        float64 [2, 2]; very large where the log-odds are all alike.
+    """
+    p, x = expit(log_odds_), np.stack([log_odds_, np.ones(len(log_odds_))], 1)
+    inverse = np.linalg.inv((x * (p * (1 - p))[:, None]).T @ x + 1e-6 * np.eye(2))
+    _, code = np.unique(account, return_inverse=True)
+    pull = x * (p - is_fraud)[:, None]
+    by_account = np.stack([np.bincount(code, pull[:, i]) for i in range(2)], 1)
+    effect = np.trace(inverse @ by_account.T @ by_account) / 2
+    return np.asarray(inverse * max(1.0, effect))
+
+
 def transfer_calibration(
     calibration: PlattScaling, before: NDArray[np.float32], after: NDArray[np.float32]
 ) -> PlattScaling:

@@ -13,7 +13,7 @@ must name.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -34,7 +34,7 @@ from gnn.errors import ModelError
 from gnn.evaluate.protocols import accounts, selection, times
 from gnn.quality.leaks import CAUSAL, PLANTED, WHOLE_HISTORY, Inputs, LabelTimes, build, choose_probes, leaking
 from gnn.train.boosted_trees import BoostingConfig, Setting, fit_trees, sample_training_rows
-from gnn.train.targets import Targets, TrainConfig, make_targets
+from gnn.train.targets import Targets, TrainConfig, choosing_from, make_targets
 from graph.state import GraphState
 
 PUBLISHED: Final = ("random", "handbook")
@@ -43,6 +43,7 @@ JUDGED: Final = 100_000  # test payments that a case is judged by, drawn where t
 TAUGHT: Final = 60_000  # training payments that its trees learn from, likewise
 VALIDATION: Final = 0.12  # of the training payments, as in `TrainConfig`
 PROBES: Final = 240
+HELP: Final = "give a longer history, or test from another moment on (--test-from)"
 
 
 @dataclass(frozen=True)
@@ -151,8 +152,7 @@ class _Auditor:
 
     def run(self) -> Audit:
         """Judge every case."""
-        share = 1 - (self.test_us - self.time[0]) / max(1, self.graph.store.clock - self.time[0])
-        targets = make_targets(self.graph, TrainConfig(test=float(share)))
+        targets = replace(make_targets(self.graph, TrainConfig(), self.test_us), test=self.later)
         published = self._published()
         clean = self._targets(np.flatnonzero(self.usable & (self.time < self.test_us)))
         open_inputs, causal = ("causal", "whole history"), ("causal",)
@@ -192,7 +192,7 @@ class _Auditor:
 
     def _targets(self, train: NDArray[np.int64], test: NDArray[np.int64] | None = None) -> Targets:
         """The last of the training payments in their order choose; labels are final."""
-        cut = int((1 - VALIDATION) * len(train))
+        cut = choosing_from(self.judged.fraud[train].astype(np.float32), VALIDATION)
         return Targets(
             train=np.sort(train[:cut]),
             validation=np.sort(train[cut:]),
@@ -205,13 +205,12 @@ class _Auditor:
         self.report(f"judging {name}", 0.0)
         names = [column for i in inputs for column in self.inputs[i].names(self.roles)]
         rows, fraud = self._drawn(sample_training_rows(targets, TREES), TAUGHT), targets.fraud > 0
-        test = self.later if targets.label_delay_us else targets.test  # the strict targets leave the youngest out
         for part, chosen in (("training", rows), ("validation", targets.validation)):
             if not 0 < fraud[chosen].sum() < len(chosen):
-                raise ModelError(f"{name}: the {part} payments are all fraud or all legitimate; give a longer history")
-        truth = self.judged.fraud[test]
+                raise ModelError(f"{name}: the {part} payments are all fraud or all legitimate; {HELP}")
+        test, truth = targets.test, self.judged.fraud[targets.test]
         if not 0 < truth.sum() < len(truth):
-            raise ModelError(f"{name}: the test payments are all fraud or all legitimate; give a longer history")
+            raise ModelError(f"{name}: the test payments are all fraud or all legitimate; {HELP}")
         categorical = np.array([column.startswith("category.") for column in names])
         validation = self._drawn(targets.validation)
         x, known = self._read(state, rows, inputs), self._read(state, validation, inputs)

@@ -18,16 +18,18 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from data.currency import format_amount
 from data.history import History, LabelledPayments
 from data.report import Report, silent
-from gnn.evaluate.evaluate import base_rate, judge
+from gnn.evaluate.evaluate import calibrated_on, judge, taught_by_them
 from gnn.evaluate.metrics import Metrics
 from gnn.evaluate.protocols import accounts, check_protocol, selection, times
 from gnn.model.artifact import Artifact
 from gnn.score.devices import choose_device
 from gnn.score.replay import score_history
+from gnn.train.regimes import BOTH_CLASSES, FRAUDS_ONLY
+from gnn.train.targets import FEW_FRAUDS
 
 ROUNDS: Final = 200  # of the bootstrap
 HANDBOOK: Final = ". As in the Fraud Detection Handbook, cards already known as fraudulent are left out of each day"
-FEW: Final = 10  # frauds below which a slice has no average precision
+FEW: Final = 10  # frauds below which a slice has no average precision, and the whole no interval
 
 
 @dataclass(frozen=True)
@@ -106,7 +108,8 @@ def make_card(
     history = history.before(stop) if stop is not None else history
     probability = score_history(artifact, history, choose_device(device), report)
     known = history.labelled(truth)
-    metrics = judge(known, probability, start, stop, protocol, base_rate(artifact))
+    metrics = judge(known, probability, start, stop, protocol, calibrated_on(artifact))
+    metrics.cautions.extend(taught_by_them(artifact, known, start, stop, protocol))
     rows = np.flatnonzero(selection(known, start, stop, protocol))
     report("bootstrap", 0.0)
     account, time = accounts(known.payments), times(known.payments)[rows]
@@ -129,7 +132,7 @@ def bootstrap(
     rounds: int = ROUNDS,
     seed: int = 0,
 ) -> dict[str, tuple[float, float]]:
-    """95 % intervals of average precision and ROC AUC.
+    """95 % intervals of average precision and ROC AUC; none where fewer than `FEW` accounts have frauds.
 
     Whole accounts are drawn, with all their payments: frauds of one account come together, and payments drawn one by
     one would promise more than there is.
@@ -144,6 +147,8 @@ def bootstrap(
     rng = np.random.default_rng(seed)
     _, code = np.unique(account, return_inverse=True)
     accounts = int(code.max()) + 1
+    if len(np.unique(code[is_fraud])) < FEW:  # so few, drawn again and again, look surer than they are
+        return {}
     found: dict[str, list[float]] = {"average precision": [], "ROC AUC": []}
     for _ in range(rounds):
         weight = rng.multinomial(accounts, np.full(accounts, 1 / accounts))[code].astype(np.float64)
@@ -264,8 +269,7 @@ def _data(card: Card) -> list[str]:
     return [
         *_rows(("", "from", "to", "payments", "known frauds"), windows),
         "",
-        f"Most labels were reported within {training.get('label_delay_days', float('nan')):.1f} days; an older "
-        "payment without a label counted as legitimate. The number of epochs and of trees was chosen on the "
+        f"{_labels(training)} The number of epochs and of trees was chosen on the "
         f"validation payments, and the model was calibrated on them.{refit if settings.get('refit') else ''}"
         + (f" Features left out: {', '.join(settings['without'])}." if settings.get("without") else ""),
     ]
@@ -318,11 +322,22 @@ def _calibration(card: Card) -> list[str]:
     ]
 
 
+def _labels(training: dict[str, Any]) -> str:
+    """How labels were used in training."""
+    regime, days = training.get("labels", FRAUDS_ONLY), training.get("label_delay_days", float("nan"))
+    said = f"Labels: {regime}. Most were reported within {days:.1f} days; "
+    if regime in (FRAUDS_ONLY, BOTH_CLASSES):
+        return said + "an older payment without a label counted as legitimate."
+    return said + "payments without a label were not used for training."
+
+
 def _measures(card: Card) -> list[tuple[str, str]]:
     m = card.metrics
 
     def value(name: str, figure: float) -> tuple[str, str]:
-        low, high = card.intervals.get(name, (float("nan"), float("nan")))
+        if name not in card.intervals:
+            return name, f"{figure:.4f} (too few frauds for an interval)"
+        low, high = card.intervals[name]
         return name, f"{figure:.4f} ({low:.4f} to {high:.4f})"
 
     return [
@@ -337,13 +352,7 @@ def _measures(card: Card) -> list[tuple[str, str]]:
 def _shift(card: Card) -> list[str]:
     if (shift := card.metrics.prior_shift) is None:
         return []
-    return [
-        "",
-        f"Of the payments used for calibration {shift.calibrated_for:.2%} were fraud; of these {shift.observed:.2%} "
-        f"were. The method of Saerens et al. (2002), which sees no labels, estimates {shift.estimated:.2%} from the "
-        "scores. With the probabilities corrected by that estimate the calibration error is "
-        f"{shift.error_corrected:.4f}.",
-    ]
+    return ["", f"{shift} (method of Saerens et al. 2002; 95 % interval in brackets)."]
 
 
 def _limits(card: Card) -> list[str]:
@@ -362,7 +371,8 @@ def _limits(card: Card) -> list[str]:
         lines.append(f"- Weakest groups, with less than half of the overall average precision: {names}.")
     if few := [s.name for s in card.slices if s.average_precision is None]:
         lines.append(f"- Groups with too few frauds to measure: {', '.join(few)}.")
-    if m.frauds < 500:
+    lines += [f"- {caution[0].upper()}{caution[1:]}." for caution in m.cautions]
+    if FEW_FRAUDS <= m.frauds < 500:
         lines.append(f"- Only {m.frauds:,} frauds: a few more or fewer change the second decimal of each measure.")
     return lines
 

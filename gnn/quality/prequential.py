@@ -13,7 +13,7 @@ from typing import Any
 from data.history import History
 from data.report import Report, silent
 from gnn.errors import ModelError
-from gnn.evaluate.evaluate import base_rate, judge
+from gnn.evaluate.evaluate import calibrated_on, judge
 from gnn.evaluate.metrics import Metrics
 from gnn.evaluate.protocols import check_protocol
 from gnn.score.replay import score_history
@@ -30,12 +30,14 @@ class Week:
     Attributes:
         start: Its first moment.
         trained: Up to when the model's events went.
-        metrics: Of the week's payments.
+        metrics: Of the week's payments; None where they cannot be judged.
+        reason: Why they cannot.
     """
 
     start: datetime
     trained: datetime
-    metrics: Metrics
+    metrics: Metrics | None
+    reason: str = ""
 
 
 def prequential(
@@ -65,7 +67,7 @@ def prequential(
         The weeks, in order.
 
     Raises:
-        ModelError: Too little history before `first`, or a week without payments.
+        ModelError: Too little history before `first`, or no week that can be judged.
     """
     check_protocol(protocol)
     if weeks < 1 or every < 1:
@@ -83,8 +85,13 @@ def prequential(
         probability, known = score_history(artifact, seen, report=said), seen.labelled()
         for week in range(begin, min(weeks, begin + every)):
             start = first + week * WEEK
-            metrics = judge(known, probability, start, start + WEEK, protocol, base_rate(artifact))
-            found.append(Week(start, trained, metrics))
+            try:
+                metrics = judge(known, probability, start, start + WEEK, protocol, calibrated_on(artifact))
+                found.append(Week(start, trained, metrics))
+            except ModelError as error:  # a week without frauds does not undo the others
+                found.append(Week(start, trained, None, str(error)))
+    if not any(week.metrics for week in found):
+        raise ModelError(f"no week can be judged: {found[0].reason}")
     return found
 
 

@@ -25,6 +25,7 @@ from gnn.score.devices import choose_device
 from gnn.score.replay import open_model, score_events
 from gnn.train.boosted_trees import BoostingConfig
 from gnn.train.targets import Targets, TrainConfig, make_targets
+from gnn.train.threads import one_thread
 from graph.state import GraphState
 
 OURS = "ringwatch"
@@ -44,6 +45,7 @@ class RivalComparison:
     facts: dict[str, dict[str, Any]]
 
 
+@one_thread()
 def compare(
     artifact: Artifact,
     history: History,

@@ -1,13 +1,18 @@
 """What may teach, what may choose and what may judge a model, each with what was known at the time."""
 
 from dataclasses import dataclass, replace
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gnn.errors import ModelError
+from gnn.train.regimes import FRAUDS_ONLY, LabelRegime, recognise
 from graph.dag.protocol import DAY_US, NEVER_US
 from graph.state import GraphState
+
+ENOUGH: Final = 10  # frauds among the payments that choose, where there are forty in all
+FEW_FRAUDS: Final = 30  # below this many, a figure is called rough
 
 
 @dataclass(frozen=True)
@@ -24,10 +29,13 @@ class TrainConfig:
         prospects: Weight of the auxiliary task that teaches embeddings what becomes of the entities of a payment
             (`gnn.train.prospects`); 0 for none.
         patience: Epochs without a better validation AP before a layer stops.
-        validation: Share of the settled time that chooses the epoch and calibrates, the latest before the test.
-        test: Share of all time held out after it, 0 to leave testing to later data.
-        label_delay_days: Age at which a payment without a label counts as legitimate; by default the 90 % quantile of
-            the delays seen.
+        validation: Share of the payments that teach which choose the epoch and calibrate instead, the latest before
+            the test; more where these hold hardly any fraud.
+        test: Share of the payments whose labels have come, held out at the end; 0 to leave testing to later data.
+        label_delay_days: Age at which the labels of a payment have come; by default the 90 % quantile of the delays
+            seen, those of each class apart (`gnn.train.regimes`).
+        settle_days: Age at which a payment without a label counts as legitimate, whatever the labels look like; by
+            default they decide.
         refit: Whether the model is learnt anew with the payments that chose and calibrated it among those that teach,
             for as many epochs and trees as they chose: fraud changes, and the newest labels say most about it.
         without: Features that it must not read, each by its name or the beginning of it, such as `payment.hour` where
@@ -49,6 +57,7 @@ class TrainConfig:
     validation: float = 0.12
     test: float = 0.15
     label_delay_days: float | None = None
+    settle_days: float | None = None
     refit: bool = True
     without: tuple[str, ...] = ()
     seed: int = 0
@@ -67,6 +76,8 @@ class Targets:
         fraud: float32 for every row of the graph, as known when its part was used.
         label_delay_us: Age at which labels have nearly all come.
         settled: Whether no label means legitimate by then.
+        regime: What labels there are, in words (`gnn.train.regimes`).
+        cautions: What whoever uses the model should know of these windows, a sentence each.
     """
 
     train: NDArray[np.int64]
@@ -75,6 +86,8 @@ class Targets:
     fraud: NDArray[np.float32]
     label_delay_us: int
     settled: bool = True
+    regime: str = FRAUDS_ONLY
+    cautions: tuple[str, ...] = ()
 
     @property
     def with_validation_in_training(self) -> "Targets":
@@ -92,51 +105,126 @@ class Targets:
         return NEVER_US if self.settle_days is None else round(self.settle_days * DAY_US)
 
 
-def make_targets(state: GraphState, config: TrainConfig) -> Targets:
+def make_targets(state: GraphState, config: TrainConfig, test_start_us: int | None = None) -> Targets:
     """Split the rows by time, with each part's labels as they were known when it was used.
 
     The test begins at a moment; the model may know only labels reported before it. Payments too young at that moment
-    for a missing label to mean anything are left out, and so are the last ones of the test. Where some
-    labels say "legitimate", a payment without a label is unknown and teaches nothing.
+    for a missing label to mean anything are left out, and so are the last ones of the test. Where many payments never
+    get a label, those without one are unknown and teach nothing.
+
+    Args:
+        state: The graph.
+        config: How to train.
+        test_start_us: Where the test begins, in place of `config.test`.
+
+    Raises:
+        ModelError: Too few labels to learn and to choose from.
     """
     store, n = state.store, state.store.rows
-    labels, time = store.label_events(), store.column("time")
-    if n == 0 or not labels.fraud.any():
+    if n == 0 or not store.label_events().fraud.any():
         raise ModelError("training needs at least one payment that is labelled as fraud")
-    frauds = labels.fraud == 1
-    if config.label_delay_days is not None:
-        delay = int(config.label_delay_days * DAY_US)
-    else:
-        # The first payment after a label was journalled tells when that was.
-        at = np.minimum(labels.seen_from[frauds], n - 1)
-        delay = int(np.quantile(time[at] - time[labels.row[frauds]], 0.9))
-    begin, end = int(time[0]), store.clock
-    test_start = int(begin + (end - begin) * (1 - config.test)) if config.test else end + 1
-    settled = min(test_start - delay, int(time[-1]))  # labels may go on long after the last payment
-    start = int(begin + (settled - begin) * (1 - config.validation))
-    test_row = int(np.searchsorted(time, test_start))
-    fraud, known = _believed(state, test_row)
+    time, end = store.column("time"), store.clock
     fraud_end, known_end = _believed(state, n)
-    fraud[test_row:], known[test_row:] = fraud_end[test_row:], known_end[test_row:]
-    explicit = bool((~frauds).sum() > frauds.sum())
-    usable = known if explicit else np.ones(n, bool)
-    rows = np.arange(n)
+    regime = _regime(state, n, end, known_end, config)
+    judged = np.flatnonzero(_usable(regime, known_end) & (time <= end - regime.mature_us))
+    held_out = round(config.test * len(judged))
+    if test_start_us is None:
+        test_start_us = int(time[judged[-held_out]]) if held_out else end + 1
+    test_row = int(np.searchsorted(time, test_start_us))
+    fraud, known = _believed(state, test_row)
+    if test_row < n:  # what labels there are, too, is what was known of them by then
+        regime = _regime(state, test_row, test_start_us, known, config)
+    fraud[test_row:] = fraud_end[test_row:]
+    settled = min(test_start_us - regime.mature_us, int(time[-1]))  # labels may go on long after the last payment
+    teach = np.flatnonzero(_usable(regime, known) & (time <= settled) & (np.arange(n) < test_row))
+    first = _first_that_chooses(fraud[teach], config.validation, regime)
+    start = time[teach[first]]
     targets = Targets(
-        train=rows[usable & (time < start)],
-        validation=rows[usable & (time >= start) & (time <= settled)],
-        test=rows[usable & (time >= test_start) & (time <= end - delay)],
+        train=teach[time[teach] < start],
+        validation=teach[time[teach] >= start],
+        test=judged[judged >= test_row],
         fraud=fraud,
-        label_delay_us=delay,
-        settled=not explicit,
+        label_delay_us=regime.mature_us,
+        settled=regime.missing_is_honest,
+        regime=regime.name,
     )
-    for part in ("train", "validation"):
-        chosen = fraud[getattr(targets, part)]
-        if not (0 < chosen.sum() < len(chosen)):
-            raise ModelError(
-                f"the {part} window holds {int(chosen.sum())} known frauds among {len(chosen):,} settled payments; "
-                f"give a longer history (labels take {delay / DAY_US:.1f} days to settle)"
-            )
-    return targets
+    for part in (targets.train, targets.validation):
+        if not 0 < fraud[part].sum() < len(part):
+            raise _too_little(int(fraud[teach].sum()), len(teach), regime)
+    return replace(targets, cautions=_cautions(targets, held_out > 0))
+
+
+def choosing_from(fraud: NDArray[np.float32], share: float) -> int:
+    """Where the payments begin that choose and calibrate, among those that teach, in order.
+
+    They are the last `share` of them, and go back as far as it takes to hold `ENOUGH` frauds, or a quarter of the
+    frauds where these are few: without a fraud nothing can be chosen. 0 where there are not two frauds to part.
+
+    Args:
+        fraud: Of the payments that teach, in order of time, [n].
+        share: Of them.
+    """
+    at = np.flatnonzero(fraud > 0)
+    if len(at) < 2:
+        return 0
+    enough = min(ENOUGH, max(1, len(at) // 4))
+    return int(min(len(fraud) - round(share * len(fraud)), at[-enough]))
+
+
+def _regime(state: GraphState, reader: int, now: int, known: NDArray[np.bool_], config: TrainConfig) -> LabelRegime:
+    """What labels there were by the moment `now`, when row `reader` arrived."""
+    labels, time = state.store.label_events(), state.store.column("time")
+    seen = labels.seen_from <= reader
+    fraud = labels.fraud[seen] == 1
+    if not fraud.any():
+        raise _too_little(0, reader, None)
+    # The first payment after a label was journalled tells when that was.
+    at = np.minimum(labels.seen_from[seen], state.store.rows - 1)
+    delay = time[at] - time[labels.row[seen]]
+    if config.label_delay_days is not None:
+        delay = np.full(len(delay), int(config.label_delay_days * DAY_US))
+    if config.settle_days is not None:
+        return LabelRegime(FRAUDS_ONLY, int(config.settle_days * DAY_US))
+    return recognise(delay, fraud, now - time[:reader], known[:reader])
+
+
+def _usable(regime: LabelRegime, known: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    return np.ones(len(known), bool) if regime.missing_is_honest else known
+
+
+def _first_that_chooses(fraud: NDArray[np.float32], share: float, regime: LabelRegime) -> int:
+    frauds = int(fraud.sum())
+    if frauds < 2 or frauds == len(fraud):
+        raise _too_little(frauds, len(fraud), regime)
+    return choosing_from(fraud, share)
+
+
+def _too_little(frauds: int, payments: int, regime: LabelRegime | None) -> ModelError:
+    delay = f" (labels: {regime.name}, {regime.mature_us / DAY_US:.1f} days until they have come)" if regime else ""
+    return ModelError(
+        f"{frauds:,} known frauds among the {payments:,} payments that may teach{delay}: both classes are needed, in "
+        "the training window and, later, in the validation window. Give a longer history, hold less of it out (--test 0), or count a "
+        "payment without a label as legitimate earlier (--settle-days)"
+    )
+
+
+def _cautions(targets: Targets, held_out: bool) -> tuple[str, ...]:
+    """What is short in these windows."""
+    found = []
+    chose, judge = (int(targets.fraud[part].sum()) for part in (targets.validation, targets.test))
+    if chose < FEW_FRAUDS:
+        found.append(
+            f"only {counted(chose)} in the validation window: the probabilities are rough "
+            "(a longer history or a larger --validation helps)"
+        )
+    if held_out and judge < FEW_FRAUDS:
+        found.append(f"only {counted(judge)} in the test window: what it says of the model is rough")
+    return tuple(found)
+
+
+def counted(frauds: int) -> str:
+    """`1 known fraud`, `12 known frauds`."""
+    return f"{frauds:,} known fraud{'' if frauds == 1 else 's'}"
 
 
 def _believed(state: GraphState, reader: int) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:

@@ -22,7 +22,7 @@ from data.history import History
 from data.report import Report, silent
 from gnn.errors import ModelError
 from gnn.model.artifact import Artifact
-from gnn.model.calibration import PlattScaling, transfer_calibration
+from gnn.model.calibration import PlattScaling, calibration_covariance, transfer_calibration
 from gnn.model.network import MAX_INT8_STEP, ModelConfig, RingwatchNet
 from gnn.model.trees import apply_trees
 from gnn.score.replay import capacity_for
@@ -31,6 +31,7 @@ from gnn.train.head import fit_head, refit_head
 from gnn.train.pretrain import NextPaymentHeads, next_payments
 from gnn.train.prospects import ProspectHeads, prospects
 from gnn.train.targets import Targets, TrainConfig, make_targets
+from gnn.train.threads import one_thread
 from graph.dag.features import feature_names
 from graph.dag.protocol import DAY_US
 from graph.state import GraphState
@@ -66,6 +67,7 @@ def train(
     return fit(history, config, shape, report, choose).artifact
 
 
+@one_thread()
 def fit(
     history: History,
     config: TrainConfig | None = None,
@@ -112,13 +114,21 @@ def fit(
     net.trees, grown = fit_head(learner.features(), logit, targets, config.seed)
     logit = apply_trees(net.trees, learner.features(), logit)
     known = targets.validation
-    calibration = PlattScaling.fit(logit[known].astype(np.float64), targets.fraud[known] > 0)
+    is_fraud, account = targets.fraud[known] > 0, state.store.column("entity", known)[:, 0]
+    calibration = PlattScaling.fit(logit[known].astype(np.float64), is_fraud)
+    log_odds = calibration.slope * logit[known].astype(np.float64) + calibration.intercept
+    unsure = calibration_covariance(log_odds, is_fraud, account)
     if config.refit:
         net, again = _refit_model(learner, grown)
         unlearnt = slice(int(known[-1]) + 1, int(targets.test[0]) if len(targets.test) else len(logit))
         calibration = transfer_calibration(calibration, logit[unlearnt], again[unlearnt])
+        # Nothing labelled is left to calibrate the new model's slope: as far as its spread differs, it is unsure.
+        if (spread := float(logit[unlearnt].std()) if len(logit[unlearnt]) else 0.0) > 0:
+            unsure[0, 0] += (float(again[unlearnt].std()) / spread - 1) ** 2
         logit = again
-    return Fitted(Artifact(net_config, net, calibration, _facts(state, targets, config, learner.history, grown)), logit)
+    facts = _facts(state, targets, config, learner.history, grown)
+    facts["training"]["calibration_covariance"] = unsure.tolist()
+    return Fitted(Artifact(net_config, net, calibration, facts), logit)
 
 
 def _refit_model(first: "_Learner", grown: dict[str, Any]) -> tuple[RingwatchNet, NDArray[np.float32]]:
@@ -367,7 +377,9 @@ def _facts(
         "seed": config.seed,
         "training": {
             "config": asdict(config),
+            "labels": targets.regime,
             "label_delay_days": targets.label_delay_us / DAY_US,
+            "cautions": list(targets.cautions),
             "events": state.applied,
             "train": window(targets.train),
             "validation": window(targets.validation),

@@ -1,13 +1,14 @@
 """The command line. Each command is a thin door: it reads options, calls one function and shows what came of it."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 from rich.markup import escape
 
 from serve.cli import journal as cli_journal
 from serve.cli import quality as cli_quality
+from serve.cli import training as cli_training
 from serve.cli.options import (
     Cache,
     Device,
@@ -16,7 +17,6 @@ from serve.cli.options import (
     Journal,
     Labels,
     Model,
-    Precision,
     Strict,
     Transactions,
     Until,
@@ -24,9 +24,6 @@ from serve.cli.options import (
     reads,
 )
 from serve.terminal import Refusals, fail, one_of, out, plain_errors, progress, when
-
-if TYPE_CHECKING:
-    from gnn.model.artifact import Artifact
 
 app = typer.Typer(
     name="ringwatch",
@@ -78,92 +75,7 @@ def dataset(
     out.print(f"{len(transactions):,} payments and {len(labels):,} labels in {escape(str(out_folder))}")
 
 
-@app.command(epilog=example("train --transactions t.parquet --labels l.parquet --out var/model --until 2018-08-01"))
-@reads
-def train(
-    out_folder: Annotated[Path, typer.Option("--out", help="Folder for the model.", show_default=False)],
-    transactions: Transactions = None,
-    labels: Labels = None,
-    journal: Journal = None,
-    start: From = None,
-    until: Until = None,
-    test: Annotated[
-        float, typer.Option(min=0, max=0.9, help="Share of the time, at its end, that is kept for a test.")
-    ] = 0.15,
-    epochs: Annotated[int, typer.Option(min=1, help="Maximum number of epochs of each layer.")] = 8,
-    pretraining: Annotated[
-        int,
-        typer.Option(
-            min=0, help="Pre-training steps of each layer, on predicting the next payments of accounts; 0 for none."
-        ),
-    ] = 1_000,
-    neighbours: Annotated[
-        int, typer.Option(min=1, max=64, help="Past payments read for each account, merchant, device, ...")
-    ] = 16,
-    refit: Annotated[
-        bool, typer.Option(help="Train a second time, with the validation payments added; takes twice as long.")
-    ] = True,
-    without: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="Features to leave out, by the start of their names: payment.hour if times of day are artificial."
-        ),
-    ] = None,
-    seed: Annotated[int, typer.Option(help="Random seed.")] = 0,
-    cache: Cache = "float32",
-    device: Device = "auto",
-    precision: Precision = "float32",
-    strict: Strict = False,
-) -> None:
-    """Train a model on a history, each payment on what was known when it was made."""
-    from gnn.model.cache import CACHES
-    from gnn.score.devices import choose_device, choose_precision
-    from gnn.train.targets import TrainConfig
-    from gnn.train.trainer import train as run
-
-    source, refusals = HistoryFrom(transactions, labels, journal), Refusals()
-    with plain_errors(), progress() as report:
-        shape = {"neighbours": neighbours, "cache": one_of("--cache", cache, CACHES)}
-        device = choose_device(device)
-        precision = choose_precision(precision, device)
-        report("reading", 0.0)
-        history = source.read(when(start, "--from"), when(until, "--until"), strict, refusals)
-        artifact = run(
-            history,
-            TrainConfig(
-                epochs=epochs,
-                pretraining=pretraining,
-                test=test,
-                refit=refit,
-                without=tuple(without or ()),
-                seed=seed,
-                device=device,
-                precision=precision,
-            ),
-            shape,
-            report,
-        )
-        artifact.save(out_folder)
-    refusals.summary()
-    _print_training(artifact)
-    out.print(f"model {artifact.version} in {escape(str(out_folder))}")
-
-
-def _print_training(artifact: "Artifact") -> None:
-    """Which payments a model was trained, validated and tested on, and its metrics on the test."""
-    training = artifact.facts["training"]
-    for part in ("train", "validation", "test"):
-        if window := training[part]:
-            out.print(
-                f"{part:10} {window['payments']:>10,} payments, {window['frauds']:>6,} known frauds, "
-                f"{window['from'][:10]} to {window['to'][:10]}"
-            )
-    if metrics := artifact.facts.get("metrics"):
-        from gnn.evaluate.metrics import as_table
-
-        out.print(as_table(metrics))
-
-
+cli_training.register(app)
 cli_quality.register(app)
 cli_journal.register(app)
 

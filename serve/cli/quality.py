@@ -21,7 +21,7 @@ from serve.cli.options import (
     example,
     reads,
 )
-from serve.terminal import Refusals, out, plain_errors, progress, when
+from serve.terminal import Refusals, caution, err, out, plain_errors, progress, when
 
 LEAKS = 1  # exit status of an audit that found what must not be there
 
@@ -100,12 +100,15 @@ def evaluate(
             rules = {"rules": lambda state, rows: rules_score(state, rows)[0]}
             found = comparison.compare(artifact, history, rules=rules, **options)
             content, tables = comparison.to_dict(found), [comparison.as_table(found)]
+            cautions = found.metrics[comparison.OURS].cautions
         else:
             metrics = run(artifact, history, **options)
             content, tables = to_dict(metrics), [as_table(metrics), reliability_table(metrics)]
+            cautions = metrics.cautions
     refusals.summary()
     for table in tables:
         out.print(table)
+    caution(cautions)
     if json_file:
         json_file.parent.mkdir(parents=True, exist_ok=True)
         json_file.write_text(json.dumps(content, indent=2) + "\n")
@@ -200,6 +203,7 @@ def card(
     refusals.summary()
     out_file.parent.mkdir(parents=True, exist_ok=True)
     out_file.write_text(markdown(made))
+    caution(made.metrics.cautions)
     out.print(f"card of {made.artifact.version} in {out_file}", markup=False)
 
 
@@ -252,22 +256,22 @@ def prequential(
     refusals.summary()
     table = Table("week from", "trained up to", "payments", "frauds", "AP", "ROC AUC", title="week by week")
     for week in found:
-        m = week.metrics
-        table.add_row(
-            str(week.start.date()),
-            str(week.trained.date()),
-            f"{m.payments:,}",
-            f"{m.frauds:,}",
-            f"{m.average_precision:.3f}",
-            f"{m.roc_auc:.3f}",
-        )
+        when_of = str(week.start.date()), str(week.trained.date())
+        if m := week.metrics:
+            figures = f"{m.payments:,}", f"{m.frauds:,}", f"{m.average_precision:.3f}", f"{m.roc_auc:.3f}"
+        else:
+            err.print(f"week from {when_of[0]}: {week.reason}", style="yellow", markup=False, soft_wrap=True)
+            figures = "", "", "not judged", ""
+        table.add_row(*when_of, *figures)
     out.print(table)
     if picture:
-        draw({"ringwatch": {str(w.start.date()): w.metrics.average_precision for w in found}}, picture)
+        curve = {str(w.start.date()): w.metrics.average_precision for w in found if w.metrics}
+        draw({"ringwatch": curve}, picture)
         out.print(f"picture in {picture}", markup=False)
     if json_file:
         json_file.parent.mkdir(parents=True, exist_ok=True)
         weeks_found = [
-            {"week": str(w.start.date()), "trained": str(w.trained.date()), **to_dict(w.metrics)} for w in found
+            {"week": str(w.start.date()), "trained": str(w.trained.date()), **(to_dict(w.metrics) if w.metrics else {})}
+            for w in found
         ]
         json_file.write_text(json.dumps(weeks_found, indent=2) + "\n")

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from gnn.errors import ModelError
 from gnn.evaluate.metrics import DAY_US, card_precision, measure, reliability_table, to_dict
-from gnn.evaluate.shift import calibration_error
+from gnn.evaluate.shift import CalibratedOn, calibration_error
 from gnn.model.calibration import PlattScaling
 from gnn.rivals.book import reproduce
 
@@ -76,7 +76,7 @@ def test_calibration_finds_the_slope_and_brings_the_error_down():
 
 def test_the_reliability_curve_is_in_the_report():
     probability, fraud, amount, account, time = world(5)
-    m = measure(probability, fraud, amount, account, time, base_rate=0.1)
+    m = measure(probability, fraud, amount, account, time, calibrated=CalibratedOn(0.1))
     assert sum(b.payments for b in m.reliability) == len(fraud)
     assert sum(b.frauds for b in m.reliability) == fraud.sum()
     assert all(a.highest <= b.lowest for a, b in pairwise(m.reliability))

@@ -117,3 +117,11 @@ def test_the_command_writes_it(files: dict[str, Path], card: Card, tmp_path: Pat
         app(["card", *words, "--from", str(FIRST), "--until", str(UNTIL), "--out", str(tmp_path / "CARD.md")])
     assert left.value.code == 0
     assert (tmp_path / "CARD.md").read_text() == markdown(card)
+
+
+def test_few_accounts_with_frauds_have_no_interval() -> None:
+    rng = np.random.default_rng(0)
+    account, score = np.repeat(np.arange(50), 4), rng.random(200)
+    assert bootstrap(score, account < 9, account) == {}
+    assert bootstrap(score, np.zeros(200, bool), account) == {}
+    assert set(bootstrap(score, account < 10, account, rounds=5)) == {"average precision", "ROC AUC"}

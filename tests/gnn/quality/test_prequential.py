@@ -44,10 +44,24 @@ def test_each_week_is_judged_by_a_model_trained_before_it(files: tuple[Path, Pat
     config = TrainConfig(epochs=2, negatives=10, pretraining=10, test=0.0)
     model = train(History.read(*files, stop=begin), config, SHAPE)
     again = evaluate(model, History.read(*files), start=begin, stop=begin + WEEK, device="cpu")
+    assert found[-1].metrics is not None
     assert found[-1].metrics.average_precision == pytest.approx(again.average_precision, abs=1e-12)
     assert found[-1].metrics.payments == again.payments
-    draw({"ours": {str(w.start.date()): w.metrics.average_precision for w in found}}, tmp_path / "weeks.png", "ours")
+    draw(
+        {"ours": {str(w.start.date()): w.metrics.average_precision for w in found if w.metrics}},
+        tmp_path / "weeks.png",
+        "ours",
+    )
     assert (tmp_path / "weeks.png").stat().st_size > 5_000
+
+
+def test_a_week_that_cannot_be_judged_does_not_undo_the_others(files: tuple[Path, Path]) -> None:
+    known = History.read(*files)
+    found = prequential(known, first=FIRST, weeks=5, every=5, config=QUICK, shape=SHAPE)
+    assert [week.metrics is not None for week in found] == [True, True, True, False, False]
+    assert "no payment to judge" in found[-1].reason
+    with pytest.raises(ModelError, match="no week can be judged"):
+        prequential(known, first=FIRST + 5 * WEEK, weeks=1, config=QUICK, shape=SHAPE)
 
 
 def test_what_cannot_be_is_refused(files: tuple[Path, Path]) -> None:
