@@ -3,7 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || echo python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo test lint format bench load quality bench-graph gpu-check lock clean
+.PHONY: help demo test lint format bench load quality outside bench-graph gpu-check lock clean
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "%-12s %s\n", $$1, $$2}'
 
@@ -41,6 +41,9 @@ load: $(VENV)/.ready ## The service under more than it can take, and with faults
 
 quality: $(VENV)/.ready ## Measure detection beside its rivals (hours on two cores, goes on where it stopped): docs/quality.md
 	$(BIN)/python -m benchmarks.quality --rivals
+
+outside: $(VENV)/.ready ## Train, evaluate, card and audit on each data set of a folder (DATA=../shared/datasets), each cut to 100,000 payments
+	$(BIN)/python -m benchmarks.outside $(or $(DATA),../shared/datasets)
 
 bench-graph: $(VENV)/.ready ## The transaction store beside the machine's limits and its rivals (.[bench] brings them)
 	$(BIN)/python -m benchmarks.bench_graph
