@@ -100,8 +100,8 @@ def taught_by_them(
     if window is None or datetime.fromtimestamp(first / 1e6, UTC) > datetime.fromisoformat(window["to"]):
         return []
     return [
-        f"the payments evaluated begin before the end of the model's validation window ({window['to'][:19]}): if it was "
-        "trained on them, these figures are too good (use --from)"
+        f"the payments evaluated begin before the end of the model's validation window ({window['to'][:19]}): if it "
+        "was trained on them, these figures are too good (use --from)"
     ]
 
 

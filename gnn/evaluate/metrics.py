@@ -82,8 +82,8 @@ def measure(
     n, frauds = len(probability), int(is_fraud.sum())
     if not 0 < frauds < n:
         raise ModelError(
-            f"cannot evaluate {n:,} payments of which {frauds:,} are fraud: both classes are needed (choose others with "
-            "--from and --until)"
+            f"cannot evaluate {n:,} payments of which {frauds:,} are fraud: both classes are needed "
+            "(choose others with --from and --until)"
         )
     # Ties are broken by arrival, as a reviewer who works through a queue would.
     reviewed = np.zeros(n, bool)

@@ -203,8 +203,8 @@ def _too_little(frauds: int, payments: int, regime: LabelRegime | None) -> Model
     delay = f" (labels: {regime.name}, {regime.mature_us / DAY_US:.1f} days until they have come)" if regime else ""
     return ModelError(
         f"{frauds:,} known frauds among the {payments:,} payments that may teach{delay}: both classes are needed, in "
-        "the training window and, later, in the validation window. Give a longer history, hold less of it out (--test 0), or count a "
-        "payment without a label as legitimate earlier (--settle-days)"
+        "the training window and, later, in the validation window. Give a longer history, hold less of it out "
+        "(--test 0), or count a payment without a label as legitimate earlier (--settle-days)"
     )
 
 

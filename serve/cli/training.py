@@ -42,9 +42,7 @@ def train(
     until: Until = None,
     test: Annotated[
         float,
-        typer.Option(
-            min=0, max=0.9, help="Share of the payments, the newest with mature labels, that is kept for a test."
-        ),
+        typer.Option(min=0, max=0.9, help="Share of the payments, of the newest with mature labels, for a test."),
     ] = 0.15,
     validation: Annotated[
         float, typer.Option(min=0.01, max=0.5, help="Share of the other payments that is used for validation.")
