@@ -42,7 +42,7 @@ def simulate(
     seed: Annotated[int, typer.Option(help="Random seed; the same seed gives the same files.")] = 7,
     days: Annotated[int, typer.Option(min=30, help="Number of days.")] = 90,
 ) -> None:
-    """Simulate payments with known fraud rings and with labels that arrive late."""
+    """Simulate payments with fraud rings and late labels."""
     from data.world.synthetic import WorldConfig
     from data.world.synthetic import simulate as make
 
@@ -59,7 +59,10 @@ def dataset(
     source: Annotated[Path, typer.Option(help="The published file.", show_default=False)],
     out_folder: Annotated[Path, typer.Option("--out", help="Folder to write to.", show_default=False)],
 ) -> None:
-    """Convert a public data set to Ringwatch's schema: transactions.parquet and labels.parquet."""
+    """Convert a public data set to Ringwatch's schema.
+
+    Writes transactions.parquet and labels.parquet.
+    """
     import pyarrow.parquet as pq
 
     from data.files import datasets
@@ -92,7 +95,10 @@ def rescore(
     actors: Annotated[int | None, typer.Option(min=1, help="Ray actors; by default one for each GPU or CPU.")] = None,
     strict: Strict = False,
 ) -> None:
-    """Score a history again on a Ray cluster: as the service did, or as it would with another model."""
+    """Score a history again on a Ray cluster.
+
+    The scores are those that the service gave, or would give with another model.
+    """
     import time
 
     from gnn.score.devices import choose_device
@@ -165,7 +171,10 @@ def snapshot(
         typer.Option(envvar="RINGWATCH_SNAPSHOTS", help="Folder of snapshots; by default beside the journal."),
     ] = None,
 ) -> None:
-    """Write a snapshot, so that a restart replays little of the journal; a running service does this by itself."""
+    """Write a snapshot of a journal's graph.
+
+    A service that starts from it replays little. A running service does this by itself.
+    """
     from gnn.model.artifact import load
     from serve.replica.snapshots import bring_up_to_date
     from serve.settings import Settings
@@ -201,7 +210,10 @@ def capacity(
     cache: Cache = "int8",
     models: Annotated[int, typer.Option(min=0, help="Models that score at the same time.")] = 1,
 ) -> None:
-    """Print the memory that a deployment needs, and how many transactions make a model that is added later exact."""
+    """Print the memory that a deployment needs.
+
+    Also how many transactions it must hold, so that a model that is added later is exact at once.
+    """
     from gnn.model.cache import CACHES
     from gnn.model.network import ModelConfig
     from serve.cli.capacity import capacity_table, planned
@@ -230,7 +242,10 @@ def ingest(
     answers: Annotated[Path | None, typer.Option(help="Parquet file for the answers.")] = None,
     strict: Strict = False,
 ) -> None:
-    """Send files (or `-`: an Arrow IPC stream on stdin) to a running service, payments and labels in order of time."""
+    """Send payments and labels to a running service.
+
+    From files, or with --transactions - from an Arrow IPC stream on standard input; in order of time.
+    """
     from serve.http.client import RingwatchClient
     from serve.stream.ingest import ingest as run
     from serve.stream.ingest import rows_in
@@ -297,7 +312,10 @@ def demo(
         ),
     ] = 0,
 ) -> None:
-    """Train a model, start the service, send it payments over HTTP and show which frauds it caught."""
+    """Run everything once and show which frauds were caught.
+
+    Trains a model on a history, starts the service and sends it payments over HTTP.
+    """
     from serve.cli.demo import DemoConfig, run_demo
 
     if (transactions is None) != (labels is None):

@@ -74,7 +74,10 @@ def evaluate(
     device: Device = "auto",
     strict: Strict = False,
 ) -> None:
-    """Score a history as the service would have, and measure the scores against the labels that came later."""
+    """Measure a model on a history.
+
+    Scores the payments as the service would have, and compares the scores with the labels that came later.
+    """
     from gnn.evaluate.evaluate import evaluate as run
     from gnn.evaluate.metrics import as_table, reliability_table, to_dict
     from gnn.evaluate.protocols import check_protocol
@@ -130,7 +133,7 @@ def audit(
     json_file: Annotated[Path | None, typer.Option("--json", help="JSON file for the results.")] = None,
     strict: Strict = False,
 ) -> None:
-    """Measure how much label leakage would improve the figures on a history, and check that none reaches the scores.
+    """Measure label leakage, and check that no score has any.
 
     The same boosted trees are evaluated three times: split as in published tables, split in time, and strictly causal
     (labels from their report on, features from before the payment). For a sample of payments the inputs are computed
@@ -181,7 +184,10 @@ def card(
     device: Device = "auto",
     strict: Strict = False,
 ) -> None:
-    """Write a model card: training data, quality on later payments and on groups of them, calibration, limits."""
+    """Write a model card.
+
+    Training data, quality on later payments and on groups of them, calibration, limits.
+    """
     from gnn.evaluate.protocols import check_protocol
     from gnn.model.artifact import load
     from gnn.quality.card import make_card, markdown
@@ -229,7 +235,10 @@ def prequential(
     json_file: Annotated[Path | None, typer.Option("--json", help="JSON file for the results.")] = None,
     strict: Strict = False,
 ) -> None:
-    """Evaluate week by week, each week with a model trained on what was known before it."""
+    """Train and evaluate week by week.
+
+    Each week is evaluated with a model that was trained on what was known before it.
+    """
     from rich.table import Table
 
     from gnn.evaluate.metrics import to_dict

@@ -80,7 +80,10 @@ def train(
     precision: Precision = "float32",
     strict: Strict = False,
 ) -> None:
-    """Train a model on a history, each payment on what was known when it was made."""
+    """Train a model on a history.
+
+    Each payment is learnt from what was known when it was made.
+    """
     from gnn.model.cache import CACHES
     from gnn.score.devices import choose_device, choose_precision
     from gnn.train.targets import TrainConfig
