@@ -39,7 +39,7 @@ class LabelledPayments:
 
     Attributes:
         payments: Columns of `TRANSACTION_SCHEMA`, in journal order.
-        fraud: The newest label of each, bool [n]; without one, legitimate.
+        fraud: What the label of each with the newest report says, bool [n]; without one, legitimate.
         labelled: Whether it has a label, bool [n].
         kind: Kind of the ring that each belongs to, "" for none, object [n]; only a simulated world knows.
         reported_us: When its newest label was reported, UTC microseconds, 0 without one, int64 [n]; None where the
@@ -235,7 +235,7 @@ class History:
 
     @cached_property
     def labels(self) -> pa.Table:
-        """The labels that are events, columns of `LABEL_SCHEMA`; a payment may have several, the last one counts."""
+        """The labels that are events, columns of `LABEL_SCHEMA`; of several of a payment the newest report counts."""
         return self._all(Kind.LABEL)
 
     @property
@@ -278,7 +278,7 @@ class History:
         return History(runs, later_labels=[*later, *self._later], refused=self.refused, refusals=self.refusals)
 
     def labelled(self, truth: Path | str | None = None) -> LabelledPayments:
-        """The payments with their newest labels, whenever those were reported.
+        """The payments with their labels of the newest report, also those that are no events yet.
 
         Args:
             truth: File of a simulated world's truth (columns `transaction_id`, `is_fraud`, `ring_kind`), which then
@@ -290,6 +290,8 @@ class History:
         payments = self.payments
         if truth is None:
             known = pa.Table.from_batches([*self.labels.to_batches(), *self._later], LABEL_SCHEMA)
+            newest = np.argsort(known["reported_at"].cast(pa.int64()).to_numpy(), kind="stable")
+            known = known.take(pa.array(newest))  # of two reported at once the one that came later stays last
         else:
             known = _truth(truth)
         at = _last_of(payments["transaction_id"], known["transaction_id"])

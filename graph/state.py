@@ -65,7 +65,8 @@ class GraphState:
         self.payments = PaymentIds(capacity)
 
     def apply(self, events: Events) -> range:
-        """Take in the next events of the journal. A label of a payment that the buffer does not hold changes nothing.
+        """Take in the next events of the journal. A label of a payment that the buffer does not hold changes nothing,
+        nor does one that was reported before another that is there (`Store.label`).
 
         Args:
             events: They must begin at `applied`.

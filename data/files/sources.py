@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from data.digests import DuplicateDetector
+from data.digests import DuplicateDetector, content_digests
 from data.errors import DataError
 from data.files.address import Address
 from data.files.options import ReadOptions
@@ -101,6 +101,7 @@ def merged(
 
     A label whose payment has not come before it is refused. So is a payment whose id came before with other content;
     with the same content it is a repeat, and dropped. For that the ids and a 16-byte hash of each are kept in memory.
+    A label of the same payment, verdict and report is a repeat, too, and dropped.
 
     Args:
         transactions: The payments, see `read_transactions`.
@@ -174,6 +175,17 @@ def _sorted(parts: Iterable[Numbered], schema: pa.Schema, column: str) -> Number
     return batch, rows
 
 
+def _each_once(batch: pa.RecordBatch, rows: NDArray[np.int64]) -> Numbered:
+    """Rows of which those that say the same as an earlier one are left out."""
+    found = content_digests((np.uint64(0), np.uint64(0)), batch)  # nothing of it leaves this process
+    order = np.lexsort((found[:, 1], found[:, 0]))  # stable: of equal rows the first comes first
+    again = np.zeros(len(rows), np.bool_)
+    again[order[1:]] = (found[order[1:]] == found[order[:-1]]).all(1)
+    if not again.any():
+        return batch, rows
+    return batch.filter(pa.array(~again)), rows[~again]
+
+
 class _KnownLabels:
     """The labels in order of time, dealt out as payments come by.
 
@@ -184,7 +196,7 @@ class _KnownLabels:
 
     def __init__(self, records: Records, tally: Tally, of_payments: bool) -> None:
         parts = records.labels(tally) if of_payments else records.checked(tally)
-        self.batch, self.rows = _sorted(parts, LABEL_SCHEMA, "reported_at")
+        self.batch, self.rows = _each_once(*_sorted(parts, LABEL_SCHEMA, "reported_at"))
         self.times = _times(self.batch, "reported_at")
         self.next = 0
         self._records, self._tally, self._of_payments = records, tally, of_payments

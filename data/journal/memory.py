@@ -1,6 +1,7 @@
 """The journal's simple twin: its protocols over lists and dictionaries, for histories read from files and for tests."""
 
 from bisect import bisect_right
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
@@ -9,7 +10,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from data.errors import JournalError
-from data.journal.protocol import SCHEMAS, Events, Kind, Known, check_schema
+from data.journal.protocol import SCHEMAS, Events, Kind, Known, Report, check_schema
 from data.schema import content_hashes
 
 
@@ -41,6 +42,35 @@ class MemoryIdIndex:
             del self._known[i]
 
 
+class MemoryLabelIndex:
+    """Labels in dictionaries."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, Counter[Report]] = {}  # how often each came
+
+    def find(self, ids: Sequence[str]) -> dict[str, list[Report]]:
+        """The labels of payments, in order of their report."""
+        return {i: sorted(self._known[i]) for i in ids if i in self._known}
+
+    def add(self, labels: pa.RecordBatch) -> None:
+        """Add labels; one that is there stays."""
+        for name, report in _reports(labels):
+            self._known.setdefault(name, Counter())[report] += 1
+
+    def forget(self, labels: pa.RecordBatch) -> None:
+        """Take labels out again: those of a commit that did not come to be."""
+        for name, report in _reports(labels):
+            left = self._known[name] = self._known[name] - Counter([report])
+            if not left:
+                del self._known[name]
+
+
+def _reports(labels: pa.RecordBatch) -> Iterator[tuple[str, Report]]:
+    columns = labels.column("transaction_id"), labels.column("reported_at").cast(pa.int64()), labels.column("is_fraud")
+    for name, reported, fraud in zip(*(column.to_pylist() for column in columns), strict=True):
+        yield name, (reported, fraud)
+
+
 class MemoryAnswerStore:
     """Answers in a dictionary."""
 
@@ -61,8 +91,8 @@ class MemoryAnswerStore:
 class MemoryCommit:
     """One open commit of a `MemoryJournal`; see `data.journal.protocol.Commit`."""
 
-    def __init__(self, ids: MemoryIdIndex, end: int) -> None:
-        self.ids, self.end = ids, end
+    def __init__(self, ids: MemoryIdIndex, labels: MemoryLabelIndex, end: int) -> None:
+        self.ids, self.labels, self.end = ids, labels, end
         self.events: list[Events] = []
         self.spoilt = False
 
@@ -74,6 +104,8 @@ class MemoryCommit:
             if kind is Kind.TRANSACTION:
                 content = content_hashes(batch) if hashes is None else hashes
                 self.ids.add(batch.column(0).to_pylist(), first, content)
+            elif kind is Kind.LABEL:
+                self.labels.add(batch)
             self.events.append(Events(kind, first, batch))
             self.end += batch.num_rows
         self.spoilt = False
@@ -84,8 +116,8 @@ class MemoryJournal:
     """A journal that lasts as long as its process.
 
     Args:
-        events: What it holds at first, in order from offset 0. Their transaction ids are looked at when they are first
-            asked for: a history that is only replayed pays nothing for them.
+        events: What it holds at first, in order from offset 0. Their transaction ids and labels are looked at when
+            they are first asked for: a history that is only replayed pays nothing for them.
 
     Raises:
         JournalError: The events do not follow on each other.
@@ -107,7 +139,7 @@ class MemoryJournal:
         self.answers = MemoryAnswerStore()
         self._events: list[Events] = []
         self._first: list[int] = []  # offset of each of them
-        self._ids, self._indexed = MemoryIdIndex(), 0  # the index, and of how many of the events
+        self._ids, self._labels, self._indexed = MemoryIdIndex(), MemoryLabelIndex(), 0  # of how many of the events
         self._end = 0
         self._committing = False
         self._extend(events)
@@ -115,11 +147,14 @@ class MemoryJournal:
     @property
     def ids(self) -> MemoryIdIndex:
         """Where transaction ids are."""
-        for events in self._events[self._indexed :]:
-            if events.kind is Kind.TRANSACTION:
-                self._ids.add(events.batch.column(0).to_pylist(), events.offset, content_hashes(events.batch))
-            self._indexed += 1
+        self._index()
         return self._ids
+
+    @property
+    def labels(self) -> MemoryLabelIndex:
+        """What was reported of payments."""
+        self._index()
+        return self._labels
 
     @property
     def end(self) -> int:
@@ -131,7 +166,7 @@ class MemoryJournal:
         """Open a group commit; nothing of it is there if the block raises."""
         if self._committing:
             raise JournalError("cannot begin a commit: another one of this journal is open")
-        commit = MemoryCommit(self.ids, self._end)
+        commit = MemoryCommit(self.ids, self.labels, self._end)
         self._committing = True
         try:
             yield commit
@@ -141,6 +176,8 @@ class MemoryJournal:
             for events in commit.events:
                 if events.kind is Kind.TRANSACTION:
                     self._ids.forget(events.batch.column(0).to_pylist())
+                elif events.kind is Kind.LABEL:
+                    self._labels.forget(events.batch)
             raise
         finally:
             self._committing = False
@@ -183,6 +220,14 @@ class MemoryJournal:
 
     def close(self) -> None:
         """There is nothing to let go of."""
+
+    def _index(self) -> None:
+        for events in self._events[self._indexed :]:
+            if events.kind is Kind.TRANSACTION:
+                self._ids.add(events.batch.column(0).to_pylist(), events.offset, content_hashes(events.batch))
+            elif events.kind is Kind.LABEL:
+                self._labels.add(events.batch)
+            self._indexed += 1
 
     def _extend(self, events: Iterable[Events]) -> None:
         for e in events:

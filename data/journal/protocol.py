@@ -1,13 +1,15 @@
 """The ordered log that everything follows: its events, and the protocols that a journal is made of.
 
-A journal is three things that a reader may mistake for one:
+A journal is four things that a reader may mistake for one:
 
 - `Journal` gives order and durability: rows of events at dense offsets, and each replay gives the same rows again.
 - `IdIndex` says where a transaction id is, and with what content, so that a repeat is told from a contradiction.
+- `LabelIndex` says what was reported of a payment, so that a label that comes again is told from news.
 - `AnswerStore` keeps the answers that were given.
 
-`SqliteJournal` holds all three in one file, and writes events and ids in one commit. A broker such as Kafka gives the
-first alone: there the other two are files of the follower's own, derived from the topic, and can be made again from it.
+`SqliteJournal` holds all of them in one file, and writes events, ids and labels in one commit. A broker such as Kafka
+gives the first alone: there the others are files of the follower's own, derived from the topic, and can be made again
+from it.
 What is typed against these protocols and relies on no more than they say runs on both.
 """
 
@@ -123,6 +125,27 @@ class IdIndex(Protocol):
         """
 
 
+Report = tuple[int, bool]  # when a label was reported, us; whether it says fraud
+
+
+class LabelIndex(Protocol):
+    """What was ever reported of each payment. Derived from the events: it can always be made again from a replay."""
+
+    def find(self, ids: Sequence[str]) -> dict[str, list[Report]]:
+        """The distinct labels of payments, in order of their report; one without any is not among the keys.
+
+        Raises:
+            JournalError: The index cannot be read.
+        """
+
+    def add(self, labels: pa.RecordBatch) -> None:
+        """Add labels of `SCHEMAS[Kind.LABEL]`; for the journal alone, with its commit. One that is there stays.
+
+        Raises:
+            JournalError: The index cannot be written.
+        """
+
+
 class AnswerStore(Protocol):
     """The answers given for transactions. An answer can be computed again, so that losing some is no harm."""
 
@@ -164,6 +187,10 @@ class Commit(Protocol):
         """The transaction ids that the journal holds, those of this commit included."""
 
     @property
+    def labels(self) -> LabelIndex:
+        """The labels that the journal holds, those of this commit included."""
+
+    @property
     def end(self) -> int:
         """The offset that the next row appended takes, if no other writer comes between (see `events`)."""
 
@@ -203,6 +230,10 @@ class Journal(PaymentSource, Protocol):
     @property
     def ids(self) -> IdIndex:
         """Where transaction ids are."""
+
+    @property
+    def labels(self) -> LabelIndex:
+        """What was reported of payments."""
 
     @property
     def answers(self) -> AnswerStore:

@@ -1,7 +1,8 @@
 """The journal in one SQLite file: one Arrow blob for each run of one kind in a group commit.
 
-Every row of every event takes one *offset*; offsets are dense from 0. The table of transaction ids is written in the
-same commit, so that a repeated payment finds its first offset, and a changed one is told apart by its content hash.
+Every row of every event takes one *offset*; offsets are dense from 0. The tables of transaction ids and of labels are
+written in the same commit, so that a repeated payment finds its first offset, a changed one is told apart by its
+content hash, and a label that was ever recorded is known again.
 """
 
 import sqlite3
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 from data.errors import JournalError
 from data.journal.protocol import SCHEMAS, Events, Kind, check_schema
 from data.journal.sqlite_file import Watch, checked_from, connect
-from data.journal.sqlite_tables import SqliteAnswerStore, SqliteIdIndex, reading
+from data.journal.sqlite_tables import SqliteAnswerStore, SqliteIdIndex, SqliteLabelIndex, reading
 from data.journal.stored import decode, encode
 from data.schema import content_hashes
 
@@ -30,12 +31,13 @@ class SqliteCommit:
     Args:
         connection: In that transaction.
         ids: Over the same connection.
+        labels: The same.
         end: The offset that the next row appended will take.
     """
 
-    def __init__(self, connection: sqlite3.Connection, ids: SqliteIdIndex, end: int) -> None:
+    def __init__(self, connection: sqlite3.Connection, ids: SqliteIdIndex, labels: SqliteLabelIndex, end: int) -> None:
         self._connection = connection
-        self.ids, self.end = ids, end
+        self.ids, self.labels, self.end = ids, labels, end
         self.events: list[Events] = []
         self.spoilt = False  # an append failed, and may have been half done
 
@@ -51,6 +53,8 @@ class SqliteCommit:
             if kind is Kind.TRANSACTION:
                 content = content_hashes(batch) if hashes is None else hashes
                 self.ids.add(batch.column(0).to_pylist(), first, content)
+            elif kind is Kind.LABEL:
+                self.labels.add(batch)
             self.events.append(Events(kind, first, batch))
             self.end = first + rows
         self.spoilt = False
@@ -75,6 +79,7 @@ class SqliteJournal:
         self.path = Path(path)
         self._connection = connect(self.path, readonly=readonly)
         self.ids = SqliteIdIndex(self._connection, self.path)
+        self.labels = SqliteLabelIndex(self._connection, self.path)
         self.answers = SqliteAnswerStore(self._connection, self.path)
         try:
             with reading(self.path):
@@ -112,7 +117,7 @@ class SqliteJournal:
         except sqlite3.Error as error:
             raise JournalError(f"cannot begin a commit to {self.path}: {error}") from error
         try:
-            commit = SqliteCommit(self._connection, self.ids, self._end())
+            commit = SqliteCommit(self._connection, self.ids, self.labels, self._end())
             yield commit
             if commit.spoilt:
                 raise JournalError(f"cannot commit to {self.path}: an append to it failed")

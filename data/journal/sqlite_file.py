@@ -1,7 +1,8 @@
 """The journal's file: made whole or not at all, opened for writing or for reading, watched while it is open.
 
-A file of layout 1 has no checksums. Opened for writing it becomes one of layout 2, in which everything that is written
-from then on has one; opened for reading it is read as it is.
+A file of layout 1 has no checksums, one of layout 2 no table of labels. Opened for writing both become one of layout 3:
+everything that is written from then on has a checksum, and the labels that are there are put into their table. Opened
+for reading they are read as they are.
 
 A journal is never empty: it is made under another name and linked to its own, so that a file of 0 bytes was cut.
 """
@@ -17,8 +18,10 @@ from urllib.parse import quote
 
 from data.errors import JournalError
 from data.journal import sqlite_tables
+from data.journal.protocol import Kind
+from data.journal.stored import decode
 
-LAYOUT: Final = 2  # of the tables; what is in the payloads has a format of its own
+LAYOUT: Final = 3  # of the tables; what is in the payloads has a format of its own
 _APPLICATION: Final = 0x52575448  # "RWTH", marks the file as ours
 _BUSY: Final = 30.0  # seconds that a writer waits for another process
 _EVENTS: Final = """
@@ -51,7 +54,7 @@ def connect(path: Path, *, readonly: bool) -> sqlite3.Connection:
             if not readonly:
                 _enter_wal(connection)
                 connection.execute("PRAGMA synchronous=FULL")
-                _upgrade(connection)
+                _upgrade(connection, path)
             connection.execute("PRAGMA cache_size=-65536")  # KiB: random ids touch pages all over their tree
         except BaseException:
             connection.close()
@@ -68,12 +71,17 @@ def checked_from(connection: sqlite3.Connection) -> int | None:
     Raises:
         JournalError: It is not there.
     """
-    if connection.execute("PRAGMA user_version").fetchone()[0] < LAYOUT:
+    if layout_of(connection) < 2:
         return None
     found = connection.execute("SELECT since FROM checked").fetchall()
     if len(found) != 1:
         raise JournalError("where its checksums begin is lost: the file is damaged; restore a backup")
     return int(found[0][0])
+
+
+def layout_of(connection: sqlite3.Connection) -> int:
+    """Which tables a journal has."""
+    return int(connection.execute("PRAGMA user_version").fetchone()[0])
 
 
 class Watch:
@@ -213,18 +221,24 @@ def _lay_out(connection: sqlite3.Connection) -> None:
     connection.execute(f"PRAGMA user_version={LAYOUT}")
 
 
-def _upgrade(connection: sqlite3.Connection) -> None:
-    def add_checksums(connection: sqlite3.Connection) -> None:
-        if connection.execute("PRAGMA user_version").fetchone()[0] == LAYOUT:  # another process was faster
-            return
-        connection.execute("ALTER TABLE events ADD COLUMN checksum INTEGER")
-        connection.execute("ALTER TABLE answers ADD COLUMN checksum INTEGER")
-        connection.execute(_CHECKED)
-        connection.execute("INSERT INTO checked SELECT coalesce(max(first + rows), 0) FROM events")
+def _upgrade(connection: sqlite3.Connection, path: Path) -> None:
+    def bring_up(connection: sqlite3.Connection) -> None:
+        layout = layout_of(connection)  # another process may have been faster
+        if layout < 2:
+            connection.execute("ALTER TABLE events ADD COLUMN checksum INTEGER")
+            connection.execute("ALTER TABLE answers ADD COLUMN checksum INTEGER")
+            connection.execute(_CHECKED)
+            connection.execute("INSERT INTO checked SELECT coalesce(max(first + rows), 0) FROM events")
+            connection.execute("PRAGMA user_version=2")
+        if layout < 3:
+            connection.execute(sqlite_tables.LABELS)
+            index, since = sqlite_tables.SqliteLabelIndex(connection, path), checked_from(connection)
+            for row in connection.execute(f"SELECT * FROM events WHERE kind = {Kind.LABEL:d} ORDER BY first"):
+                index.add(decode(row, since).batch)
         connection.execute(f"PRAGMA user_version={LAYOUT}")
 
-    if connection.execute("PRAGMA user_version").fetchone()[0] < LAYOUT:
-        _in_one_commit(connection, add_checksums)
+    if layout_of(connection) < LAYOUT:
+        _in_one_commit(connection, bring_up)
 
 
 def _in_one_commit(connection: sqlite3.Connection, change: Callable[[sqlite3.Connection], None]) -> None:
@@ -239,7 +253,7 @@ def _in_one_commit(connection: sqlite3.Connection, change: Callable[[sqlite3.Con
 
 def _check_marks(connection: sqlite3.Connection, path: Path) -> None:
     application = connection.execute("PRAGMA application_id").fetchone()[0]
-    layout = connection.execute("PRAGMA user_version").fetchone()[0]
+    layout = layout_of(connection)
     if application != _APPLICATION or layout < 1:
         raise JournalError(f"{path} is not a journal")
     if layout > LAYOUT:

@@ -1,4 +1,4 @@
-"""Transaction ids and answers in SQLite tables: beside the events in one file, or in a file of their own."""
+"""Transaction ids, labels and answers in SQLite tables: beside the events in one file, or in a file of their own."""
 
 import sqlite3
 import zlib
@@ -7,10 +7,18 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
-from data.errors import JournalError
-from data.journal.protocol import Known
+import pyarrow as pa
 
-TABLES: Final = """
+from data.errors import JournalError
+from data.journal.protocol import Known, Report
+
+LABELS: Final = """
+CREATE TABLE IF NOT EXISTS labels (
+    transaction_id TEXT NOT NULL, reported_at INTEGER NOT NULL, is_fraud INTEGER NOT NULL,
+    PRIMARY KEY (transaction_id, reported_at, is_fraud)
+) WITHOUT ROWID;
+"""
+TABLES: Final = f"""{LABELS}
 CREATE TABLE IF NOT EXISTS ids (
     transaction_id TEXT PRIMARY KEY, position INTEGER NOT NULL, content BLOB NOT NULL
 ) WITHOUT ROWID;
@@ -62,6 +70,40 @@ class SqliteIdIndex:
             self._connection.executemany("INSERT INTO ids VALUES (?, ?, ?)", rows)
         except sqlite3.IntegrityError as error:
             raise JournalError(f"a transaction id was appended twice: {error}") from None
+        except sqlite3.Error as error:
+            raise JournalError(f"cannot write to the journal {self._path}: {error}") from error
+
+
+class SqliteLabelIndex:
+    """Labels in the table `labels`; see `data.journal.protocol.LabelIndex`.
+
+    Args:
+        connection: Of the file that holds the table. Whoever opened it commits what is added.
+        path: The file, for messages.
+    """
+
+    def __init__(self, connection: sqlite3.Connection, path: Path) -> None:
+        self._connection, self._path = connection, path
+
+    def find(self, ids: Sequence[str]) -> dict[str, list[Report]]:
+        """The labels of payments, in order of their report."""
+        found: dict[str, list[Report]] = {}
+        run = self._connection.execute
+        with reading(self._path):
+            for transaction_id in ids:
+                rows = run(
+                    "SELECT reported_at, is_fraud FROM labels WHERE transaction_id = ? ORDER BY 1, 2", (transaction_id,)
+                ).fetchall()
+                if rows:
+                    found[transaction_id] = [(reported, bool(fraud)) for reported, fraud in rows]
+        return found
+
+    def add(self, labels: pa.RecordBatch) -> None:
+        """Add labels; one that is there stays. If it raises, the caller must roll back."""
+        columns = (labels.column("transaction_id"), labels.column("reported_at").cast(pa.int64()))
+        rows = sorted(zip(*(column.to_pylist() for column in (*columns, labels.column("is_fraud"))), strict=True))
+        try:
+            self._connection.executemany("INSERT OR IGNORE INTO labels VALUES (?, ?, ?)", rows)
         except sqlite3.Error as error:
             raise JournalError(f"cannot write to the journal {self._path}: {error}") from error
 

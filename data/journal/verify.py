@@ -6,10 +6,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+import pyarrow as pa
+
 from data.errors import JournalError
 from data.journal.protocol import Kind
-from data.journal.sqlite_file import checked_from, connect
-from data.journal.sqlite_tables import SqliteIdIndex, answer_is_whole
+from data.journal.sqlite_file import checked_from, connect, layout_of
+from data.journal.sqlite_tables import SqliteIdIndex, SqliteLabelIndex, answer_is_whole
 from data.journal.stored import Stored, decode
 from data.report import Report, silent
 from data.schema import content_hashes
@@ -54,7 +56,7 @@ class JournalReport:
 
 
 def verify(path: Path | str, report: Report = silent) -> JournalReport:
-    """Check a journal against itself: pages, checksums, dense offsets, the ids against the events, and answers.
+    """Check a journal against itself: pages, checksums, dense offsets, ids and labels against the events, and answers.
 
     It only reads, and holds no lock for long: a service may write to the journal meanwhile.
 
@@ -93,11 +95,11 @@ def _pages(connection: sqlite3.Connection, path: Path, found: JournalReport, rep
 
 
 def _events(connection: sqlite3.Connection, path: Path, found: JournalReport, report: Report) -> None:
-    """Every row by itself, that offsets are dense, and that the ids are those of the transactions, at their offsets."""
-    since = checked_from(connection)
+    """Every row by itself, that offsets are dense, and that ids and labels in their tables are those of the events."""
+    since, indexed = checked_from(connection), layout_of(connection) >= 3
     row = connection.execute("SELECT first, rows FROM events ORDER BY first DESC LIMIT 1").fetchone()
     end = 0 if row is None else row[0] + (row[1] if isinstance(row[1], int) else 1)
-    expected = 0
+    expected = labels = 0
     for row in _each(connection, end):
         try:
             held = decode(row, since)
@@ -113,10 +115,19 @@ def _events(connection: sqlite3.Connection, path: Path, found: JournalReport, re
         if held.kind is Kind.TRANSACTION:
             found.transactions += len(held.batch)
             _ids(connection, path, held, found)
+        elif held.kind is Kind.LABEL:
+            labels += len(held.batch)
+            if indexed:
+                _labels(connection, path, held, found)
         report("checking events", expected / max(1, end))
     count = connection.execute("SELECT count(*) FROM ids WHERE position < ?", (end,)).fetchone()[0]
     if count != found.transactions:
         found.add(f"{count} transaction ids are indexed, {found.transactions} transactions can be read")
+    if indexed and (count := connection.execute("SELECT count(*) FROM labels").fetchone()[0]) > labels:
+        # Beside a writer there may be more by now; fewer there always may be, since one that came again is there once.
+        newer = connection.execute("SELECT max(first + rows) FROM events").fetchone()[0]
+        if newer == end:
+            found.add(f"{count} labels are indexed, {labels} can be read")
 
 
 def _each(connection: sqlite3.Connection, end: int) -> Iterator[tuple[Any, ...]]:
@@ -145,6 +156,16 @@ def _ids(connection: sqlite3.Connection, path: Path, held: Stored, found: Journa
                 found.add(f"transaction {name!r} at offset {offset} is indexed at offset {known[name].offset}")
             elif known[name].content_hash != content:
                 found.add(f"transaction {name!r} at offset {offset} is indexed with other content")
+
+
+def _labels(connection: sqlite3.Connection, path: Path, held: Stored, found: JournalReport) -> None:
+    index = SqliteLabelIndex(connection, path)
+    columns = held.batch.column("transaction_id"), held.batch.column("reported_at").cast(pa.int64())
+    ids, reported, fraud = (column.to_pylist() for column in (*columns, held.batch.column("is_fraud")))
+    known = index.find(ids)
+    for n, name in enumerate(ids):
+        if (reported[n], fraud[n]) not in known.get(name, ()):
+            found.add(f"the label of {name!r} at offset {held.first + n} is not in the index of labels")
 
 
 def _answers(connection: sqlite3.Connection, path: Path, found: JournalReport, report: Report) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from data.journal.protocol import Events, Kind
@@ -146,6 +147,8 @@ def choose_probes(labelled: NDArray[np.bool_], fraud: NDArray[np.bool_], most: i
 class LabelTimes:
     """When each label was journalled, worked out from the events alone and not from the graph.
 
+    A label that came behind a newer report of its payment was never believed, and counts for nothing.
+
     Args:
         history: Its events in journal order.
         state: Its graph, for the rows of payments.
@@ -153,7 +156,7 @@ class LabelTimes:
 
     def __init__(self, history: Iterable[Events], state: GraphState) -> None:
         at: list[NDArray[np.int64]] = []
-        rows, offsets, fraud = [np.empty(0, np.int64)], [np.empty(0, np.int64)], [np.empty(0, np.int64)]
+        rows, offsets, fraud, reported = ([np.empty(0, np.int64)] for _ in range(4))
         for events in history:
             places = events.offset + np.arange(len(events.batch))
             if events.kind is Kind.TRANSACTION:
@@ -162,10 +165,11 @@ class LabelTimes:
                 rows.append(state.transaction_rows(events.batch.column("transaction_id")))
                 offsets.append(places)
                 fraud.append(events.batch.column("is_fraud").to_numpy(zero_copy_only=False).astype(np.int64))
+                reported.append(events.batch.column("reported_at").cast(pa.int64()).to_numpy())
         self.payment = np.concatenate(at)  # [N] journal offset of each row
-        row, offset, verdict = (np.concatenate(parts) for parts in (rows, offsets, fraud))
+        row, offset, verdict, when = (np.concatenate(parts) for parts in (rows, offsets, fraud, reported))
         self._span = int(max(self.payment[-1], offset.max(initial=0))) + 2
-        order = np.argsort(row * self._span + offset, kind="stable")
+        order = _newest_so_far(row, offset, when)
         self._row, self._fraud = row[order], verdict[order]
         self._key = (row * self._span + offset)[order]
 
@@ -193,3 +197,13 @@ class LabelTimes:
         there = near >= 0
         before = np.broadcast_to(self.payment[seeds][:, None, None], near.shape)
         return int((seen[there] != self.known(near[there], before[there])).sum()), int(there.sum())
+
+
+def _newest_so_far(row: NDArray[np.int64], offset: NDArray[np.int64], when: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Labels that were the newest report of their payment when they came, by payment and then by offset, int64 [m]."""
+    order = np.lexsort((offset, row))
+    _, age = np.unique(when[order], return_inverse=True)  # small numbers for moments
+    _, payment = np.unique(row[order], return_inverse=True)
+    key = payment * (len(order) + 1) + age
+    found: NDArray[np.int64] = order[key == np.maximum.accumulate(key)]
+    return found

@@ -54,7 +54,7 @@ class Batch(NamedTuple):
 
 
 class LabelEvents(NamedTuple):
-    """What was reported of payments in the buffer, in journal order. n events."""
+    """What was reported of payments in the buffer, in journal order; of each the last is believed. n events."""
 
     row: NDArray[np.int64]  # [n] the labelled row
     seen_from: NDArray[np.int64]  # [n] the first row that was appended after the label became known
@@ -146,6 +146,9 @@ class Store(Protocol):
     def label(self, rows: NDArray[np.int64], fraud: NDArray[np.int8], time: NDArray[np.int64]) -> NDArray[np.int8]:
         """Write label events, in order; rows appended from now on see them.
 
+        What is believed of a row is the label that was reported last among those that are there; of several reported
+        at once, the one that came last. One that comes after a label with a later report changes nothing, for good.
+
         Args:
             rows: Labelled rows, int64 [n]; -1 (a payment that has left the buffer) is counted but not kept.
             fraud: 1 fraud, 0 legitimate, int8 [n].
@@ -197,7 +200,7 @@ class Store(Protocol):
         """What was known of rows when row `reader` arrived, or is now: 1 fraud, 0 legitimate, -1 nothing; int8 [n]."""
 
     def label_events(self) -> LabelEvents:
-        """The label events so far, those of rows that have left the buffer left out.
+        """The label events so far, those of rows that have left the buffer and those that changed nothing left out.
 
         What is given does not change when more are reported, so another thread may read it meanwhile.
         """

@@ -43,10 +43,11 @@ LABEL = np.dtype(
     [
         ("row", "i8"),  # the labelled row
         ("seen_from", "i8"),  # the first row that was appended after the label became known
+        ("time", "i8"),  # when it was reported, us: never before that of the row's previous event
         ("before", "i4"),  # the row's previous label event, -1 where there is none
         ("fraud", "i4"),  # 1 fraud, 0 legitimate
     ]
-)  # label events in journal order: what was believed at any time can be read back
+)  # label events that changed what is the newest report of a row, in journal order: any time's beliefs can be read back
 
 
 class View(NamedTuple):
@@ -194,17 +195,22 @@ def label(
     labels: Records,
     labelled: NDArray[np.int64],
     fraud: NDArray[np.int8],
+    time: NDArray[np.int64],
     start: int,
     seen_from: int,
     oldest: int,
 ) -> tuple[int, NDArray[np.int8]]:
     """Write label events from `start` on; returns how many were written, and the change of belief of each.
 
+    Of two labels the one that was reported later is believed; of two reported at once, the one that came later. One
+    that was reported before a label that is there already can never be believed, so it is passed over.
+
     Args:
         rows: The store's rows, [C].
         labels: Label events, with space behind `start` for all of these.
         labelled: Rows, int64 [n]; those before `oldest` are passed over.
         fraud: 1 fraud, 0 legitimate, int8 [n].
+        time: When each was reported, us, int64 [n].
         start: Label events so far.
         seen_from: The first row that will see these: the next one to be appended.
         oldest: The oldest row in the buffer.
@@ -216,9 +222,12 @@ def label(
             continue
         x = rows[labelled[i] % rows.shape[0]]
         before = x.label
+        if before >= 0 and time[i] < labels[before].time:
+            continue
         deltas[i] = fraud[i] - (labels[before].fraud if before >= 0 else 0)
         labels[at].row = labelled[i]
         labels[at].seen_from = seen_from
+        labels[at].time = time[i]
         labels[at].fraud = fraud[i]
         labels[at].before = before
         x.label = at
@@ -239,6 +248,7 @@ def drop_old(rows: Records, labels: Records, n: int, oldest: int) -> int:
         first = labels[i].before < 0
         labels[kept].row = row
         labels[kept].seen_from = labels[i].seen_from
+        labels[kept].time = labels[i].time
         labels[kept].fraud = labels[i].fraud
         labels[kept].before = -1 if first else x.label
         x.label = kept

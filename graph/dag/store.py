@@ -233,12 +233,15 @@ class GraphStore:
         return self.ids.sweep(NODES_SWEPT_PER_ENTITY * appended * len(self.roles), self.rows, min(before, self.oldest))
 
     def label(self, rows: NDArray[np.int64], fraud: NDArray[np.int8], time: NDArray[np.int64]) -> NDArray[np.int8]:
-        """Write label events in order; returns the change of belief for each, int8 [n]: +1, 0 or -1 fraud more."""
+        """Write label events in order; returns the change of belief for each, int8 [n]: +1, 0 or -1 fraud more.
+
+        One that was reported (`time`, us) before another label of its row that is there already changes nothing.
+        """
         n = len(rows)
         if self.label_count + n > len(self.label_data):
             self._compact(n)
         kept, deltas = kernels.label(
-            self.row_data, self.label_data, rows, fraud, self.label_count, self.rows, self.oldest
+            self.row_data, self.label_data, rows, fraud, time, self.label_count, self.rows, self.oldest
         )
         self.label_count += kept
         if n:

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from graph.dag.rows import LABEL
 from graph.dag.store import GraphStore
 from graph.device.launch import CUDA
-from graph.device.layout import Defines
+from graph.device.layout import SUPERSEDED, Defines
 from graph.device.staging import LABELS, THREADS, LabelStagingBuffer, blocks, set_frame, to_host
 from graph.device.waiting import wait
 
@@ -37,7 +37,7 @@ class DeviceLabels:
         """An array of the store lies elsewhere now."""
         set_frame(self._device, self._room, members)
 
-    def write(self, rows: NDArray[np.int64], fraud: NDArray[np.int8]) -> NDArray[np.int8]:
+    def write(self, rows: NDArray[np.int64], fraud: NDArray[np.int8], time: NDArray[np.int64]) -> NDArray[np.int8]:
         """Write label events, in order; see `GraphStore.label`. Waits for the changes of belief."""
         deltas = np.zeros(len(rows), np.int8)
         if self.count + len(rows) > self._most:
@@ -45,12 +45,15 @@ class DeviceLabels:
         kept = np.flatnonzero(rows >= self._store.oldest)
         for start in range(0, len(kept), LABELS):
             chosen = kept[start : start + LABELS]
-            self.each("label", rows[chosen], fraud[chosen])
+            self.each("label_judged", rows[chosen], fraud[chosen], time[chosen])
+            self._launch("label", blocks(len(chosen)), THREADS, self._room.frame)
             self._device.get(self._room.delta, self._room.changed)
             self._launch("label_newest", blocks(len(chosen)), THREADS, self._room.frame)
             wait(self._device.mark(), self._device.patience_s)
-            deltas[chosen] = self._room.changed[: len(chosen)]
-            self.count += len(chosen)
+            changed = self._room.changed[: len(chosen)]
+            superseded = changed == SUPERSEDED
+            deltas[chosen] = np.where(superseded, 0, changed)
+            self.count += len(chosen) - int(superseded.sum())
         return deltas
 
     def follow(self, store: GraphStore) -> None:
@@ -97,6 +100,7 @@ class DeviceLabels:
         kernel: str,
         rows: NDArray[Any],
         values: NDArray[Any] | None = None,
+        times: NDArray[np.int64] | None = None,
         events: NDArray[np.void] | None = None,
     ) -> None:
         """Run a kernel over up to `LABELS` rows or nodes."""
@@ -105,6 +109,8 @@ class DeviceLabels:
         room.packed.columns["label_row"][: len(rows)] = rows
         if values is not None:
             room.packed.columns["label_fraud"][: len(rows)] = values
+        if times is not None:
+            room.packed.columns["label_time"][: len(rows)] = times
         if events is not None:
             raw = np.ascontiguousarray(events).view(np.uint8)
             room.packed.columns["event"][: len(raw)] = raw

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from graph.dag import features, ids, jumps, sampler
 
 Defines = Mapping[str, int | str]
+SUPERSEDED = 2  # in place of a change of belief: the label changes nothing, and takes no place
 
 
 def store_defines(roles: int) -> dict[str, int | str]:
@@ -19,6 +20,7 @@ def store_defines(roles: int) -> dict[str, int | str]:
     """
     return {
         "ROLES": roles,
+        "SUPERSEDED": SUPERSEDED,
         # Heads and jumps.
         "HEAD_MODULUS": long(ids.HEAD_MODULUS),
         "SUM_IN_TABLE": jumps.SUM_IN_TABLE,

@@ -130,6 +130,7 @@ class LabelStagingBuffer:
             {
                 "label_row": ("i8", (LABELS,)),
                 "label_fraud": ("i4", (LABELS,)),
+                "label_time": ("i8", (LABELS,)),
                 "event": ("u1", (LABELS * LABEL.itemsize,)),
             },
         )

@@ -219,7 +219,7 @@ class DeviceStore:
         """Write label events, in order; see `GraphStore.label`. Waits for the changes of belief."""
         if len(time):
             self.clock = max(self.clock, int(time.max()))
-        return self.labels.write(rows, fraud)
+        return self.labels.write(rows, fraud, time)
 
     def neighbours(self, rows: Any, k: int) -> Any:
         """Walk back from each row along each role: int64 [B, R, K] on the device; see `graph.dag.sampler`."""

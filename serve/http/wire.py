@@ -149,10 +149,11 @@ class Answer(BaseModel):
 
 
 class LabelsAccepted(BaseModel):
-    """The labels that are durable now."""
+    """The labels of a call, all durable now. What is believed of a payment is its label with the newest report."""
 
-    accepted: int
-    repeated: int
+    accepted: int = Field(description="recorded now, and believed from now on")
+    repeated: int = Field(description="recorded before: the same payment, verdict and report")
+    superseded: int = Field(description="recorded now, but older than another label of the payment, which is believed")
 
 
 class SharedOut(BaseModel):

@@ -7,7 +7,7 @@ from typing import cast
 
 import pyarrow as pa
 
-from data.journal.protocol import SCHEMAS, Commit, Kind
+from data.journal.protocol import SCHEMAS, Commit, Kind, Report
 from data.schema import TIMESTAMP, content_hashes
 from serve.problems import Problem
 
@@ -77,16 +77,14 @@ class Admission:
 
     Attributes:
         commit: Open.
-        believed: What is known of a payment by its id: fraud, legitimate or nothing.
         given: The decision given before a payment was recorded, by its id and content hash, where there is one.
     """
 
     commit: Commit
-    believed: Callable[[str], bool | None]
     given: Callable[[str, bytes], str | None] = lambda _, __: None
     _runs: list[tuple[Kind, list[pa.RecordBatch], list[bytes]]] = field(default_factory=list)  # of one kind each
     _ids: dict[str, tuple[int, bytes]] = field(default_factory=dict)  # of this commit
-    _labels: dict[str, bool] = field(default_factory=dict)
+    _labels: dict[str, set[Report]] = field(default_factory=dict)  # recorded, or of this commit
     _rows: int = 0
 
     def take(self, call: ScoreCall | LabelCall | CheckCall) -> "Admitted | dict[str, int] | Problem | None":
@@ -184,21 +182,30 @@ class Admission:
                 422,
                 "Unknown transaction",
                 f"no payment {ids[int(missing[0][0].split('.')[0])]!r} is recorded",
-                missing[:100],
+                missing,  # all of them, so that whoever sent them can leave them out
             )
 
     def _labelled(self, call: LabelCall) -> dict[str, int]:
+        """Record labels, each once, whenever it was first recorded and whatever is believed by now.
+
+        One that is older than another label of its payment is recorded, too; it will never be believed.
+        """
         self._refuse_unknown(call)
         ids = call.batch.column("transaction_id").to_pylist()
         fraud = call.batch.column("is_fraud").to_pylist()
-        mine: dict[str, bool] = {}
-        fresh = []
-        for n, (name, value) in enumerate(zip(ids, fraud, strict=True)):
-            believed = mine.get(name, self._labels.get(name, self.believed(name)))
-            if believed is None or believed != value:  # an equal label again says nothing new
+        reported = call.batch.column("reported_at").cast(pa.int64()).to_pylist()
+        recorded = self.commit.labels.find([i for i in ids if i not in self._labels])
+        fresh, superseded = [], 0
+        for n, (name, label) in enumerate(zip(ids, zip(reported, fraud, strict=True), strict=True)):
+            there = self._labels.setdefault(name, set(recorded.get(name, ())))
+            if label not in there:
                 fresh.append(n)
-                mine[name] = value
+                superseded += any(label[0] < other for other, _ in there)
+                there.add(label)
         if fresh:
             self._add(Kind.LABEL, call.batch.take(pa.array(fresh)) if len(fresh) < len(ids) else call.batch, [])
-            self._labels.update(mine)
-        return {"accepted": len(fresh), "repeated": len(ids) - len(fresh)}
+        return {
+            "accepted": len(fresh) - superseded,
+            "repeated": len(ids) - len(fresh),
+            "superseded": superseded,
+        }

@@ -195,10 +195,9 @@ class Replica:
         try:
             with self.journal.begin() as commit:
                 with self._graph:
-                    # What others wrote comes first, while nobody else may write: what is believed rests on it.
-                    self._catch_up(commit.end)
-                    admission = Admission(commit, self._believed, self.given.of)
-                    outcomes = [admission.take(call) for call in calls]
+                    self._catch_up(commit.end)  # what others wrote comes first, while nobody else may write
+                admission = Admission(commit, self.given.of)
+                outcomes = [admission.take(call) for call in calls]
                 admission.outcomes(*self._kept.unsettled(outcomes))
                 admission.append()
         except JournalError as error:
@@ -307,13 +306,6 @@ class Replica:
             if events.kind is Kind.TRANSACTION and len(self.given):
                 self.given.settle(events.batch.column("transaction_id").to_pylist())
         return self.follower.position - begun
-
-    def _believed(self, name: str) -> bool | None:
-        row = self.state.row_of(name)
-        if row is None:
-            return None
-        known = int(self.state.store.believed(np.array([row]))[0])
-        return None if known < 0 else bool(known)
 
     def _answered(
         self, calls: Sequence[Admitted], scored_by: str, degraded: bool, timings: dict[str, float]

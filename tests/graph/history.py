@@ -37,13 +37,20 @@ def payments(
 
 
 def sharing(
-    seed: int, n: int, most: int = 40, fresh: float = 0.25, labels: float = 0.3, reach: int = 300, gap_us: int = HOUR_US
+    seed: int,
+    n: int,
+    most: int = 40,
+    fresh: float = 0.25,
+    labels: float = 0.3,
+    reach: int = 300,
+    gap_us: int = HOUR_US,
+    overdue: float = 0.0,
 ) -> Iterator[Events]:
     """Payments of accounts that share devices and cards, and pay each other, for a while, and are followed by others.
 
     Now and then an account of long ago comes back, a device becomes a hub, time stands still for a whole batch or
-    jumps by weeks. Labels follow, of payments up to `reach` rows back, known or unknown to the graph by then, and some
-    are overturned.
+    jumps by weeks. Labels follow, of payments up to `reach` rows back, known or unknown to the graph by then. Some are
+    overturned.
 
     Args:
         seed: Of the history.
@@ -53,8 +60,9 @@ def sharing(
         labels: Label events for each payment.
         reach: Rows back that labels go.
         gap_us: Mean time between payments.
+        overdue: Share of the labels that come long after they were reported, behind later ones.
     """
-    rng = np.random.default_rng(seed)
+    rng, behind = np.random.default_rng(seed), np.random.default_rng([seed, 1])
     row, offset, base, time = 0, 0, 0.0, START_US
     while row < n:
         size = min(n - row, int(rng.integers(1, most + 1)))
@@ -86,7 +94,6 @@ def sharing(
         base += fresh * size
         if (count := int(rng.binomial(size, labels))) > 0:
             chosen = np.maximum(0, row - 1 - rng.integers(0, reach, count))
-            yield Events(
-                Kind.LABEL, offset, reports([f"t{i}" for i in chosen], rng.random(count) < 0.6, [time] * count)
-            )
+            reported = time - np.where(behind.random(count) < overdue, behind.integers(0, 20 * DAY_US, count), 0)
+            yield Events(Kind.LABEL, offset, reports([f"t{i}" for i in chosen], rng.random(count) < 0.6, reported))
             offset += count

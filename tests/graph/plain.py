@@ -16,7 +16,7 @@ class PlainRow:
     raw_time: int
     amount: int
     offset: int
-    labels: list[tuple[int, int]] = field(default_factory=list)  # (offset, fraud)
+    labels: list[tuple[int, int, int]] = field(default_factory=list)  # (when reported, offset, fraud)
 
 
 @dataclass
@@ -36,12 +36,12 @@ class PlainGraph:
 
     def label(self, row: int, fraud: int, time: int) -> None:
         self.clock = max(self.clock, time)
-        self.rows[row].labels.append((self.offset, fraud))
+        self.rows[row].labels.append((time, self.offset, fraud))
         self.offset += 1
 
     def believed(self, row: int, offset: int) -> int:
-        seen = [fraud for at, fraud in self.rows[row].labels if at < offset]
-        return seen[-1] if seen else -1
+        """By the newest report among those that had come; of two at once, the one that came later."""
+        return max((label for label in self.rows[row].labels if label[1] < offset), default=(0, 0, -1))[2]
 
     def chain(self, row: int, role: int, span_us: int) -> list[int]:
         """Earlier rows of the entity in any role of its type, newest first, inside the window and the span."""

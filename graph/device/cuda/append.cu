@@ -178,7 +178,8 @@ extern "C" __global__ void layout(const Frame* frame) {
     i64 found[] = {(i64)sizeof(Row), (i64)&x->time, (i64)&x->amount, (i64)&x->late, (i64)&x->label, (i64)&x->ring,
                    (i64)&x->ring_back, (i64)&x->category, (i64)&x->entity, (i64)&x->prev,
                    (i64)VELOCITY_BYTES, (i64)&v->jump, (i64)&v->sum, (i64)&v->k,
-                   (i64)sizeof(Label), (i64)&l->row, (i64)&l->seen_from, (i64)&l->before, (i64)&l->fraud,
+                   (i64)sizeof(Label), (i64)&l->row, (i64)&l->seen_from, (i64)&l->time, (i64)&l->before,
+                   (i64)&l->fraud,
                    (i64)sizeof(Frame), (i64)sizeof(Control)};
     for (int i = 0; i < (int)(sizeof(found) / sizeof(i64)); i++) f.near[i] = found[i];
 }

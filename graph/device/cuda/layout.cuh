@@ -31,7 +31,7 @@ struct Velocity {  // graph.dag.jumps.velocity_dtype; its padding is the compile
 #define VELOCITY_BYTES ((9 * ROLES + 7) / 8 * 8)  // an item in memory: NumPy pads to 8, the compiler to 4
 
 struct Label {  // graph.dag.store.LABEL
-    i64 row, seen_from;
+    i64 row, seen_from, time;
     i32 before, fraud;
 };
 
@@ -79,6 +79,7 @@ struct Frame {  // graph.device.store.FRAME: pointers and sizes, fixed until a b
     // Label events as they came up.
     const i64* label_row;   // [M]
     const i32* label_fraud; // [M]
+    const i64* label_time;  // [M] when each was reported, us
     i32* label_delta;       // [M]
     const Label* event;     // [M] or whole events, of a store that is followed
     // What readers are, and what is made of them. B readers, at most N.

@@ -189,6 +189,7 @@ def plain_merge(
     payments: list[dict[str, Any]], labels: list[dict[str, Any]]
 ) -> tuple[list[tuple[datetime, Kind, str]], int]:
     """(time, kind, id) of every event in order, and the number of refusals."""
+    labels = [one for n, one in enumerate(labels) if one not in labels[:n]]
     events = [(p["timestamp"], 0, n, p) for n, p in enumerate(payments)]
     events += [(e["reported_at"], 1, n, e) for n, e in enumerate(labels)]
     seen: dict[str, dict[str, Any]] = {}

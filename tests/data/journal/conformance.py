@@ -1,4 +1,4 @@
-"""What every journal must do, whatever holds it: checked against a plain list, two dictionaries and nothing else.
+"""What every journal must do, whatever holds it: checked against a plain list, a few dictionaries and nothing else.
 
 An implementation is tested by adding an `Implementation` to `test_conformance.py`.
 """
@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from data.errors import JournalError
-from data.journal.protocol import SCHEMAS, AnswerStore, Commit, Events, IdIndex, Journal, Kind
+from data.journal.protocol import SCHEMAS, AnswerStore, Commit, Events, IdIndex, Journal, Kind, LabelIndex, Report
 from data.schema import content_hashes
 
 Row = tuple[Kind, dict[str, Any]]
@@ -97,6 +97,7 @@ class JournalMachine(RuleBasedStateMachine):
         self.implementation, self.folder = implementation, folder()
         self.rows: list[Row] = []
         self.ids: dict[str, tuple[int, bytes]] = {}
+        self.labels: dict[str, list[Report]] = {}
         self.answers: dict[int, bytes] = {}
 
     @initialize()
@@ -119,7 +120,7 @@ class JournalMachine(RuleBasedStateMachine):
 
     def append(self, appends: list[tuple[Kind, int, int]], kept: bool, hashed: bool) -> None:
         """One commit; nothing of it may stay if it is not `kept`."""
-        before, added, ids = len(self.rows), [], {}
+        before, added, ids, labels = len(self.rows), [], {}, {}
         with undone():
             with self.journal.begin() as commit:
                 for kind, n, number in appends:
@@ -130,12 +131,16 @@ class JournalMachine(RuleBasedStateMachine):
                     assert commit.append(kind, batch, hashes if hashed else None) == before + len(added)
                     if hashes is not None:
                         ids |= {i: (before + len(added) + k, hashes[k]) for k, i in enumerate(names)}
+                    if kind is Kind.LABEL:
+                        labels |= {i: [(number, bool(number % 2))] for i in names}
                     added += [(kind, row) for row in batch.to_pylist()]
                     self.compare(commit.ids, self.ids | ids)
+                    self.compare_labels(commit.labels, self.labels | labels)
                 if not kept:
                     raise Undo
             self.rows += added
             self.ids |= ids
+            self.labels |= labels
             # What was recorded is where the commit says.
             assert listed(list(commit.events)) == added
             assert all(self.rows[e.offset : e.offset + len(e.batch)] == listed([e]) for e in commit.events)
@@ -188,6 +193,33 @@ class JournalMachine(RuleBasedStateMachine):
     @invariant()
     def knows_the_ids(self) -> None:
         self.compare(self.journal.ids, self.ids)
+
+    @rule(data=st.data(), reports=st.lists(st.tuples(st.integers(0, 3), st.booleans()), max_size=4), kept=st.booleans())
+    def report(self, data: st.DataObject, reports: list[Report], kept: bool) -> None:
+        """Labels of a payment that has some already, some of them the same."""
+        name = data.draw(st.sampled_from([*self.labels, "new"]))
+        columns = [[name] * len(reports), [fraud for _, fraud in reports], [time for time, _ in reports]]
+        schema = SCHEMAS[Kind.LABEL]
+        batch = pa.RecordBatch.from_arrays(
+            [pa.array(c, f.type) for c, f in zip(columns, schema, strict=True)], schema=schema
+        )
+        with undone(), self.journal.begin() as commit:
+            commit.append(Kind.LABEL, batch)
+            wanted = {**self.labels, name: sorted({*self.labels.get(name, []), *reports})}
+            self.compare_labels(commit.labels, {i: found for i, found in wanted.items() if found})
+            if not kept:
+                raise Undo
+        if kept and reports:
+            self.labels = wanted
+            self.rows += [(Kind.LABEL, row) for row in batch.to_pylist()]
+
+    @invariant()
+    def knows_the_labels(self) -> None:
+        self.compare_labels(self.journal.labels, self.labels)
+
+    def compare_labels(self, index: LabelIndex, labels: dict[str, list[Report]]) -> None:
+        to_come = [f"t{n}" for n in range(len(self.rows), len(self.rows) + 20)]
+        assert index.find([*labels, *to_come, "new"]) == labels
 
     def compare(self, index: IdIndex, ids: dict[str, tuple[int, bytes]]) -> None:
         undone_or_to_come = [f"t{n}" for n in range(len(self.rows), len(self.rows) + 20)]
@@ -242,6 +274,15 @@ def check_ids(index: IdIndex) -> None:
     with pytest.raises(JournalError, match="twice"):
         index.add(["a"], 9, [b"C" * 16])
     assert index.find(["a"])["a"].offset == 8
+    assert index.find([]) == {}
+
+
+def check_labels(index: LabelIndex) -> None:
+    """An index by itself."""
+    index.add(rows(Kind.LABEL, ["b", "a", "a"], 7))
+    index.add(rows(Kind.LABEL, ["a"], 4))
+    index.add(rows(Kind.LABEL, ["a"], 7))
+    assert index.find(["a", "b", "c", "a"]) == {"a": [(4, False), (7, True)], "b": [(7, True)]}
     assert index.find([]) == {}
 
 

@@ -9,10 +9,10 @@ from hypothesis import settings
 from hypothesis.stateful import run_state_machine_as_test
 
 from data.errors import JournalError
-from data.journal.memory import MemoryAnswerStore, MemoryIdIndex, MemoryJournal
-from data.journal.protocol import AnswerStore, Events, IdIndex, Journal, Kind
+from data.journal.memory import MemoryAnswerStore, MemoryIdIndex, MemoryJournal, MemoryLabelIndex
+from data.journal.protocol import AnswerStore, Events, IdIndex, Journal, Kind, LabelIndex
 from data.journal.sqlite import SqliteJournal
-from data.journal.sqlite_tables import TABLES, SqliteAnswerStore, SqliteIdIndex
+from data.journal.sqlite_tables import TABLES, SqliteAnswerStore, SqliteIdIndex, SqliteLabelIndex
 from tests.data.journal import conformance
 from tests.data.journal.conformance import Implementation, JournalMachine, rows
 
@@ -80,6 +80,15 @@ def test_appending_no_rows_records_nothing(implementation: Implementation, tmp_p
 )
 def test_an_id_index_works_in_a_file_of_its_own(make: Callable[[Path], IdIndex], tmp_path: Path) -> None:
     conformance.check_ids(make(tmp_path / "ids.db"))
+
+
+@pytest.mark.parametrize(
+    "make",
+    [lambda path: MemoryLabelIndex(), lambda path: SqliteLabelIndex(table_of(path), path)],
+    ids=["memory", "sqlite"],
+)
+def test_a_label_index_works_in_a_file_of_its_own(make: Callable[[Path], LabelIndex], tmp_path: Path) -> None:
+    conformance.check_labels(make(tmp_path / "labels.db"))
 
 
 @pytest.mark.parametrize(

@@ -297,7 +297,7 @@ def test_a_journal_is_made_where_a_link_leads(tmp_path: Path) -> None:
         assert journal.end == 9
 
 
-# ---- files of before there were checksums
+# ---- files of earlier layouts
 
 
 LAYOUT_1 = """
@@ -346,6 +346,25 @@ def test_a_file_without_checksums_is_read_as_it_is_and_gets_them_when_written(pa
     assert verify(old).faults[0].startswith(f"the events at offset {before} are damaged: their checksum is missing")
 
 
+def test_a_file_without_a_table_of_labels_gets_it_when_written(path: Path, old: Path) -> None:
+    """From layout 1 and from layout 2, with labels that were recorded twice, as they could be."""
+    run(path, "DROP TABLE labels", "PRAGMA user_version=2")
+    for file in (path, old):
+        content = file.read_bytes()
+        assert verify(file).ok
+        assert read(file)
+        assert file.read_bytes() == content
+        with SqliteJournal(file) as journal:
+            labels = {i: [(3, True)] for i in ("t-0-3-0", "t-0-3-1")}
+            assert journal.labels.find(["t-0-3-0", "t-0-3-1", "t-0-3-2", "t-0-4-0"]) == labels
+            with journal.begin() as commit:
+                commit.append(Kind.LABEL, rows(Kind.LABEL, ["t-0-3-0"], 3))
+            run(file, "DROP TABLE labels", "PRAGMA user_version=2")
+        with SqliteJournal(file) as journal:
+            assert journal.labels.find(["t-0-3-0", "t-0-3-1"]) == labels
+        assert verify(file).ok
+
+
 def test_damage_without_a_checksum_is_an_error_where_it_shows(old: Path) -> None:
     run(old, "UPDATE events SET payload = substr(payload, 1, 300) WHERE first = 9")
     with SqliteJournal(old, readonly=True) as journal, pytest.raises(JournalError, match="offset 9 are damaged"):
@@ -353,9 +372,9 @@ def test_damage_without_a_checksum_is_an_error_where_it_shows(old: Path) -> None
 
 
 def test_a_file_of_a_later_layout_is_not_touched(path: Path) -> None:
-    run(path, "PRAGMA user_version=3")
+    run(path, "PRAGMA user_version=4")
     for readonly in (False, True):
-        with pytest.raises(JournalError, match="layout 3, this version knows up to 2; upgrade Ringwatch"):
+        with pytest.raises(JournalError, match="layout 4, this version knows up to 3; upgrade Ringwatch"):
             SqliteJournal(path, readonly=readonly)
 
 
@@ -375,6 +394,9 @@ def test_verify_counts_what_is_there(path: Path) -> None:
         ("UPDATE ids SET position = 4 WHERE position = 3", "'t-0-0-3' at offset 3 is indexed at offset 4"),
         ("UPDATE ids SET content = x'00' WHERE position = 3", "'t-0-0-3' at offset 3 is indexed with other content"),
         ("INSERT INTO ids VALUES ('t-x', 3, x'00')", "421 transaction ids are indexed, 420 transactions can be read"),
+        ("DELETE FROM labels WHERE transaction_id = 't-0-3-1'", "label of 't-0-3-1' at offset 31 is not in the index"),
+        ("UPDATE labels SET reported_at = 9 WHERE transaction_id = 't-0-0-0'", "label of 't-0-0-0' at offset 7 is not"),
+        ("INSERT INTO labels VALUES ('t-x', 3, 1)", "41 labels are indexed, 40 can be read"),
         ("DELETE FROM events WHERE first = 9", "offsets 9 to 15 are lost"),
         ("DELETE FROM checked", "where its checksums begin is lost"),
     ],

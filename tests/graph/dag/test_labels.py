@@ -143,6 +143,18 @@ def test_of_two_labels_at_once_the_last_counts():
     assert replay.state().store.column("ring")[1, 2] == 1
 
 
+def test_a_label_that_comes_behind_a_newer_report_changes_nothing():
+    """Reported on days 5, 2 and 5 again; then on day 9, and on day 5 once more: the newest report is believed."""
+    replay = Replay()
+    replay.pay(0)
+    for fraud, day in ((True, 5), (False, 2), (False, 5), (True, 9), (False, 5)):
+        replay.label(0, fraud, day * DAY_US)
+        replay.pay(10 * DAY_US)
+    assert [replay.beliefs(reader, 0) for reader in range(1, 6)] == [(1, 1), (1, 1), (1, 0), (1, 1), (1, 1)]
+    assert replay.state().store.column("ring")[:, 2].tolist() == [0, 1, 1, 0, 1, 1]
+    assert replay.state().store.labels["fraud"].tolist() == [1, 0, 1]  # what can never be believed is not kept
+
+
 def test_a_label_of_a_payment_that_is_not_there_changes_nothing():
     replay = Replay()
     replay.pay(0)
@@ -156,7 +168,7 @@ def test_a_label_of_a_payment_that_is_not_there_changes_nothing():
 @pytest.mark.parametrize("seed", range(3))
 def test_what_a_payment_sees_is_the_same_at_its_arrival_and_for_ever_in_any_batch(seed):
     """With late payments, late labels, labels of labels: read as it arrives, and later, and from batches."""
-    journal = list(sharing(seed, 1200, labels=0.6, reach=60))
+    journal = list(sharing(seed, 1200, labels=0.6, reach=60, overdue=0.3))
     states = []
     arrived = []
     for group in (1, 7, 64):
@@ -195,22 +207,27 @@ def test_beliefs_survive_compaction_and_labels_stay_bounded(seed, capacity, comp
             plain.append((1, 1, -1, -1), START_US, 1)
         n = int(rng.integers(0, 6))
         rows, fraud = rng.integers(max(0, store.rows - 2 * capacity), store.rows, n), rng.random(n) < 0.5
-        labels = reports([f"t{row}" for row in rows], fraud, [START_US] * n)
-        state.apply(Events(Kind.LABEL, state.applied, labels))
-        for row, is_fraud in zip(rows.tolist(), fraud.tolist(), strict=True):
-            plain.label(row, int(is_fraud), START_US)
+        times = START_US - rng.integers(0, 4, n)
+        state.apply(Events(Kind.LABEL, state.applied, reports([f"t{row}" for row in rows], fraud, times)))
+        for row, is_fraud, time in zip(rows.tolist(), fraud.tolist(), times.tolist(), strict=True):
+            plain.label(row, int(is_fraud), time)
         if rng.random() < compacted:
             before = store.labels.copy()
             store._compact(0)
             kept = before["row"] >= store.oldest
-            for name in ("row", "seen_from", "fraud"):
+            for name in ("row", "seen_from", "time", "fraud"):
                 np.testing.assert_array_equal(store.labels[name], before[name][kept])
     for row in range(store.oldest, store.rows):
         for reader in range(row + 1, store.rows):
             expected = plain.believed(row, plain.rows[reader].offset)
             assert believed(store.view, row % capacity, reader) == expected
-    held = sum(len(plain.rows[row].labels) for row in range(store.oldest, store.rows))
+    held = sum(_newest_so_far(plain.rows[row].labels) for row in range(store.oldest, store.rows))
     assert held <= store.label_count <= len(store.label_data) < 4 * 5 * capacity + 64
+
+
+def _newest_so_far(labels: list[tuple[int, int, int]]) -> int:
+    """How many labels were the newest report of their payment when they came."""
+    return sum(all(time >= before for before, *_ in labels[:n]) for n, (time, *_) in enumerate(labels))
 
 
 def test_labels_of_ever_new_payments_need_no_more_room():

@@ -196,7 +196,7 @@ def test_rows_beyond_two_to_the_32_are_like_any_others():
     near, far = (GraphState(ROLES, 97, Window(83, 5 * DAY_US)) for _ in range(2))
     shift = (HEAD_MODULUS - 1500) // 97 * 97  # a whole number of laps, so that the slots are the same
     far.store.rows = shift
-    for events in sharing(1, 3000, most=14, reach=120):
+    for events in sharing(1, 3000, most=14, reach=120, overdue=0.3):
         rows = near.apply(events)
         assert far.apply(events) == range(rows.start + shift, rows.stop + shift)
         assert near.store.row_data.tobytes() == far.store.row_data.tobytes()

@@ -114,7 +114,7 @@ def test_the_same_bytes_as_the_store_on_the_host(host, monkeypatch, seed, search
         monkeypatch.setattr(device_module, "SEARCHED", 0)
     state = GraphState(ROLES, 256, Window(150, 60 * DAY_US))
     twin = beside(host, state.store)
-    for event in sharing(seed, 1600, most=int(40 * 2**seed), labels=0.9):
+    for event in sharing(seed, 1600, most=int(40 * 2**seed), labels=0.9, overdue=0.3):
         state.apply(event)
         assert_same(twin, state.store)
     assert state.store.compactions > 0
@@ -184,7 +184,7 @@ def test_amounts_above_32_bits_and_self_transfers_give_the_same_bytes(host, monk
 
 
 def shared() -> Iterator[Events]:
-    yield from sharing(7, 4000, most=200, labels=0.5, reach=1000, gap_us=DAY_US // 400)
+    yield from sharing(7, 4000, most=200, labels=0.5, reach=1000, gap_us=DAY_US // 400, overdue=0.3)
 
 
 def busy() -> Iterator[Events]:
@@ -255,7 +255,7 @@ def test_a_device_that_follows_in_steps_ends_with_the_bytes_of_the_host(host, se
     state = GraphState(ROLES, 512, Window(200, 60 * DAY_US))
     store = state.store
     twin = DeviceStore(host, store.roles, store.role_type, store.capacity, store.window, nodes=16)
-    for event in sharing(seed, 2500, most=60, labels=0.9, reach=100):
+    for event in sharing(seed, 2500, most=60, labels=0.9, reach=100, overdue=0.3):
         state.apply(event)
         if rng.random() < 0.5:
             twin.follow(store, int(rng.integers(twin.rows, store.rows + 1)))

@@ -116,8 +116,10 @@ class PlainRings:
         self.phase, self.at, self.age, self.generation = REST, 0, 0, 0
         self.claims: list[int] = []
         self.heir: dict[int, int] = {}
-        self.labels: dict[int, int] = {}
-        self.seen = dict.fromkeys(("retired", "split", "ended", "hub", "expired", "withdrawn", "revived"), 0)
+        self.labels: dict[int, tuple[int, int]] = {}  # the newest report of each payment: when, and fraud or not
+        self.seen = dict.fromkeys(
+            ("retired", "split", "ended", "hub", "expired", "withdrawn", "revived", "superseded"), 0
+        )
 
     def pay(self, time: int, entities: dict[str, str | None]) -> tuple[int, int, int, int]:
         """Take in a payment.
@@ -165,8 +167,12 @@ class PlainRings:
     def label(self, row: int, account: str, fraud: int, time: int) -> None:
         """Take in a label of a payment."""
         self.clock = max(self.clock, time)
-        change = fraud - self.labels.get(row, 0)
-        self.labels[row] = fraud
+        reported, believed = self.labels.get(row, (time, 0))
+        if time < reported:
+            self.seen["superseded"] += 1
+            return
+        self.labels[row] = time, fraud
+        change = fraud - believed
         if change == 0 or row < self.cut:
             return
         key, who = (row,), ("account", account)

@@ -78,8 +78,11 @@ class Step:
 
 
 def steps(seed: int, n: int, last: str) -> Iterator[Step]:
-    """Payments of accounts that share things for a while and are followed by others, and labels, some overturned."""
-    rng = np.random.default_rng(seed)
+    """Payments of accounts that share things for a while and are followed by others, and labels, some overturned.
+
+    Some labels come long after they were reported, and behind later ones.
+    """
+    rng, late = np.random.default_rng(seed), np.random.default_rng([seed, 1])
     fresh, spread = rng.choice([0.02, 0.1, 0.25]), int(rng.integers(5, 14))
     time, accounts = START_US, []
     for row in range(n):
@@ -92,4 +95,5 @@ def steps(seed: int, n: int, last: str) -> Iterator[Step]:
         accounts.append(account)
         while rng.random() < 0.35:
             back = max(0, row - int(rng.integers(40)))
-            yield Step(time, None, back, accounts[back], int(rng.random() < 0.6))
+            reported = time - int(late.choice([0, 0, 2, 20])) * DAY_US
+            yield Step(reported, None, back, accounts[back], int(rng.random() < 0.6))

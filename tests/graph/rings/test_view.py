@@ -37,7 +37,7 @@ def new(capacity: int, kept: MemoryJournal) -> GraphState:
 
 
 def kept(seed: int, n: int = 3000) -> MemoryJournal:
-    return MemoryJournal(sharing(seed, n, reach=250, labels=0.6, fresh=0.4))
+    return MemoryJournal(sharing(seed, n, reach=250, labels=0.6, fresh=0.4, overdue=0.3))
 
 
 def answers(queries, score=None):

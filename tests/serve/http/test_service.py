@@ -14,6 +14,7 @@ import pyarrow as pa
 import pytest
 from starlette.testclient import TestClient
 
+from data.history import History
 from data.journal.sqlite import SqliteJournal
 from gnn.model.artifact import Artifact, untrained
 from gnn.score.cpu_scorer import CpuScorer
@@ -114,9 +115,86 @@ def test_labels_are_taken_once_and_only_of_known_payments(client):
     assert unknown.status_code == 422
     assert end(client) == 0
     client.post("/v1/score", json=PAYMENT)
-    assert client.post("/v1/labels", json=label).json() == {"accepted": 1, "repeated": 0}
-    assert client.post("/v1/labels", json=[label]).json() == {"accepted": 0, "repeated": 1}
+    assert client.post("/v1/labels", json=label).json() == counted(accepted=1)
+    assert client.post("/v1/labels", json=[label]).json() == counted(repeated=1)
     assert end(client) == 2
+
+
+def counted(accepted: int = 0, repeated: int = 0, superseded: int = 0) -> dict[str, int]:
+    return {"accepted": accepted, "repeated": repeated, "superseded": superseded}
+
+
+def label(fraud: bool, day: int, name: str = "p1") -> dict[str, Any]:
+    return {"transaction_id": name, "is_fraud": fraud, "reported_at": f"2026-03-{day:02}T00:00:00Z"}
+
+
+def believed(client: TestClient, name: str = "p1") -> int:
+    state = client.app.state.replica.state
+    return int(state.store.believed(np.array([state.row_of(name)]))[0])
+
+
+def test_a_label_that_comes_again_or_late_does_not_overturn_the_newer_one(artifact, tmp_path):
+    """Through a restart, which has only the journal to know from."""
+    told = [
+        (label(True, 21), counted(accepted=1), 1),
+        (label(False, 25), counted(accepted=1), 0),
+        (label(True, 21), counted(repeated=1), 0),  # the first once more, byte for byte
+        (label(True, 23), counted(superseded=1), 0),  # late
+        (label(False, 24), counted(superseded=1), 0),  # late, and says what is believed
+        (label(False, 26), counted(accepted=1), 0),  # confirmed
+        (label(False, 25), counted(repeated=1), 0),
+        (label(True, 26), counted(accepted=1), 1),  # of two at once the one that comes later
+        (label(False, 26), counted(repeated=1), 1),
+    ]
+    recorded = 1 + sum(said["repeated"] == 0 for _, said, _ in told)
+    config = settings(tmp_path)
+    for again in (False, True):
+        with TestClient(build_app(config, opened(artifact, config))) as client:
+            client.post("/v1/score", json=PAYMENT)
+            for sent, said, belief in told:
+                assert client.post("/v1/labels", json=sent).json() == (counted(repeated=1) if again else said)
+                assert believed(client) == (1 if again else belief)
+            assert end(client) == recorded
+
+
+def test_labels_of_one_call_are_judged_among_each_other(client):
+    client.post("/v1/scores", json=[PAYMENT, {**PAYMENT, "transaction_id": "p2"}])
+    sent = [label(True, 5), label(True, 3), label(True, 5), label(False, 6), label(True, 4, "p2")]
+    assert client.post("/v1/labels", json=sent).json() == counted(accepted=3, repeated=1, superseded=1)
+    assert (believed(client), believed(client, "p2")) == (0, 1)
+    assert client.post("/v1/labels", json=sent).json() == counted(repeated=5)
+    batch = arrow_bytes(pa.Table.from_batches([label_batch(payment_batch(1), [0], [True])]))
+    unknown = client.post("/v1/labels", content=batch, headers={"content-type": ARROW})
+    assert unknown.json()["errors"] == [{"field": "0.transaction_id", "reason": "no such payment"}]
+
+
+def test_training_and_re_scoring_believe_what_the_service_believes(artifact, tmp_path):
+    """The same labels in any order: from files, from the journal, and as they came in over HTTP."""
+    payments = payment_batch(60, seed=3, accounts=12)
+    rng = np.random.default_rng(0)
+    rows, fraud = rng.integers(0, 60, 150), rng.random(150) < 0.5
+    labels = label_batch(payments, rows, fraud, 86_400_000_000 * rng.integers(1, 5, 150))
+    labels = pa.concat_batches([labels, labels.slice(20, 60)])  # some come twice
+    config = settings(tmp_path)
+    head = {"content-type": ARROW}
+    with TestClient(build_app(config, opened(artifact, config))) as client:
+        for path, batch in (("/v1/scores", payments), ("/v1/labels", labels)):
+            sent = client.post(path, content=arrow_bytes(pa.Table.from_batches([batch])), headers=head)
+            assert sent.status_code == 200, sent.text
+        state = client.app.state.replica.state
+        expected = state.store.believed(np.arange(60))
+    assert sent.json()["repeated"] >= 60
+    assert sent.json()["superseded"] > 10
+    from_files = History.from_arrow(*(pa.Table.from_batches([batch]) for batch in (payments, labels)))
+    from_journal = History.read(config.journal)
+    for history in (from_files, from_journal):
+        replayed = GraphState(ROLES, 1 << 10)
+        for events in history.events:
+            replayed.apply(events)
+        np.testing.assert_array_equal(replayed.store.believed(np.arange(60)), expected)
+        np.testing.assert_array_equal(history.labelled().fraud, expected == 1)
+        np.testing.assert_array_equal(history.labelled().labelled, expected >= 0)
+    assert len(from_journal.labels) == len(from_files.labels) == len(labels) - sent.json()["repeated"]
 
 
 @pytest.mark.parametrize("group", [1, 7, 64, 400])

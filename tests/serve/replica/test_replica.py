@@ -10,6 +10,7 @@ import pytest
 from data.journal.protocol import Kind
 from data.journal.sqlite import SqliteJournal
 from gnn.model.artifact import Artifact, untrained
+from graph.dag.protocol import DAY_US
 from graph.errors import GraphError
 from serve.problems import Problem
 from serve.replica.admission import LabelCall, ScoreCall
@@ -64,12 +65,33 @@ def test_a_label_is_judged_by_what_others_have_written(artifact: Artifact, tmp_p
     """False at one replica, true at the other, false at the first again: the journal ends with false."""
     one, other = (opened(artifact, settings(tmp_path)) for _ in range(2))
     scored(one, 0, 10)
-    for replica, fraud in ((one, False), (other, True), (one, False)):
-        (said,) = replica.process([LabelCall(label_batch(PAYMENTS, [4], [fraud]))])
-        assert said == {"accepted": 1, "repeated": 0}
+    for day, (replica, fraud) in enumerate(((one, False), (other, True), (one, False))):
+        (said,) = replica.process([LabelCall(label_batch(PAYMENTS, [4], [fraud], (1 + day) * DAY_US))])
+        assert said == {"accepted": 1, "repeated": 0, "superseded": 0}
     with SqliteJournal(tmp_path / "journal.sqlite") as journal:
         labels = [events.batch["is_fraud"] for events in journal.replay() if events.kind is Kind.LABEL]
     assert pa.concat_arrays(labels).to_pylist() == [False, True, False]
+    for replica in (one, other):
+        replica.close()
+
+
+def test_a_repeated_label_is_known_of_a_payment_that_the_graph_forgot_and_from_another_replica(
+    artifact: Artifact, tmp_path: Path
+) -> None:
+    one, other = (opened(artifact, settings(tmp_path)) for _ in range(2))
+    scored(one, 0, 10)
+    labels = [label_batch(PAYMENTS, [4], [True]), label_batch(PAYMENTS, [4], [False], 2 * DAY_US)]
+    one.process([LabelCall(batch) for batch in labels])
+    n = 0
+    while one.state.store.oldest < 10:
+        one.process([ScoreCall(payment_batch(1 << 15, seed=100 + n), reasons=False, table=True)])
+        n += 1
+    for replica in (one, other):
+        said = replica.process([LabelCall(batch) for batch in labels])
+        assert said == [{"accepted": 0, "repeated": 1, "superseded": 0}] * 2
+        later = label_batch(PAYMENTS, [4], [False], 3 * DAY_US)
+        (said,) = replica.process([LabelCall(later)])
+        assert said == {"accepted": int(replica is one), "repeated": int(replica is other), "superseded": 0}
     for replica in (one, other):
         replica.close()
 
