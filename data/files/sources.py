@@ -83,7 +83,7 @@ def _batches(parts: Iterator[Numbered], tally: Tally) -> Iterator[pa.RecordBatch
 
 
 def merged(
-    transactions: Where,
+    transactions: Where | None,
     labels: Where | None = None,
     *,
     strict: bool = False,
@@ -92,6 +92,7 @@ def merged(
     stop: datetime | None = None,
     chunk: int = 4096,
     options: ReadOptions | None = None,
+    every_label: bool = False,
 ) -> Iterator[Run]:
     """The events of a source of payments and one of labels, in the order of the journal.
 
@@ -104,7 +105,7 @@ def merged(
     A label of the same payment, verdict and report is a repeat, too, and dropped.
 
     Args:
-        transactions: The payments, see `read_transactions`.
+        transactions: The payments, see `read_transactions`; none for labels alone.
         labels: The labels, if any; none where `options` name a label column of the payments.
         strict: Stop at the first bad row.
         on_refusal: Told of each bad row.
@@ -112,6 +113,7 @@ def merged(
         stop: Leave out events at or after it.
         chunk: Rows of the longest run.
         options: How both are to be read.
+        every_label: Hand on every good label, for a service that knows more payments and labels than are read here.
 
     Yields:
         Maximal runs of one kind, cut at `chunk` rows.
@@ -127,19 +129,21 @@ def merged(
             raise DataError(f"{bound} has no time zone")
     if labels is not None and options is not None and options.label is not None:
         raise DataError("labels come from a source of their own or from a column of the payments, not from both")
-    given = _options(transactions, options)
-    payments = Records(transactions, "payments", given)
-    tallies = [Tally(payments.shown, strict, on_refusal, given.max_refused)]
-    known = None
-    if labels is None and given.label is not None:
-        labels = transactions
+    tallies: list[Tally] = []
+    payments = known = None
+    if transactions is not None:
+        given = _options(transactions, options)
+        payments = Records(transactions, "payments", given)
+        tallies.append(Tally(payments.shown, strict, on_refusal, given.max_refused))
+        if labels is None and given.label is not None:
+            labels = transactions
     if labels is not None:
         given = _options(labels, options)
         of_payments = given.label is not None
         held = Records(labels, "payments" if of_payments else "labels", given)
         tallies.append(Tally(f"labels of {held.shown}", strict, on_refusal, given.max_refused))
-        known = _KnownLabels(held, tallies[1], of_payments)
-    timed = _interleaved(payments, known, tallies[0])
+        known = _Labels(held, tallies[-1], of_payments, every_label)
+    timed = _alone(known) if payments is None else _interleaved(payments, known, tallies[0])
     runs = _runs(_clipped(timed, _microseconds(start), _microseconds(stop)), chunk)
     # What is read next is checked and put in order while the caller works on what it has.
     return read_ahead(_judged(runs, tallies))
@@ -186,17 +190,21 @@ def _each_once(batch: pa.RecordBatch, rows: NDArray[np.int64]) -> Numbered:
     return batch.filter(pa.array(~again)), rows[~again]
 
 
-class _KnownLabels:
+class _Labels:
     """The labels in order of time, dealt out as payments come by.
 
     Attributes:
         batch: All labels, sorted.
         times: Their journal times.
+        every: Whether each is handed on as it is: repeats too, and those whose payments have not come by.
     """
 
-    def __init__(self, records: Records, tally: Tally, of_payments: bool) -> None:
+    def __init__(self, records: Records, tally: Tally, of_payments: bool, every: bool) -> None:
         parts = records.labels(tally) if of_payments else records.checked(tally)
-        self.batch, self.rows = _each_once(*_sorted(parts, LABEL_SCHEMA, "reported_at"))
+        self.batch, self.rows = _sorted(parts, LABEL_SCHEMA, "reported_at")
+        if not every:
+            self.batch, self.rows = _each_once(self.batch, self.rows)
+        self.every = every
         self.times = _times(self.batch, "reported_at")
         self.next = 0
         self._records, self._tally, self._of_payments = records, tally, of_payments
@@ -216,7 +224,13 @@ class _KnownLabels:
         self._tally(self._records.refusal(int(self.rows[index]), "transaction_id", reason))
 
 
-def _interleaved(payments: Records, labels: _KnownLabels | None, tally: Tally) -> Iterator[_Timed]:
+def _alone(labels: _Labels | None) -> Iterator[_Timed]:
+    """Labels without any payments."""
+    if labels is not None:
+        yield Kind.LABEL, labels.batch, labels.times
+
+
+def _interleaved(payments: Records, labels: _Labels | None, tally: Tally) -> Iterator[_Timed]:
     """Pieces of one kind in journal order."""
     live = payments.live
     streamed = live or payments.put_in_order()
@@ -267,9 +281,9 @@ def _fresh(
 
 
 def _known(
-    labels: _KnownLabels, due: slice, places: NDArray[np.int64], before: int, seen: DuplicateDetector
+    labels: _Labels, due: slice, places: NDArray[np.int64], before: int, seen: DuplicateDetector
 ) -> Iterator[tuple[int, int, int]]:
-    """Refuse the labels of unknown payments; group the others.
+    """Refuse the labels of unknown payments, unless every label is handed on; group the others.
 
     Args:
         labels: All labels.
@@ -281,8 +295,11 @@ def _known(
     Yields:
         (place, first, stop): labels [first, stop) come right behind the first `place` payments.
     """
-    found = seen.find(labels.batch.column("transaction_id")[due])
-    known = (found >= 0) & (found < before + places)
+    if labels.every:
+        known = np.ones(len(places), np.bool_)
+    else:
+        found = seen.find(labels.batch.column("transaction_id")[due])
+        known = (found >= 0) & (found < before + places)
     for unknown in np.flatnonzero(~known).tolist():
         labels.refuse(due.start + unknown)
     index, place = np.flatnonzero(known), places[known]

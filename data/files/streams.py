@@ -22,7 +22,7 @@ _SQLITE = b"SQLite format 3\x00"
 
 
 def stream(
-    source: Path | str,
+    source: Path | str | None,
     labels: Path | str | None = None,
     *,
     start: datetime | None = None,
@@ -30,22 +30,27 @@ def stream(
     strict: bool = False,
     on_refusal: OnRefusal | None = None,
     chunk: int = 4096,
+    every_label: bool = False,
 ) -> Iterator[Run]:
     """The events that `data.history.History.read` would hold, one run after the other, in bounded memory.
 
     Args:
-        source: As `History.read`; "-" is an Arrow IPC stream on standard input, taken as it comes.
+        source: As `History.read`; "-" is an Arrow IPC stream on standard input, taken as it comes. None: the labels
+            alone, in order of their report.
         labels: A file of labels, beside a file of payments.
         start: Leave out events before it.
         stop: Leave out events from it on.
         strict: Stop at the first bad row.
         on_refusal: Told of each bad row.
         chunk: Rows of the longest run.
+        every_label: Hand on every good label: it is for others to say which payments there are.
 
     Raises:
         DataError: As `History.read`.
     """
-    return streamed(*located(source, labels), start, stop, strict, on_refusal, chunk, [])
+    if source is None:
+        return streamed(None, labels, start, stop, strict, on_refusal, chunk, [], every_label)
+    return streamed(*located(source, labels), start, stop, strict, on_refusal, chunk, [], every_label)
 
 
 def holds_journal(path: Path | str) -> bool:
@@ -86,7 +91,7 @@ def located(source: Path | str, labels: Path | str | None) -> tuple[Path | str, 
 
 
 def streamed(
-    source: Source,
+    source: Source | None,
     labels: Source | None,
     start: datetime | None,
     stop: datetime | None,
@@ -94,10 +99,20 @@ def streamed(
     on_refusal: OnRefusal | None,
     chunk: int,
     later: list[pa.RecordBatch],
+    every_label: bool = False,
 ) -> Iterator[Run]:
     """As `stream`, of tables in memory as well; labels of a journal from `stop` on go to `later`."""
-    if isinstance(source, pa.Table) or is_live(source) or not holds_journal(source):
-        return merged(source, labels, strict=strict, on_refusal=on_refusal, start=start, stop=stop, chunk=chunk)
+    if source is None or isinstance(source, pa.Table) or is_live(source) or not holds_journal(source):
+        return merged(
+            source,
+            labels,
+            strict=strict,
+            on_refusal=on_refusal,
+            start=start,
+            stop=stop,
+            chunk=chunk,
+            every_label=every_label,
+        )
     return clipped(_replayed(source, chunk), microseconds(start), microseconds(stop), later)
 
 

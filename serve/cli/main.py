@@ -6,6 +6,7 @@ from typing import Annotated, Any
 import typer
 from rich.markup import escape
 
+from data.files.options import ReadOptions
 from serve.cli import journal as cli_journal
 from serve.cli import quality as cli_quality
 from serve.cli import training as cli_training
@@ -23,7 +24,7 @@ from serve.cli.options import (
     example,
     reads,
 )
-from serve.terminal import Refusals, fail, one_of, out, plain_errors, progress, when
+from serve.terminal import Refusals, err, fail, one_of, out, plain_errors, progress, when
 
 app = typer.Typer(
     name="ringwatch",
@@ -228,7 +229,7 @@ def capacity(
         out.print(capacity_table(deployment, model, models))
 
 
-@app.command(epilog=example("ingest --transactions t.parquet --labels l.parquet --url http://127.0.0.1:8000"))
+@app.command(epilog=example("ingest --transactions day2.parquet --labels reported2.parquet"))
 @reads
 def ingest(
     transactions: Transactions = None,
@@ -244,20 +245,29 @@ def ingest(
 ) -> None:
     """Send payments and labels to a running service.
 
-    From files, or with --transactions - from an Arrow IPC stream on standard input; in order of time.
+    From files, or with --transactions - from an Arrow IPC stream on standard input; in order of time. Labels may be of
+    payments that came in other files, and may come alone: the service knows which payments there are.
     """
     from serve.http.client import RingwatchClient
     from serve.stream.ingest import ingest as run
     from serve.stream.ingest import rows_in
 
-    source = HistoryFrom(transactions, labels, journal, labelled=False)
-    with plain_errors(), progress() as report, RingwatchClient.from_environment(url) as client:
+    source = HistoryFrom(transactions, labels, journal, labelled=False, sent=True)
+    options = getattr(labels or transactions, "options", ReadOptions())
+    with plain_errors():
         refusals = Refusals()
-        runs = source.stream(when(start, "--from"), when(until, "--until"), strict, refusals)
-        total = rows_in(transactions) + rows_in(labels)
-        done = run(client, runs, total=total, answers=answers, report=report)
-    refusals.summary()
-    out.print(f"{done.transactions:,} payments and {done.labels:,} labels in {done.seconds:.1f} s")
+        with progress() as report, RingwatchClient.from_environment(url) as client:
+            runs = source.stream(when(start, "--from"), when(until, "--until"), strict, refusals)
+            total = rows_in(transactions) + rows_in(labels)
+            done = run(client, runs, total=total, answers=answers, strict=strict, report=report)
+        refusals.summary()
+        if done.unknown:
+            unknown = (
+                f"refused: the service knows no payment that {done.unknown:,} labels are of: {done.unknown_shown()}"
+            )
+            err.print(unknown, style="yellow", markup=False, highlight=False, soft_wrap=True)
+        out.print(done.summary())
+        done.judge(options.max_refused)
 
 
 @app.command(epilog=example("rings --journal var/journal.sqlite --model var/model --draw var/rings"))

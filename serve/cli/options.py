@@ -176,15 +176,19 @@ class HistoryFrom:
         labels: Labels; the payments' own address, where they are a column of these.
         journal: A service's journal, in place of both.
         labelled: Whether the command can do nothing without labels.
+        sent: Whether all of it goes to a service, which knows its own payments: labels may then come alone.
     """
 
     transactions: str | None = None
     labels: str | None = None
     journal: Path | None = None
     labelled: bool = True
+    sent: bool = False
 
     def __post_init__(self) -> None:
         if self.transactions is None and self.labels is not None:
+            if self.sent and self.journal is None:
+                return
             fail("--labels needs --transactions")
         if (self.transactions is None) == (self.journal is None):
             fail("give either --transactions or --journal")
@@ -215,7 +219,16 @@ class HistoryFrom:
         """Its events in bounded memory; the arguments are those of `data.history.stream`."""
         from data.files.streams import stream
 
-        return stream(self._source, self.labels, start=start, stop=stop, strict=strict, on_refusal=on_refusal)
+        source = None if self.sent and self.journal is None and self.transactions is None else self._source
+        return stream(
+            source,
+            self.labels,
+            start=start,
+            stop=stop,
+            strict=strict,
+            on_refusal=on_refusal,
+            every_label=self.sent,
+        )
 
     @property
     def _source(self) -> Path | str:
