@@ -172,7 +172,7 @@ class RingIndex:
         found, self._events = self._events, []
         return found
 
-    def publish(self, names: Names | None = None) -> RingView:
+    def publish(self, names: Names | None = None, now: int | None = None) -> RingView:
         """The rings as they are now, for readers on other threads.
 
         Whoever applies events must wait meanwhile: for one pass over the members of all rings. They need not wait
@@ -180,23 +180,30 @@ class RingIndex:
 
         Args:
             names: Looks names up for these readers, where a source of names serves one thread only.
+            now: The readers' own time, us: what has expired by then is left out. By default, and at the earliest, the
+                time of the newest payment, with which ties expire a little later, as they do for a score.
         """
-        store, now = self.store, self._ties.progress[0]
+        store, progress = self.store, self._ties.progress[0]
+        clock, cut = int(progress["clock"]), max(int(progress["cut"]), store.oldest)
+        later = cut
+        if now is not None and now > clock:
+            clock, later = now, max(cut, int(store.first_rows_at(np.array([now - self.rules.window_us]))[0]))
         self._announced = max(self._announced, store.rows)
         table = ring_table(self._live, self._ties)
         newest = store.newest(table.node.astype(np.int64))
         gone = table.node[newest < 0].tolist()
         return RingView(
             rows=store.rows,
-            clock=int(now["clock"]),
+            clock=clock,
             _store=store,
             _rules=self.rules,
             _names=names or self.names,
             _written=lambda: self._announced,
-            _cut=max(int(now["cut"]), store.oldest),
+            _cut=later,
+            _expired=later > cut,
             _table=table,
             _rings=self._live.rings[: len(table.rings)].copy(),
-            _heirs=self._ties.heirs[: int(now["retired"])],  # entries do not change: see `_make_room`
+            _heirs=self._ties.heirs[: int(progress["retired"])],  # entries do not change: see `_make_room`
             _newest=newest,
             _labels=store.label_events(),
             _offsets=store.offsets.frozen(),

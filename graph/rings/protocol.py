@@ -44,7 +44,7 @@ class SharedEntity:
 
 @dataclass(frozen=True)
 class Ring:
-    """Accounts tied by what they share, as of the newest payment.
+    """Accounts tied by what they share, as of the newest payment or the moment that was asked for.
 
     Attributes:
         id: "R-<row of the payment that made it a ring>"; it stays through growth, merges (the older survives) and
@@ -132,11 +132,13 @@ class RingEngine(RingQueries, Protocol):
         A function of the journal: the same however payments were grouped into calls, and after a snapshot.
         """
 
-    def publish(self, names: Names | None = None) -> RingQueries:
+    def publish(self, names: Names | None = None, now: int | None = None) -> RingQueries:
         """The rings as they are now, for readers on other threads.
 
         Args:
             names: Looks names up for these readers; by default as the engine does.
+            now: The readers' own time, us: what has expired by then is left out. By default, and at the earliest, that
+                of the newest payment.
         """
 
     # Kept, and given to other processes.

@@ -4,6 +4,8 @@
 take a thousand times as long, come afterwards and read only what no longer changes: rows that were there, and the
 payments in the journal. A row's slot is written again once the buffer has gone round; a view that would read such a
 slot says so (`StaleRings`) and does not guess.
+
+A view may be of a later moment than the newest payment: it leaves out what has expired by then (`graph.rings.expiry`).
 """
 
 from collections.abc import Callable, Iterator
@@ -20,13 +22,14 @@ from data.jit import jit, prefetch
 from graph.dag.offsets import Offsets
 from graph.dag.protocol import DAY_US, LabelEvents, Store
 from graph.errors import StaleRings
+from graph.rings.expiry import ACCOUNTS, FRAUDS, MOST, ROOT, SHARED, at_most, largest_part
 from graph.rings.forest import Forest, Records, Rules, Ties, find
 from graph.rings.protocol import Names, Ring, Scores, SharedEntity
 
 EVIDENCE = 4096  # payments looked at for one ring, at most
 SHOWN = 200  # payments listed as evidence, at most
 PREFETCHED = 8  # rings whose reads are asked for before they are copied
-ROOT, ACCOUNTS, SHARED, FRAUDS, MOST = range(5)  # columns of a ring table
+MOST_PAYMENTS = 1 << 16  # of one entity that are looked at to tell which of its ties have expired
 
 
 class RingTable(NamedTuple):
@@ -107,7 +110,7 @@ class RingView:
 
     Attributes:
         rows: Rows of the store then.
-        clock: Journal time of the newest payment, us.
+        clock: Journal time of the newest payment, or the later moment that it is of, us.
     """
 
     rows: int
@@ -117,6 +120,7 @@ class RingView:
     _names: Names
     _written: Callable[[], int]  # rows written, or about to be
     _cut: int  # oldest row inside the window
+    _expired: bool  # whether rows have left the window that a payment at the newest one's time would still see
     _table: RingTable
     _rings: Records  # [K] RING
     _heirs: Records  # [Q] HEIR
@@ -137,10 +141,17 @@ class RingView:
         Raises:
             StaleRings: The buffer has gone on too far.
         """
-        table = self._table.rings
+        table = self._counts
         listed = np.flatnonzero((table[:, ROOT] >= 0) & (table[:, ACCOUNTS] >= min_accounts))
-        first = listed[np.argsort(-self._structure(listed), kind="stable")]
-        found = [self._ring(int(at), score) for at in first[: limit if score is None else 100 + 4 * limit]]
+        first = listed[np.argsort(-self._structure(table[listed], listed), kind="stable")]
+        wanted = limit if score is None and not self._expired else 100 + 4 * limit
+        found: list[Ring] = []
+        for at in first.tolist():
+            if len(found) == wanted:
+                break
+            ring = self._ring(at, score, min_accounts)
+            if ring is not None:
+                found.append(ring)
         return sorted(found, key=lambda ring: (-ring.risk, _number(ring.id)))[:limit]
 
     def ring(self, ring_id: str, score: Scores | None = None) -> Ring | None:
@@ -149,7 +160,7 @@ class RingView:
         while number >= 0:
             at = self._at(number)
             if at >= 0:
-                return self._ring(at, score)
+                return self._ring(at, score, self._rules.min_accounts if self._expired else 0)
             # The newest entry counts; an heir is always older than the ring it follows, so this ends.
             entries = np.flatnonzero(self._heirs["id"] == number)
             number = int(self._heirs["heir"][entries[-1]]) if len(entries) else -1
@@ -202,10 +213,11 @@ class RingView:
 
     def members(self) -> dict[str, NDArray[np.int32]]:
         """The accounts of every ring by its id, as nodes, ascending, int32."""
-        t, out = self._table, {}
-        for at in np.flatnonzero(t.rings[:, ROOT] >= 0).tolist():
-            held = slice(t.start[at], t.start[at + 1])
-            out[f"R-{self._rings['id'][at]}"] = np.sort(t.node[held][t.account[held]])
+        out = {}
+        for at in np.flatnonzero(self._table.rings[:, ROOT] >= 0).tolist():
+            c = self._component(at)
+            if not self._expired or c.account.sum() >= self._rules.min_accounts:
+                out[f"R-{self._rings['id'][at]}"] = c.node[c.account]
         return out
 
     def offsets(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -218,20 +230,46 @@ class RingView:
         at = int(np.searchsorted(ids, number))
         return at if at < len(ids) and ids[at] == number and self._table.rings[at, ROOT] >= 0 else -1
 
-    def _structure(self, at: NDArray[np.int64]) -> NDArray[np.float64]:
-        """Risk by structure and labels of the rings at `at`, float64 [n].
+    @cached_property
+    def _counts(self) -> NDArray[np.int64]:
+        """The ring table as of the clock; where rows have expired, no column is too low."""
+        t = self._table
+        if not self._expired:
+            return t.rings
+        k = len(t.rings)
+        of = np.repeat(np.arange(k), np.diff(t.start))
+        by_node = np.argsort(t.node, kind="stable")
+        with self._reading():
+            payers = self._payers_of_frauds
+        place = np.minimum(np.searchsorted(t.node, payers, sorter=by_node), max(0, len(t.node) - 1))
+        inside = t.node[by_node[place]] == payers if len(t.node) else np.zeros(len(payers), np.bool_)
+        frauds = np.bincount(of[by_node[place[inside]]], minlength=k)
+        return at_most(t.rings, of, t.account, t.tied, self._newest >= self._cut, frauds)
+
+    @cached_property
+    def _payers_of_frauds(self) -> NDArray[np.int32]:
+        """The account of each known fraud inside the window, int32 [n]."""
+        rows = self._cut + np.flatnonzero(self._beliefs == 1)
+        payers: NDArray[np.int32] = self._store.column("entity", rows)[:, 0]
+        return payers
+
+    def _structure(self, counts: NDArray[np.int64], at: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Risk by structure and labels of the rings at `at` by their rows of a ring table, float64 [n].
 
         Many known frauds for its size, many accounts on one entity, and many accounts in little time.
         """
-        _, accounts, _, frauds, most = self._table.rings[at].T.astype(np.float64)
+        _, accounts, _, frauds, most = counts.T.astype(np.float64)
         days = (self.clock - self._rings["born"][at]) / DAY_US
         logit = -4 + np.log1p(frauds) + 4 * np.minimum(1, frauds / accounts)
         logit += most / accounts + 0.5 * np.log1p(accounts / (1 + days))
         risk: NDArray[np.float64] = 1 / (1 + np.exp(-logit))
         return risk
 
-    def _ring(self, at: int, score: Scores | None) -> Ring:
+    def _ring(self, at: int, score: Scores | None, min_accounts: int) -> Ring | None:
+        """The ring at a place; None where fewer accounts than a ring has are left of it."""
         c = self._component(at)
+        if c.account.sum() < min_accounts:
+            return None
         with self._reading(c):
             return self._described(at, c, score)
 
@@ -239,7 +277,11 @@ class RingView:
         store = self._store
         rows = self._evidence(c)
         shown = rows[:SHOWN]
-        risk = float(self._structure(np.array([at]))[0])
+        counts = self._table.rings[at]
+        if self._expired:
+            frauds = in_component(c, self._payers_of_frauds).sum()
+            counts = np.array([0, c.account.sum(), (c.tied >= 2).sum(), frauds, c.tied.max(initial=0)])
+        risk = float(self._structure(counts[None], np.array([at]))[0])
         if score is not None and len(shown):
             risk = 1 - (1 - risk) * (1 - float(np.mean(score(shown))))
         tying = c.tied >= 2
@@ -257,7 +299,7 @@ class RingView:
             first_seen=born,
             last_seen=max(born, int(store.column("time", rows[:1])[0]) if len(rows) else born),
             amount_at_risk=int(store.column("amount", rows)[self._believed(rows) != 0].sum()),
-            known_frauds=int(self._table.rings[at, FRAUDS]),
+            known_frauds=int(counts[FRAUDS]),
             risk=risk,
         )
 
@@ -265,15 +307,24 @@ class RingView:
         t = self._table
         held = slice(t.start[at], t.start[at + 1])
         order = np.argsort(t.node[held])
-        return _Component(t.node[held][order], t.tied[held][order], t.account[held][order], self._newest[held][order])
+        c = _Component(t.node[held][order], t.tied[held][order], t.account[held][order], self._newest[held][order])
+        return self._unexpired(c) if self._expired else c
+
+    def _unexpired(self, c: _Component) -> _Component:
+        """What payments inside the window still tie together of a component."""
+        with self._reading(c):
+            rows, entity = self._through(c, 1, MOST_PAYMENTS)
+            nodes, tied = largest_part(self._store.column("entity", rows)[:, 0], entity, c.node[c.account])
+        at = np.searchsorted(c.node, nodes)
+        return _Component(nodes, np.minimum(tied, c.tied[at]), c.account[at], c.newest[at])
 
     @contextmanager
-    def _reading(self, c: _Component) -> Iterator[None]:
+    def _reading(self, c: _Component | None = None) -> Iterator[None]:
         """What is read inside was as it was then, or `StaleRings` is raised, whatever reading it has led to."""
         try:
             yield
         finally:  # afterwards: what has been announced by now may have been written at any time before
-            needed = min([self._cut, *c.newest[c.newest >= 0].tolist()])
+            needed = min([self._cut, *(c.newest[c.newest >= 0].tolist() if c else ())])
             if self._written() - self._store.capacity > needed:
                 raise StaleRings(
                     f"these rings are as of row {self.rows:,}, and the graph goes on to row {self._written():,}: its "
@@ -296,21 +347,30 @@ class RingView:
 
     def _evidence(self, c: _Component) -> NDArray[np.int64]:
         """Payments of members through what ties them, inside the window, newest first, int64 [n]."""
+        tying = 1 if self._rules.transfer.any() else 2
+        steps = max(64, EVIDENCE // max(1, int((c.tied >= tying).sum())))
+        return np.unique(self._through(c, tying, steps)[0])[::-1]
+
+    def _through(self, c: _Component, least: int, steps: int) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
+        """Payments of members through entities that tie `least` accounts or more, inside the window.
+
+        Returns:
+            Rows, up to `steps` of an entity, int64 [n], and the entity of each, int32 [n].
+        """
         store, rules = self._store, self._rules
-        tying = c.tied >= (1 if rules.transfer.any() else 2)
+        tying = c.tied >= least
         nodes, newest = c.node[tying], c.newest[tying]
-        steps = max(64, EVIDENCE // max(1, len(nodes)))
         rows = [
             store.history(node, steps, self._cut, newest=row)
             for node, row in zip(nodes.tolist(), newest.tolist(), strict=True)
         ]
         if not rows:
-            return np.empty(0, np.int64)
+            return np.empty(0, np.int64), np.empty(0, np.int32)
         every, of = np.concatenate(rows), np.repeat(np.arange(len(nodes)), [len(r) for r in rows])
         columns = rules.links[[self._link(node) for node in nodes.tolist()]]
         entity = store.column("entity", every)
         here = (entity[np.arange(len(every)), columns[of]] == nodes[of]) & in_component(c, entity[:, 0])
-        return np.unique(every[here])[::-1]
+        return every[here], nodes[of[here]]
 
     def _believed(self, rows: NDArray[np.int64]) -> NDArray[np.int8]:
         """What is known of rows inside the window: 1 fraud, 0 legitimate, -1 nothing; int8 [n]."""

@@ -19,7 +19,7 @@ from graph.state import GraphState
 def find_rings(
     artifact: Artifact, history: History, limit: int = 10, report: Report = silent
 ) -> tuple[GraphState, list[Ring]]:
-    """Replay a history, and rank the rings as of its end.
+    """Replay a history, and rank the rings as of its last event: what has expired by then is left out.
 
     Args:
         artifact: The model; its scores weigh in the ranking.
@@ -40,16 +40,16 @@ def find_rings(
     def score(rows: NDArray[np.int64]) -> NDArray[np.float64]:
         return probability[rows]
 
-    return state, state.rings.rings(limit, score=score)
+    return state, state.rings.publish(now=state.store.clock).rings(limit, score=score)
 
 
 def draw_rings(state: GraphState, found: list[Ring], folder: Path) -> list[Path]:
     """Draw each ring as `<id>.png` into a folder."""
     folder.mkdir(parents=True, exist_ok=True)
-    paths = []
+    paths, view = [], state.rings.publish(now=state.store.clock)
     for ring in found:
         path = folder / f"{ring.id}.png"
-        draw_ring(ring, state.rings.subgraph(ring), path)
+        draw_ring(ring, view.subgraph(ring), path)
         paths.append(path)
     return paths
 

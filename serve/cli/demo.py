@@ -132,7 +132,7 @@ def run_demo(config: DemoConfig) -> DemoResult:
         report("starting the service", 0.0)
         with service(model, journal) as client:
             sent = _send(client, early, live, report)
-            served = client.rings(limit=1000)
+            served = client.rings(limit=1000, as_of=history.last.isoformat() if history.last else None)
         state, found = find_rings(artifact, History.read(journal), limit=5, report=report)
         pictures = draw_rings(state, found[:1], config.out / "rings")
     refusals.summary()

@@ -27,6 +27,7 @@ from serve.http.rehearsal import rehearse
 from serve.http.wire import (
     ARROW,
     Answer,
+    AsOf,
     Label,
     LabelsAccepted,
     Payment,
@@ -34,6 +35,7 @@ from serve.http.wire import (
     arrow_bytes,
     batch_of,
     given_of,
+    moment_or_now,
     parse,
     read_arrow,
     ring_out,
@@ -227,23 +229,23 @@ def _rings(app: FastAPI) -> None:
             waiting -= 1
 
     @app.get("/v1/rings", responses=problems(401, 422, 429, 503), response_model=list[RingOut], tags=["rings"])
-    async def rings(request: Request, limit: Annotated[int, Query(ge=1, le=1000)] = 20) -> Response:
+    async def rings(request: Request, limit: Annotated[int, Query(ge=1, le=1000)] = 20, as_of: AsOf = None) -> Response:
         """The riskiest rings, riskiest first."""
-        _refuse_unknown(request, "limit")
+        _refuse_unknown(request, "limit", "as_of")
 
         def listed(replica: Replica) -> bytes:
-            found = replica.rings(limit)
+            found = replica.rings(limit, moment_or_now(as_of))
             return RINGS.dump_json([ring_out(ring, replica.transaction_ids(ring.transactions)) for ring in found])
 
         return Response(await read(listed, request), media_type=JSON)
 
     @app.get("/v1/rings/{ring_id}", responses=problems(401, 404, 422, 429, 503), response_model=RingOut, tags=["rings"])
-    async def ring(request: Request, ring_id: str) -> RingOut:
+    async def ring(request: Request, ring_id: str, as_of: AsOf = None) -> RingOut:
         """One ring, by its id or by that of a ring which has merged into it."""
-        _refuse_unknown(request)
+        _refuse_unknown(request, "as_of")
 
         def found(replica: Replica) -> RingOut | None:
-            ring = replica.ring(ring_id)
+            ring = replica.ring(ring_id, moment_or_now(as_of))
             return None if ring is None else ring_out(ring, replica.transaction_ids(ring.transactions))
 
         if (one := await read(found, request)) is None:

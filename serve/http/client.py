@@ -10,6 +10,7 @@ from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
+from urllib.parse import quote
 
 import httpx
 import pyarrow as pa
@@ -152,14 +153,19 @@ class RingwatchClient:
         answer: dict[str, Any] = _content(response)
         return answer
 
-    def rings(self, limit: int = 20) -> list[dict[str, Any]]:
-        """The riskiest rings."""
-        found: list[dict[str, Any]] = self._json("GET", f"/v1/rings?limit={limit}")
+    def rings(self, limit: int = 20, as_of: str | int | None = None) -> list[dict[str, Any]]:
+        """The riskiest rings.
+
+        Args:
+            limit: How many, at most.
+            as_of: A moment, as in a payment; by default now. What has expired by then is left out.
+        """
+        found: list[dict[str, Any]] = self._json("GET", f"/v1/rings?limit={limit}{_as_of('&', as_of)}")
         return found
 
-    def ring(self, ring_id: str) -> dict[str, Any]:
+    def ring(self, ring_id: str, as_of: str | int | None = None) -> dict[str, Any]:
         """One ring."""
-        found: dict[str, Any] = self._json("GET", f"/v1/rings/{ring_id}")
+        found: dict[str, Any] = self._json("GET", f"/v1/rings/{ring_id}{_as_of('?', as_of)}")
         return found
 
     def is_ready(self) -> bool:
@@ -253,6 +259,10 @@ class RingwatchClient:
                     continue
                 self._changed.wait_for(lambda: self._closed, pause * random.uniform(0.5, 1.5))
                 pause = min(LONGEST_PAUSE_S, 2 * pause)
+
+
+def _as_of(mark: str, moment: str | int | None) -> str:
+    return "" if moment is None else f"{mark}as_of={quote(str(moment))}"
 
 
 def _ipc(batch: pa.RecordBatch | pa.Table) -> bytes:

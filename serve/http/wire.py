@@ -10,6 +10,7 @@ from functools import cache
 from typing import Annotated, Any, Literal, get_args
 
 import pyarrow as pa
+from fastapi import Query
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 
 from data.errors import DataError
@@ -40,6 +41,12 @@ Moment = Annotated[
     Field(
         description="ISO 8601 (RFC 3339), UTC where it has no offset; or integer microseconds since 1970 UTC",
         examples=["2026-01-31T12:00:00Z"],
+    ),
+]
+AsOf = Annotated[
+    Moment | None,
+    Query(
+        description="What has expired by this moment is left out: now by default, and the newest event at the earliest"
     ),
 ]
 Amount = Annotated[
@@ -165,7 +172,7 @@ class SharedOut(BaseModel):
 
 
 class RingOut(BaseModel):
-    """A ring as of the newest payment."""
+    """A ring as of now, or of the moment that was asked for."""
 
     id: str
     accounts: list[str]
@@ -316,6 +323,11 @@ def refuse_future_moment(moment: int, where: str, most_s: float) -> None:
     if ahead > most_s:
         reason = f"lies {ahead:,.0f} s in the future; at most {most_s:,.0f} s are taken for a difference of clocks"
         raise Problem(422, "Invalid content", f"{where}: {reason}", [(where, reason)])
+
+
+def moment_or_now(as_of: int | None) -> int:
+    """A moment that was asked for, or the wall clock's, us."""
+    return time.time_ns() // 1000 if as_of is None else as_of
 
 
 def ring_out(ring: Ring, transactions: list[str]) -> RingOut:

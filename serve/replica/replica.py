@@ -244,20 +244,20 @@ class Replica:
         with self._writing:
             self._kept.write()
 
-    def rings(self, limit: int) -> list[Ring]:
-        """The riskiest rings; scoring goes on while they are ranked."""
+    def rings(self, limit: int, now: int | None = None) -> list[Ring]:
+        """The riskiest rings, as of a moment (us) or the newest payment; scoring goes on while they are ranked."""
         for _ in range(2):
             try:
-                return self._ring_view().rings(limit, score=self._ring_scores)
+                return self._ring_view(now).rings(limit, score=self._ring_scores)
             except StaleRings:  # the buffer went once round while they were ranked
                 continue
         raise Problem(503, "Unavailable", "the graph moves on faster than rings are listed; ask for fewer")
 
-    def ring(self, ring_id: str) -> Ring | None:
-        """One ring; scoring goes on while its evidence is read."""
+    def ring(self, ring_id: str, now: int | None = None) -> Ring | None:
+        """One ring, as of a moment (us) or the newest payment; scoring goes on while its evidence is read."""
         for _ in range(2):
             try:
-                return self._ring_view().ring(ring_id, score=self._ring_scores)
+                return self._ring_view(now).ring(ring_id, score=self._ring_scores)
             except StaleRings:
                 continue
         raise Problem(503, "Unavailable", "the graph moves on faster than this ring is read; ask again")
@@ -278,9 +278,10 @@ class Replica:
             if self._reading is not None:
                 self._reading.close()
 
-    def _ring_view(self) -> RingQueries:
+    def _ring_view(self, now: int | None) -> RingQueries:
         with self._graph:
-            return self.state.rings.publish(names=self._ring_names)
+            moment = None if now is None else max(now, self.state.store.clock)
+            return self.state.rings.publish(names=self._ring_names, now=moment)
 
     def _ring_names(
         self, nodes: NDArray[np.int64], rows: NDArray[np.int64], offsets: NDArray[np.int64], /

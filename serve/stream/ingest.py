@@ -55,8 +55,8 @@ class Ingested:
         if self.unknown > most * self.labels:
             raise TooManyRefused(
                 f"the service knows no payment of {self.unknown:,} of {self.labels:,} labels "
-                f"({self.unknown / self.labels:.1%}), more than {most:.1%} (--max-refused): {self.unknown_shown()}; send "
-                "the payments first"
+                f"({self.unknown / self.labels:.1%}), more than {most:.1%} (--max-refused): {self.unknown_shown()}; "
+                "send the payments first"
             )
 
     def summary(self) -> str:

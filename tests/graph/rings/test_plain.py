@@ -66,6 +66,6 @@ def test_rings_equal_the_plain_reference_after_every_payment_and_label():
         happened.update(compared(rule, seed, 120))
 
     check()
-    often = ("generations", "retired", "split", "ended", "hub", "expired", "withdrawn")
+    often = ("generations", "retired", "split", "ended", "hub", "expired", "withdrawn", "superseded")
     assert all(happened[what] > 20 for what in often), happened
     assert happened["reused_numbers"] > 5

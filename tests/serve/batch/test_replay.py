@@ -20,7 +20,7 @@ from serve.replica.replica import LabelCall, Replica, ScoreCall
 from serve.stream.ingest import ingest_runs
 from tests.serve.cli.test_cli import ringwatch
 from tests.serve.http.test_service import ROLES, settings
-from tests.world import label_batch, payment_batch
+from tests.world import START_US, label_batch, payment_batch
 
 DAY = 86_400_000_000
 
@@ -61,12 +61,12 @@ def test_answers_over_http_equal_rescoring_and_survive_a_restart(tmp_path: Path)
                 answers = [client.score(payment) for payment in as_sent(batch)]
                 online += [answer["fraud_probability"] for answer in answers]
         ingest_runs(client, runs[9:], lambda table: online.extend(table["fraud_probability"].to_pylist()))
-        rings = client.rings(limit=1000)
+        rings = client.rings(limit=1000, as_of=START_US)  # the past: of the newest event
         assert len(rings) > 1
     with service(model, journal) as client:  # another process, which has only the journal
-        assert client.rings(limit=1000) == rings
+        assert client.rings(limit=1000, as_of=START_US) == rings
         for ring in rings:
-            by_id = client.ring(ring["id"])
+            by_id = client.ring(ring["id"], as_of=START_US)
             assert by_id == ring
         last = [batch for kind, batch in one_by_one if kind is Kind.TRANSACTION][-1]
         assert client.score(as_sent(last)[-1]) == answers[-1]

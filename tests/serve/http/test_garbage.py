@@ -36,7 +36,7 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
     with TestClient(build_app(config, replica), raise_server_exceptions=False) as client:
         known = [{**PAYMENT, "transaction_id": f"k{i}", "account_id": f"a{i % 4}"} for i in range(8)]
         assert client.post("/v1/scores", json=known).status_code == 200
-        assert len(client.get("/v1/rings").json()) == 1
+        assert len(client.get("/v1/rings?as_of=2026-01-02").json()) == 1
         yield client
         # After all of it: alive, the graph where the journal is, and the next payment is scored.
         assert client.get("/livez").status_code == 200
@@ -264,13 +264,19 @@ def test_one_bad_item_among_good_ones_leaves_nothing(client: TestClient) -> None
     for bad in ({**PAYMENT, "amount": -1}, {**good[0], "amount": 5}, {**PAYMENT, "transaction_id": "k0", "amount": 5}):
         post(client, "/v1/scores", json.dumps([*good, bad]).encode())
     post(client, "/v1/labels", json.dumps([LABEL, {**LABEL, "transaction_id": "never"}]).encode())
-    assert client.post("/v1/labels", json=[LABEL]).json() == {"accepted": 1, "repeated": 0}
+    assert client.post("/v1/labels", json=[LABEL]).json() == {"accepted": 1, "repeated": 0, "superseded": 0}
 
 
 @pytest.mark.parametrize("query", ["limit=abc", "limit=0", "limit=-1", "limit=1e9", "limit=1001", "limit=", "limit=NaN",
                                    "limit=%ff", "limit=" + "9" * 5_000])  # fmt: skip
 def test_garbage_in_a_query_is_refused(client: TestClient, query: str) -> None:
     assert "limit" in refused(client, "GET", f"/v1/rings?{query}").json()["errors"][0]["field"]
+
+
+@pytest.mark.parametrize("moment", ["yesterday", "", "1e9", "1999-01-01", "2200-01-01", "%ff", "9" * 5_000])
+def test_garbage_for_a_moment_is_refused(client: TestClient, moment: str) -> None:
+    for path in ("/v1/rings", "/v1/rings/R-2"):
+        assert "as_of" in refused(client, "GET", f"{path}?as_of={moment}").json()["errors"][0]["field"]
 
 
 @pytest.mark.parametrize("query", ["reasons=maybe", "reasons=", "reasons=%ff", "reasons=2"])
