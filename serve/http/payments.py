@@ -15,6 +15,7 @@ from serve.http.wire import Payment, batch_of, given_of, parse, refuse_future, r
 from serve.problems import Problem
 from serve.replica.admission import Call, CheckCall, LabelCall, ScoreCall
 from serve.replica.batcher import Batcher
+from serve.replica.conflicts import conflict, within
 from serve.replica.replica import Replica
 from serve.settings import Settings
 
@@ -237,11 +238,11 @@ def refuse_unready(replica: Replica) -> None:
 
 def _refuse_contradictions(call: ScoreCall) -> None:
     """Refuse a call that holds one id with two contents; parts of it would not notice."""
-    seen: dict[str, bytes] = {}
+    seen: dict[str, tuple[int, bytes]] = {}
     for i, (name, content) in enumerate(zip(call.batch.column("transaction_id").to_pylist(), call.hashes, strict=True)):
-        if seen.setdefault(name, content) != content:
-            reason = "is in this call with other content"
-            raise Problem(409, "Conflict", f"transaction {name!r} {reason}", [(f"{i}.transaction_id", reason)])
+        first, before = seen.setdefault(name, (i, content))
+        if before != content:
+            raise conflict(call.batch, [within(call.batch, i, first)], 1)
 
 
 def _of_whole(problem: Problem, start: int) -> Problem:
@@ -249,7 +250,8 @@ def _of_whole(problem: Problem, start: int) -> Problem:
     errors = []
     for field, reason in problem.errors:
         place, dot, name = field.partition(".")
-        errors.append((f"{int(place) + start}{dot}{name}" if place.isdigit() else field, reason))
+        # A part of one item names its field alone.
+        errors.append((f"{int(place) + start}{dot}{name}" if place.isdigit() else f"{start}.{field}", reason))
     return Problem(problem.status, problem.title, problem.detail, errors, problem.headers)
 
 

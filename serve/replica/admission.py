@@ -5,11 +5,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import cast
 
+import numpy as np
 import pyarrow as pa
 
-from data.journal.protocol import SCHEMAS, Commit, Kind, Report
+from data.errors import JournalError
+from data.journal.protocol import SCHEMAS, Commit, Kind, PaymentSource, Report
 from data.schema import TIMESTAMP, content_hashes
 from serve.problems import Problem
+from serve.replica.conflicts import CONFLICTS_SHOWN, Conflict, conflict, within
 
 
 @dataclass(frozen=True)
@@ -77,10 +80,12 @@ class Admission:
 
     Attributes:
         commit: Open.
+        recorded: Where the payments of earlier commits are read, to say what a contradiction is about.
         given: The decision given before a payment was recorded, by its id and content hash, where there is one.
     """
 
     commit: Commit
+    recorded: PaymentSource
     given: Callable[[str, bytes], str | None] = lambda _, __: None
     _runs: list[tuple[Kind, list[pa.RecordBatch], list[bytes]]] = field(default_factory=list)  # of one kind each
     _ids: dict[str, tuple[int, bytes]] = field(default_factory=dict)  # of this commit
@@ -121,13 +126,12 @@ class Admission:
         if isinstance(call, LabelCall):
             self._refuse_unknown(call)
         else:
-            hashes = call.hashes or content_hashes(call.batch)
-            self._places(call.batch.column("transaction_id").to_pylist(), hashes)
+            self._places(call.batch, call.hashes or content_hashes(call.batch))
 
     def _scored(self, call: ScoreCall) -> Admitted:
         batch, hashes = call.batch, call.hashes or content_hashes(call.batch)
         ids = batch.column("transaction_id").to_pylist()
-        offsets, seen, fresh = self._places(ids, hashes)
+        offsets, seen, fresh = self._places(batch, hashes)
         if fresh:
             self._ids.update({ids[i]: (offsets[i], hashes[i]) for i in fresh})
             if len(fresh) < len(ids):
@@ -139,16 +143,18 @@ class Admission:
         earlier = [c or self.given(name, digest) for c, name, digest in zip(carried, ids, hashes, strict=True)]
         return Admitted(call, offsets, seen, earlier)
 
-    def _places(self, ids: list[str], hashes: Sequence[bytes]) -> tuple[list[int], list[bool], list[int]]:
+    def _places(self, batch: pa.RecordBatch, hashes: Sequence[bytes]) -> tuple[list[int], list[bool], list[int]]:
         """Offsets of a call's payments, which of them were there before, and which are new, by their place in it.
 
         Raises:
             Problem: One is there with other content.
         """
+        ids = batch.column("transaction_id").to_pylist()
         known = self.commit.ids.find(ids)
         offsets: list[int] = []
         seen: list[bool] = []
         fresh: list[int] = []
+        other: list[int] = []
         mine: dict[str, tuple[int, bytes]] = {}
         at = self.commit.end + self._rows
         for i, (name, digest) in enumerate(zip(ids, hashes, strict=True)):
@@ -156,18 +162,30 @@ class Admission:
                 (known[name].offset, known[name].content_hash) if name in known else self._ids.get(name, mine.get(name))
             )
             if there is not None and there[1] != digest:
-                raise Problem(
-                    409,
-                    "Conflict",
-                    f"transaction {name!r} is recorded with other content",
-                    [(f"{i}.transaction_id" if len(ids) > 1 else "transaction_id", "recorded with other content")],
-                )
+                other.append(i)
+                continue
             seen.append(there is not None)
             if there is None:
                 there = mine[name] = (at + len(fresh), digest)
                 fresh.append(i)
             offsets.append(there[0])
+        if other:
+            raise conflict(batch, [self._conflict(batch, i, ids) for i in other[:CONFLICTS_SHOWN]], len(other))
         return offsets, seen, fresh
+
+    def _conflict(self, batch: pa.RecordBatch, row: int, ids: list[str]) -> Conflict:
+        """A payment of a call, and the one that has its id: recorded, of this commit, or earlier in the call."""
+        name = ids[row]
+        if known := self.commit.ids.find([name]).get(name):
+            try:
+                return Conflict(row, self.recorded.take(np.array([known.offset])).to_pylist()[0], "recorded as")
+            except JournalError:  # what is damaged cannot be shown, but is no reason to refuse the calls of others
+                return Conflict(row, {}, "recorded as")
+        for kind, batches, _ in self._runs:
+            for waiting in batches if kind is Kind.TRANSACTION else ():
+                if (at := waiting.column("transaction_id").index(name).as_py()) >= 0:
+                    return Conflict(row, waiting.slice(at, 1).to_pylist()[0], "recorded as")
+        return within(batch, row, ids.index(name))
 
     def _refuse_unknown(self, call: LabelCall) -> None:
         ids = call.batch.column("transaction_id").to_pylist()

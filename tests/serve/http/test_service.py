@@ -1,5 +1,6 @@
 """The service over HTTP in one process: durable, idempotent, all or nothing, and never without an answer."""
 
+import json
 import os
 import signal
 import subprocess
@@ -17,6 +18,7 @@ from starlette.testclient import TestClient
 
 from data.history import History
 from data.journal.sqlite import SqliteJournal
+from data.schema import TRANSACTION_SCHEMA
 from gnn.model.artifact import Artifact, untrained
 from gnn.score.cpu_scorer import CpuScorer
 from gnn.score.protocol import Scorer
@@ -24,7 +26,8 @@ from gnn.score.replay import open_model, score_events
 from graph.state import GraphState
 from serve.http import wire
 from serve.http.app import build_app
-from serve.http.wire import ARROW, arrow_bytes
+from serve.http.wire import ARROW, Payment, arrow_bytes
+from serve.replica.admission import LabelCall, ScoreCall
 from serve.replica.replica import Replica
 from serve.settings import Settings
 from tests.world import label_batch, payment_batch
@@ -107,9 +110,68 @@ def test_a_repeat_gets_the_same_answer_and_changed_content_a_409(client):
     changed = client.post("/v1/score", json={**PAYMENT, "amount": 1})
     assert changed.status_code == 409
     assert changed.headers["content-type"] == "application/problem+json"
+    assert changed.json()["errors"] == [{"field": "amount", "reason": "recorded as 1234, sent 1"}]
     twice = client.post("/v1/scores", json=[{**PAYMENT, "transaction_id": "p2"}, {**PAYMENT, "amount": 2}])
     assert twice.status_code == 409
+    assert twice.json()["errors"] == [{"field": "1.amount", "reason": "recorded as 1234, sent 2"}]
     assert end(client) == 1
+
+
+def test_a_conflict_names_every_field_that_differs(client):
+    client.post("/v1/score", json=PAYMENT)
+    other = {
+        **PAYMENT,
+        "timestamp": "2026-01-02T03:04:06.5+01:00",
+        "merchant_id": "Müller",
+        "card_id": "c",
+        "amount": 5,
+    }
+    del other["device_id"]
+    problem = client.post("/v1/score", json=other).json()
+    assert problem["errors"] == [
+        {"field": "timestamp", "reason": "recorded as 2026-01-02T03:04:05Z, sent 2026-01-02T02:04:06.500000Z"},
+        {"field": "merchant_id", "reason": 'recorded as "m1", sent "Müller"'},
+        {"field": "device_id", "reason": 'recorded as "d1", sent null'},
+        {"field": "amount", "reason": "recorded as 1234, sent 5"},
+        {"field": "card_id", "reason": 'recorded as null, sent "c"'},
+    ]
+    assert problem["detail"].startswith("transaction 'p1' is recorded with other content: timestamp: recorded as")
+    assert "transaction_id" not in str(problem["errors"])
+
+
+def test_a_conflict_is_told_apart_within_a_call_and_a_micro_batch(client):
+    twice = [{**PAYMENT, "transaction_id": "p2"}, {**PAYMENT, "amount": 1}, PAYMENT]
+    problem = client.post("/v1/scores", json=twice).json()
+    assert problem["errors"] == [{"field": "2.amount", "reason": "item 1 of this call says 1, sent 1234"}]
+    assert end(client) == 0
+    batches = [wire.batch_of(wire.parse(Payment, json.dumps([p]).encode(), 9), TRANSACTION_SCHEMA) for p in twice]
+    replica = client.app.state.replica
+    first, other, label, second = replica.process(
+        [
+            ScoreCall(batches[0]),
+            ScoreCall(batches[1]),
+            LabelCall(label_batch(batches[1], [0], [True])),
+            ScoreCall(batches[2]),
+        ]
+    )
+    assert len(first) == len(other) == label["accepted"] == 1
+    assert second.errors == [("amount", "recorded as 1, sent 1234")]
+    many = client.post("/v1/scores", json=[{**PAYMENT, "amount": 7, "transaction_id": "p1"}] * 2).json()
+    assert [error["field"] for error in many["errors"]] == ["0.amount", "1.amount"]
+    assert many["detail"].endswith("; so are 1 more of this call")
+
+
+def test_a_conflict_in_a_large_call_names_its_place_in_the_call(client):
+    """Large calls are looked at in parts of 1,024: a part of one item, too."""
+    client.post("/v1/scores", json=[{**PAYMENT, "transaction_id": f"n{i}"} for i in (1024, 1030)])
+    for n, wrong in ((1025, 1024), (1100, 1030)):
+        many = [{**PAYMENT, "transaction_id": f"n{i}", "amount": 1234 + (i == wrong)} for i in range(n)]
+        problem = client.post("/v1/scores?reasons=false", json=many).json()
+        assert problem["errors"] == [{"field": f"{wrong}.amount", "reason": "recorded as 1234, sent 1235"}]
+    twice = [{**PAYMENT, "transaction_id": f"n{i % 60}", "amount": 1234 + i // 60} for i in range(61)]
+    problem = client.post("/v1/scores", json=twice).json()
+    assert problem["errors"] == [{"field": "60.amount", "reason": "item 0 of this call says 1234, sent 1235"}]
+    assert end(client) == 2
 
 
 def test_labels_are_taken_once_and_only_of_known_payments(client):
