@@ -53,6 +53,7 @@ class Replica:
         settings: The service's.
         scorers: Makes the scorers over a graph, the preferred first; by default a GPU's where there is one, and the
             CPU's. All share one cache.
+        readonly: Only follow the journal: that needs no right to write it.
 
     Attributes:
         artifact: The model.
@@ -68,9 +69,11 @@ class Replica:
         seconds: Time spent so far, by stage.
     """
 
-    def __init__(self, artifact: Artifact, settings: Settings, scorers: MakeScorers | None = None) -> None:
+    def __init__(
+        self, artifact: Artifact, settings: Settings, scorers: MakeScorers | None = None, *, readonly: bool = False
+    ) -> None:
         self.artifact, self.settings = artifact, settings
-        self.journal: Journal = SqliteJournal(settings.journal)
+        self.journal: Journal = SqliteJournal(settings.journal, readonly=readonly)
         self._capacity = _capacity(artifact, settings)
         self._make_scorers = scorers or default_scorers(settings)
         window = artifact.config.window

@@ -26,6 +26,7 @@ from serve.settings import Settings
 
 log = logging.getLogger("ringwatch")
 LOWEST = 19  # niceness
+LOOK_S = 1.0  # between two looks at how much has been applied
 
 
 def newest(settings: Settings, artifact: Artifact, capacity: int, journal: Journal) -> Restored | None:
@@ -76,7 +77,7 @@ def bring_up_to_date(artifact: Artifact, settings: Settings, report: Report) -> 
     with sole_writer(settings.snapshot_folder) as may:
         if not may:
             return None
-        replica = Replica(artifact, settings.model_copy(update={"device": "cpu"}))
+        replica = Replica(artifact, settings.model_copy(update={"device": "cpu"}), readonly=True)
         try:
             if replica.open(report) == replica.follower.position:
                 return None
@@ -87,7 +88,10 @@ def bring_up_to_date(artifact: Artifact, settings: Settings, report: Report) -> 
 
 
 class SnapshotScheduler:
-    """Starts a process that writes a snapshot whenever enough has been applied since the last.
+    """Starts a process that writes a snapshot whenever enough has been applied since the newest one.
+
+    The newest one may be of another process: what is counted outlasts a restart, however often that happens. A process
+    that failed is started again only after as many events more.
 
     Args:
         settings: They say how often.
@@ -103,11 +107,12 @@ class SnapshotScheduler:
             self._thread.start()
 
     def _run(self) -> None:
-        s, done = self._settings, self._position()
-        while not self._stop.wait(1.0):
-            if self._position() - done < s.snapshot_every:
+        s, tried = self._settings, 0
+        while not self._stop.wait(LOOK_S):
+            position = self._position()
+            if position - max(tried, _newest_offset(s.snapshot_folder, position)) < s.snapshot_every:
                 continue
-            done = self._position()
+            tried = position
             options = ["--model", str(s.model), "--journal", str(s.journal), "--snapshots", str(s.snapshot_folder)]
             self._process = subprocess.Popen(
                 children.command("snapshot", *options),
@@ -127,3 +132,8 @@ class SnapshotScheduler:
             self._process.terminate()
         if self._thread.ident is not None:
             self._thread.join(10)
+
+
+def _newest_offset(folder: Path, position: int) -> int:
+    """The offset of the newest snapshot up to a position, 0 without one; one from beyond is of another journal."""
+    return next((offset for path in list_snapshots(folder) if (offset := int(path.name)) <= position), 0)

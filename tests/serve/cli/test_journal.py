@@ -1,20 +1,27 @@
 """`ringwatch journal verify`, and that commands which only read a journal open it for reading."""
 
 import json
+import shutil
 import sqlite3
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
+from typer.testing import CliRunner
 
 from data.files import streams
 from data.history import History
 from data.journal.protocol import Kind
 from data.journal.sqlite import SqliteJournal
+from data.schema import TRANSACTION_SCHEMA
 from gnn.model.artifact import load, untrained
 from serve.batch import rings
+from serve.cli.main import app
+from tests.data.journal.test_damage import without_rights
 from tests.world import label_batch, payment_batch
 
 ROOT = Path(__file__).parents[3]
@@ -68,6 +75,27 @@ def test_verify_of_no_journal_is_bad_input(tmp_path: Path) -> None:
     done = ringwatch("journal", "verify", "--journal", tmp_path / "nowhere")
     assert done.returncode == 2
     assert "no journal at" in done.stderr
+
+
+def test_rings_of_a_journal_are_listed_without_the_right_to_write(journal: Path) -> None:
+    with SqliteJournal(journal) as made, made.begin() as commit:
+        rows = [{"transaction_id": f"x{i}", "account_id": f"x{i}", "device_id": "shared"} for i in range(4)]
+        like = payment_batch(41, seed=5).slice(40, 1).to_pylist()[0]
+        batch = pa.RecordBatch.from_pylist([{**like, **row} for row in rows], TRANSACTION_SCHEMA)
+        commit.append(Kind.TRANSACTION, batch)
+    model = Path(tempfile.mkdtemp())
+    try:
+        untrained(("account", "merchant", "device")).save(model)
+        for path in (model, *model.rglob("*")):
+            path.chmod(0o755)
+        words = ["rings", "--model", str(model), "--journal"]
+        wanted = CliRunner().invoke(app, [*words, str(journal)])  # every kernel is there now
+        assert "shared" in wanted.output
+        with without_rights(journal) as there:
+            found = CliRunner().invoke(app, [*words, str(there)])
+        assert (found.exit_code, found.output) == (0, wanted.output)
+    finally:
+        shutil.rmtree(model)
 
 
 def test_rings_of_a_journal_open_it_for_reading(journal: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,6 @@
 """A replica that restarts from a snapshot answers as one that never stopped."""
 
+import os
 import time
 from pathlib import Path
 
@@ -8,13 +9,16 @@ import pyarrow as pa
 import pytest
 from starlette.testclient import TestClient
 
+from data.journal.sqlite import SqliteJournal
 from gnn.model.artifact import Artifact, load, untrained
 from graph.snapshot import list_snapshots
 from serve.http.app import build_app
 from serve.http.wire import ARROW, arrow_bytes
+from serve.replica import replica as replica_module
+from serve.replica import snapshots
 from serve.replica.admission import LabelCall, ScoreCall
 from serve.replica.replica import Replica
-from serve.replica.snapshots import bring_up_to_date
+from serve.replica.snapshots import SnapshotScheduler, bring_up_to_date
 from serve.settings import Settings
 from tests.world import label_batch, payment_batch
 
@@ -100,6 +104,73 @@ def test_another_model_fills_its_cache_behind_the_services_back(model, artifact,
     np.testing.assert_array_equal(replica.slot.probabilities(np.arange(900)), expected)
     np.testing.assert_array_equal(replica.slot.scorers[-1].cache.data, from_scratch.slot.scorers[-1].cache.data)
     replica.close()
+
+
+def test_snapshots_are_made_by_a_process_that_may_not_write_the_journal(model, artifact, tmp_path, monkeypatch):
+    config, opens = settings(model, tmp_path), []
+    replica, _ = opened(artifact, config)
+    send(replica, 0, 100)
+
+    def spy(path: Path, **options: object) -> SqliteJournal:
+        opens.append(options)
+        return SqliteJournal(path, **options)
+
+    monkeypatch.setattr(replica_module, "SqliteJournal", spy)
+    assert bring_up_to_date(artifact, config, lambda what, share: None) is not None
+    assert opens
+    assert all(options["readonly"] for options in opens)
+    replica.close()
+
+
+def test_snapshots_are_counted_from_the_newest_one_and_not_from_each_start(model, tmp_path, monkeypatch):
+    """Restarted every 40 events, with a snapshot wanted every 100: it comes with the third start."""
+    config, started = settings(model, tmp_path, snapshot_every=100), []
+
+    class Process:
+        pid, returncode = os.getpid(), 0
+
+        def communicate(self) -> tuple[bytes, bytes]:
+            started.append(position)
+            (config.snapshot_folder / f"{position:020d}").mkdir(parents=True)
+            return b"", b""
+
+        def poll(self) -> int:
+            return 0
+
+    monkeypatch.setattr(snapshots.subprocess, "Popen", lambda *words, **options: Process())
+    monkeypatch.setattr(snapshots.os, "setpriority", lambda *words: None)
+    monkeypatch.setattr(snapshots, "LOOK_S", 0.01)
+    for position in range(0, 400, 40):
+        scheduler = SnapshotScheduler(config, lambda: position)  # noqa: B023
+        time.sleep(0.1)
+        scheduler.close()
+    assert started == [120, 240, 360]
+
+
+def test_a_snapshot_from_beyond_the_journal_or_a_failed_process_is_not_counted(model, tmp_path, monkeypatch):
+    config, started = settings(model, tmp_path, snapshot_every=100), []
+    (config.snapshot_folder / f"{10**6:020d}").mkdir(parents=True)
+
+    class Fails:
+        pid, returncode = os.getpid(), 1
+
+        def communicate(self) -> tuple[bytes, bytes]:
+            started.append(position)
+            return b"", b"no space left"
+
+        def poll(self) -> int:
+            return 1
+
+    monkeypatch.setattr(snapshots.subprocess, "Popen", lambda *words, **options: Fails())
+    monkeypatch.setattr(snapshots.os, "setpriority", lambda *words: None)
+    monkeypatch.setattr(snapshots, "LOOK_S", 0.01)
+    position = 150
+    scheduler = SnapshotScheduler(config, lambda: position)
+    for reached in (150, 190, 260):
+        position = reached
+        time.sleep(0.1)
+    scheduler.close()
+    assert started == [150, 260]
 
 
 @pytest.mark.parametrize("spoil", ["damage", "capacity", "journal"])
