@@ -33,6 +33,11 @@ class Table(NamedTuple):
     buckets: NDArray[np.uint32]  # [H] place + 1, 0 free
 
 
+def key_is_secret() -> bool:
+    """Whether the environment names a key of its own for digests, and not the one that everybody knows."""
+    return os.environ.get(KEY_VARIABLE, "").strip("0") != ""
+
+
 def key_from_environment() -> Key:
     """The secret that digests are made with; a fixed one where the environment names none.
 

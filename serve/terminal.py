@@ -40,6 +40,11 @@ def one_of(option: str, value: str, known: Sequence[str]) -> str:
     return value
 
 
+def warn(what: str) -> None:
+    """Say something on stderr that does not keep the command from going on."""
+    err.print(f"ringwatch: warning: {what}", style="yellow", markup=False, highlight=False, soft_wrap=True)
+
+
 def fail(reason: str) -> None:
     """Say why and leave with status 2."""
     err.print(f"ringwatch: {' '.join(reason.split())}", style="red", markup=False, highlight=False, soft_wrap=True)

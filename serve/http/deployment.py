@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from data.digests import key_from_environment, key_is_secret
 from data.journal.sqlite import SqliteJournal
 from gnn.model.artifact import load
 from serve.children import safe_folder
@@ -15,7 +16,7 @@ from serve.errors import ServeError
 from serve.http.listener import Listener, listen
 from serve.http.logs import log_to
 from serve.settings import Settings
-from serve.terminal import out
+from serve.terminal import out, warn
 
 if TYPE_CHECKING:
     from serve.replica.replica import Replica
@@ -39,10 +40,17 @@ def run_service(settings: Settings) -> None:
     Raises:
         ModelError: There is no readable model.
         JournalError: The journal cannot be opened, or is none.
+        DataError: The key of ids is none.
         ServeError: An address cannot be listened on.
     """
     settings = _absolute(settings)
     _check(settings)
+    if not key_is_secret():
+        warn(
+            "RINGWATCH_ID_KEY is not set: the graph and its snapshots hold digests of ids under a key that everybody "
+            "knows. Set it to 32 random hexadecimal digits (openssl rand -hex 16) and keep it; the next start then "
+            "replays the journal once"
+        )
     os.environ.update(environment())
     import ray
     from ray import serve as ray_serve
@@ -92,6 +100,7 @@ def environment() -> dict[str, str]:
 def _check(settings: Settings) -> None:
     """Say what is wrong here and now: a replica would say it in a traceback, and be started again for ever."""
     load(settings.model)
+    key_from_environment()
     SqliteJournal(settings.journal).close()
     for port in ports(settings):
         listen(settings.host, [port]).close()
