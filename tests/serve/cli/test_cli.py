@@ -155,6 +155,30 @@ def test_commands_read_files_folders_and_journals_alike(tmp_path, capsys):
     assert said[0] == said[1] == said[2]
 
 
+@pytest.mark.parametrize("source", ["files", "journal"])
+def test_rings_are_listed_as_of_the_last_event(tmp_path, capsys, source):
+    """Four known frauds, and a label of another payment 150 days later: by then nothing ties anybody."""
+    untrained(("account", "merchant", "device")).save(tmp_path / "model")
+    names = "transaction_id,timestamp,account_id,merchant_id,device_id,amount,currency"
+    rows = [f"t{i},2026-01-01T00:00:0{i}Z,a{i % 5},m1,{'own' if i == 9 else 'shared'},100,EUR" for i in range(10)]
+    (tmp_path / "t.csv").write_text("\n".join([names, *rows]) + "\n")
+    labels = ["transaction_id,is_fraud,reported_at", *(f"t{i},1,2026-01-02" for i in range(4))]
+    for late, listed in (("2026-01-30", True), ("2026-05-31", False)):
+        (tmp_path / "l.csv").write_text("\n".join([*labels, f"t9,0,{late}"]) + "\n")
+        words = ["--transactions", str(tmp_path / "t.csv"), "--labels", str(tmp_path / "l.csv")]
+        if source == "journal":
+            path = tmp_path / f"{late}.journal"
+            with SqliteJournal(path) as journal:
+                for kind, batch in History.read(tmp_path / "t.csv", tmp_path / "l.csv").runs():
+                    with journal.begin() as commit:
+                        commit.append(kind, batch)
+            words = ["--journal", str(path)]
+        drawn = tmp_path / f"{late}.drawn"
+        app(["rings", *words, "--model", str(tmp_path / "model"), "--draw", str(drawn)], standalone_mode=False)
+        assert ("R-2" in capsys.readouterr().out) is listed
+        assert [path.name for path in drawn.iterdir()] == (["R-2.png"] if listed else [])
+
+
 def test_bf16_is_refused_where_the_card_has_none(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: False)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "an old card")
