@@ -1,6 +1,9 @@
 """What the commands share: progress on long work, and one clear line on bad input."""
 
+import contextlib
+import io
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -18,8 +21,15 @@ from serve.errors import ServeError
 BAD_INPUT = 2  # exit status
 SHOWN = 5  # refused rows printed in full
 
-out = Console()
-err = Console(stderr=True)
+WIDE = 1_000  # columns where nobody looks: what is piped is as wide as its content
+EVERY_S = 5.0  # between two lines of progress, where there is no terminal for a bar
+
+for _stream in (sys.stdout, sys.stderr):
+    if isinstance(_stream, io.TextIOWrapper):  # what a locale cannot write is replaced, and ends no command
+        with contextlib.suppress(ValueError):
+            _stream.reconfigure(errors="replace")
+out = Console(width=None if sys.stdout.isatty() else WIDE)
+err = Console(stderr=True, width=None if sys.stderr.isatty() else WIDE)
 
 
 @contextmanager
@@ -53,14 +63,17 @@ def fail(reason: str) -> None:
 
 @contextmanager
 def progress() -> Iterator[Report]:
-    """A bar on stderr for each stage that is reported."""
+    """A bar on stderr for each stage that is reported; a line every few seconds where that is no terminal."""
+    if not err.is_terminal:
+        yield _Lines()
+        return
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
         TextColumn("{task.percentage:>3.0f}%"),
         TimeElapsedColumn(),
     )
-    with Progress(*columns, console=err, transient=not err.is_terminal) as bars:
+    with Progress(*columns, console=err) as bars:
         tasks: dict[str, TaskID] = {}
         last: list[str] = []
 
@@ -81,6 +94,23 @@ def caution(lines: Sequence[str]) -> None:
     """Say what a reader of the figures should know, a line each, on stderr."""
     for line in lines:
         err.print(line, style="yellow", markup=False, highlight=False, soft_wrap=True)
+
+
+class _Lines:
+    """Progress as a line every few seconds; what is done sooner needs none."""
+
+    def __init__(self) -> None:
+        self._stage, self._begun, self._said = "", 0.0, time.monotonic()
+
+    def __call__(self, what: str, share: float) -> None:
+        now = time.monotonic()
+        if what != self._stage:
+            self._stage, self._begun = what, now
+        if now - self._said < EVERY_S:
+            return
+        self._said = now
+        line = f"{what}: {100 * share:.0f} % after {now - self._begun:.0f} s"
+        err.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 class Refusals:

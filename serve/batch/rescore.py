@@ -34,6 +34,8 @@ from graph.device.cuda_device import CudaDevice
 from graph.device.launch import Device
 from graph.state import GraphState
 from serve.children import safe_folder
+from serve.errors import ServeError
+from serve.ray_address import check_address
 
 Opens = Callable[[], Device]
 
@@ -69,8 +71,14 @@ def rescore(
 
     Returns:
         The scores.
+
+    Raises:
+        ServeError: There is no payment, or RAY_ADDRESS names a cluster that does not answer.
     """
     artifact = load(model)
+    if not len(history.payments):
+        raise ServeError("there is no payment to score in this history")
+    check_address()
     state = GraphState(artifact.roles, capacity_for(len(history), artifact.config.window), artifact.config.window)
     for event in history.events:
         state.apply(event)

@@ -1,10 +1,14 @@
 """The riskiest rings of a history: found, listed and drawn."""
 
+import csv
+import io
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import TypeAdapter
 from rich.table import Table
 
 from data.history import History
@@ -14,6 +18,10 @@ from gnn.score.replay import open_model, score_events
 from graph.rings.index import Ring
 from graph.rings.picture import draw_ring
 from graph.state import GraphState
+from serve.http.wire import RingOut, ring_out
+
+_RINGS: Final = TypeAdapter(list[RingOut])
+_NUMBERS: Final = ("amount_at_risk", "known_frauds", "risk")
 
 
 def find_rings(
@@ -52,6 +60,27 @@ def draw_rings(state: GraphState, found: list[Ring], folder: Path) -> list[Path]
         draw_ring(ring, view.subgraph(ring), path)
         paths.append(path)
     return paths
+
+
+def rings_json(state: GraphState, found: list[Ring]) -> str:
+    """For programs: as `GET /v1/rings` answers."""
+    return _RINGS.dump_json(_out(state, found), indent=2).decode() + "\n"
+
+
+def rings_csv(state: GraphState, found: list[Ring]) -> str:
+    """For spreadsheets: a line for each ring. Lists are separated by blanks; money is in minor units."""
+    text = io.StringIO()
+    lines = csv.writer(text, lineterminator="\n")
+    lines.writerow(("id", "accounts", "shared", "first_seen", "last_seen", "transactions", *_NUMBERS))
+    for ring in _out(state, found):
+        shared = " ".join(f"{entity.role}:{entity.name}" for entity in ring.shared)
+        lists = (" ".join(ring.accounts), shared, ring.first_seen.isoformat(), ring.last_seen.isoformat())
+        lines.writerow((ring.id, *lists, " ".join(ring.transactions), *(getattr(ring, name) for name in _NUMBERS)))
+    return text.getvalue()
+
+
+def _out(state: GraphState, found: list[Ring]) -> list[RingOut]:
+    return [ring_out(ring, state.transaction_ids(np.array(ring.transactions, np.int64))) for ring in found]
 
 
 def rings_table(found: list[Ring]) -> Table:

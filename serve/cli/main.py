@@ -22,6 +22,8 @@ from serve.cli.options import (
     Transactions,
     Until,
     example,
+    file_option,
+    folder_option,
     reads,
 )
 from serve.terminal import Refusals, err, fail, one_of, out, plain_errors, progress, when
@@ -38,7 +40,7 @@ app = typer.Typer(
 
 @app.command(epilog=example("simulate --transactions 150000 --seed 7 --out var/world"))
 def simulate(
-    out_folder: Annotated[Path, typer.Option("--out", help="Folder to write to.", show_default=False)],
+    out_folder: Annotated[Path, folder_option("Folder to write to.", "--out")],
     transactions: Annotated[int, typer.Option(min=2_000, help="Number of payments.")] = 150_000,
     seed: Annotated[int, typer.Option(help="Random seed; the same seed gives the same files.")] = 7,
     days: Annotated[int, typer.Option(min=30, help="Number of days.")] = 90,
@@ -58,7 +60,7 @@ def simulate(
 def dataset(
     name: Annotated[str, typer.Argument(help="Name of the data set: handbook or s-ffsd.")],
     source: Annotated[Path, typer.Option(help="The published file.", show_default=False)],
-    out_folder: Annotated[Path, typer.Option("--out", help="Folder to write to.", show_default=False)],
+    out_folder: Annotated[Path, folder_option("Folder to write to.", "--out")],
 ) -> None:
     """Convert a public data set to Ringwatch's schema.
 
@@ -88,7 +90,7 @@ cli_journal.register(app)
 @reads
 def rescore(
     model: Model,
-    out_folder: Annotated[Path, typer.Option("--out", help="Folder for scores.parquet.", show_default=False)],
+    out_folder: Annotated[Path, folder_option("Folder for scores.parquet.", "--out")],
     transactions: Transactions = None,
     labels: Labels = None,
     journal: Journal = None,
@@ -240,7 +242,7 @@ def ingest(
     ] = "http://127.0.0.1:8000",
     start: From = None,
     until: Until = None,
-    answers: Annotated[Path | None, typer.Option(help="Parquet file for the answers.")] = None,
+    answers: Annotated[Path | None, file_option("Parquet file for the answers.")] = None,
     strict: Strict = False,
 ) -> None:
     """Send payments and labels to a running service.
@@ -278,29 +280,37 @@ def rings(
     transactions: Transactions = None,
     labels: Labels = None,
     limit: Annotated[int, typer.Option(min=1, help="Rings to show, riskiest first.")] = 10,
-    draw: Annotated[Path | None, typer.Option(help="Folder for a picture of each ring.")] = None,
+    draw: Annotated[Path | None, folder_option("Folder for a picture of each ring.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")] = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV, for spreadsheets.")] = False,
     strict: Strict = False,
 ) -> None:
     """List the riskiest rings of a history."""
     from gnn.model.artifact import load
-    from serve.batch.rings import draw_rings, find_rings, rings_table
+    from serve.batch.rings import draw_rings, find_rings, rings_csv, rings_json, rings_table
 
+    if as_json and as_csv:
+        fail("give --json or --csv, not both")
     source = HistoryFrom(transactions, labels, journal, labelled=False)
     with plain_errors(), progress() as report:
         refusals, artifact = Refusals(), load(model)
         history = source.read(strict=strict, on_refusal=refusals)
         state, found = find_rings(artifact, history, limit, report)
+        pictures = [] if draw is None else draw_rings(state, found, draw)
+        text = rings_json(state, found) if as_json else rings_csv(state, found) if as_csv else None
+    if text is not None:
+        print(text, end="")
+    else:
         out.print(rings_table(found))
-        if draw is not None:
-            for path in draw_rings(state, found, draw):
-                out.print(escape(str(path)))
+        for path in pictures:
+            out.print(escape(str(path)))
     refusals.summary()
 
 
 @app.command(epilog=example("demo --out var/demo"))
 @reads
 def demo(
-    out_folder: Annotated[Path, typer.Option("--out", help="Output folder.")] = Path("var/demo"),
+    out_folder: Annotated[Path, folder_option("Output folder.", "--out")] = Path("var/demo"),
     transactions: Annotated[
         str | None, typer.Option(help="Your own transactions instead of simulated ones.", show_default=False)
     ] = None,

@@ -2,6 +2,7 @@
 
 import functools
 import inspect
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
@@ -108,6 +109,46 @@ _READING: dict[str, tuple[Any, Any]] = {
         0.01,
     ),
 }
+
+
+def writes(path: Path) -> Path:
+    """Check that a file or folder can be written, before hours of work and not after.
+
+    Raises:
+        typer.BadParameter: It cannot.
+    """
+    place = path
+    while not place.exists() and place != place.parent:
+        place = place.parent
+    if not os.access(place, os.W_OK):
+        raise typer.BadParameter(f"{path}: no permission to write to {place}")
+    if place != path and not place.is_dir():
+        raise typer.BadParameter(f"{path}: {place} is a file, not a folder")
+    return path
+
+
+def writes_folder(path: Path | None) -> Path | None:
+    """As `writes`, for a folder."""
+    if path is not None and writes(path).exists() and not path.is_dir():
+        raise typer.BadParameter(f"{path} is a file: name a folder")
+    return path
+
+
+def writes_file(path: Path | None) -> Path | None:
+    """As `writes`, for a file."""
+    if path is not None and writes(path).is_dir():
+        raise typer.BadParameter(f"{path} is a folder: name a file in it")
+    return path
+
+
+def folder_option(help: str, *names: str) -> Any:
+    """An option that names a folder to write to, which is checked before the command begins."""
+    return typer.Option(*names, help=help, callback=writes_folder)
+
+
+def file_option(help: str, *names: str) -> Any:
+    """An option that names a file to write, which is checked before the command begins."""
+    return typer.Option(*names, help=help, callback=writes_file)
 
 
 def reads(command: Callable[..., None]) -> Callable[..., None]:

@@ -19,6 +19,7 @@ from serve.cli.options import (
     Transactions,
     Until,
     example,
+    file_option,
     reads,
 )
 from serve.terminal import Refusals, caution, err, out, plain_errors, progress, when
@@ -169,7 +170,7 @@ def audit(
 
 def card(
     model: Model,
-    out_file: Annotated[Path, typer.Option("--out", help="Markdown file to write.", show_default=False)],
+    out_file: Annotated[Path, file_option("Markdown file to write.", "--out")],
     transactions: Transactions = None,
     labels: Labels = None,
     journal: Journal = None,

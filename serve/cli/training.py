@@ -18,6 +18,7 @@ from serve.cli.options import (
     Transactions,
     Until,
     example,
+    folder_option,
     reads,
 )
 from serve.terminal import Refusals, caution, one_of, out, plain_errors, progress, when
@@ -34,7 +35,7 @@ def register(app: typer.Typer) -> None:
 
 
 def train(
-    out_folder: Annotated[Path, typer.Option("--out", help="Folder for the model.", show_default=False)],
+    out_folder: Annotated[Path, folder_option("Folder for the model.", "--out")],
     transactions: Transactions = None,
     labels: Labels = None,
     journal: Journal = None,

@@ -15,6 +15,7 @@ from serve.children import safe_folder
 from serve.errors import ServeError
 from serve.http.listener import Listener, listen
 from serve.http.logs import log_to
+from serve.ray_address import check_address
 from serve.settings import Settings
 from serve.terminal import out, warn
 
@@ -41,9 +42,8 @@ def run_service(settings: Settings) -> None:
         ModelError: There is no readable model.
         JournalError: The journal cannot be opened, or is none.
         DataError: The key of ids is none.
-        ServeError: An address cannot be listened on.
+        ServeError: An address cannot be listened on, or RAY_ADDRESS names a cluster that does not answer.
     """
-    settings = _absolute(settings)
     _check(settings)
     if not key_is_secret():
         warn(
@@ -51,6 +51,8 @@ def run_service(settings: Settings) -> None:
             "knows. Set it to 32 random hexadecimal digits (openssl rand -hex 16) and keep it; the next start then "
             "replays the journal once"
         )
+    check_address()
+    settings = _absolute(settings)
     os.environ.update(environment())
     import ray
     from ray import serve as ray_serve
