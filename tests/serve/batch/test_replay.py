@@ -16,7 +16,8 @@ from data.journal.protocol import Kind
 from gnn.model.artifact import Artifact, untrained
 from gnn.score.replay import open_model, score_events
 from serve.cli.demo import as_sent, service
-from serve.replica.replica import LabelCall, Replica, ScoreCall
+from serve.replica.admission import LabelCall, ScoreCall
+from serve.replica.replica import Replica
 from serve.stream.ingest import ingest_runs
 from tests.serve.cli.test_cli import ringwatch
 from tests.serve.http.test_service import ROLES, settings
