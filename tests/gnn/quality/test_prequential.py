@@ -59,7 +59,7 @@ def test_a_week_that_cannot_be_judged_does_not_undo_the_others(files: tuple[Path
     known = History.read(*files)
     found = prequential(known, first=FIRST, weeks=5, every=5, config=QUICK, shape=SHAPE)
     assert [week.metrics is not None for week in found] == [True, True, True, False, False]
-    assert "no payment to judge" in found[-1].reason
+    assert "no payment to evaluate" in found[-1].reason
     with pytest.raises(ModelError, match="no week can be judged"):
         prequential(known, first=FIRST + 5 * WEEK, weeks=1, config=QUICK, shape=SHAPE)
 
