@@ -17,6 +17,7 @@ from gnn.model.artifact import Artifact
 from gnn.score.replay import open_model, score_events
 from graph.rings.index import Ring
 from graph.rings.picture import draw_ring
+from graph.rings.protocol import RingQueries
 from graph.state import GraphState
 from serve.http.wire import RingOut, ring_out
 
@@ -25,7 +26,7 @@ _NUMBERS: Final = ("amount_at_risk", "known_frauds", "risk")
 
 
 def find_rings(
-    artifact: Artifact, history: History, limit: int = 10, report: Report = silent
+    artifact: Artifact, history: History, limit: int = 10, report: Report = silent, as_of: int | None = None
 ) -> tuple[GraphState, list[Ring]]:
     """Replay a history, and rank the rings as of its last event: what has expired by then is left out.
 
@@ -34,6 +35,7 @@ def find_rings(
         history: Payments and labels.
         limit: Rings, riskiest first.
         report: Told of progress.
+        as_of: An earlier moment, us, for a history whose last labels come long after its last payments.
 
     Returns:
         The graph as of the end of the history, which names entities from it, and the rings.
@@ -48,13 +50,17 @@ def find_rings(
     def score(rows: NDArray[np.int64]) -> NDArray[np.float64]:
         return probability[rows]
 
-    return state, state.rings.publish(now=state.store.clock).rings(limit, score=score)
+    return state, _view(state, as_of).rings(limit, score=score)
 
 
-def draw_rings(state: GraphState, found: list[Ring], folder: Path) -> list[Path]:
-    """Draw each ring as `<id>.png` into a folder."""
+def _view(state: GraphState, as_of: int | None) -> RingQueries:
+    return state.rings.publish(now=state.store.clock if as_of is None else as_of)
+
+
+def draw_rings(state: GraphState, found: list[Ring], folder: Path, as_of: int | None = None) -> list[Path]:
+    """Draw each ring as `<id>.png` into a folder; `as_of` is that of `find_rings`."""
     folder.mkdir(parents=True, exist_ok=True)
-    paths, view = [], state.rings.publish(now=state.store.clock)
+    paths, view = [], _view(state, as_of)
     for ring in found:
         path = folder / f"{ring.id}.png"
         draw_ring(ring, view.subgraph(ring), path)

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from rich.table import Table
@@ -132,9 +133,11 @@ def run_demo(config: DemoConfig) -> DemoResult:
         report("starting the service", 0.0)
         with service(model, journal) as client:
             sent = _send(client, early, live, report)
-            served = client.rings(limit=1000, as_of=history.last.isoformat() if history.last else None)
-        state, found = find_rings(artifact, History.read(journal), limit=5, report=report)
-        pictures = draw_rings(state, found[:1], config.out / "rings")
+            # The last labels may come months after the last payment: rings are shown as they were then.
+            paid = int(pc.max(history.payments["timestamp"].cast(pa.int64())).as_py())
+            served = client.rings(limit=1000, as_of=paid)
+        state, found = find_rings(artifact, History.read(journal), limit=5, report=report, as_of=paid)
+        pictures = draw_rings(state, found[:1], config.out / "rings", as_of=paid)
     refusals.summary()
     known = history.labelled(truth)
     metrics = judge(known, sent.probability, start, config.stop, config.protocol)

@@ -234,7 +234,7 @@ def _rings(app: FastAPI) -> None:
         _refuse_unknown(request, "limit", "as_of")
 
         def listed(replica: Replica) -> bytes:
-            found = replica.rings(limit, moment_or_now(as_of))
+            found = replica.rings(limit, moment_or_now(as_of, replica.state.store.clock))
             return RINGS.dump_json([ring_out(ring, replica.transaction_ids(ring.transactions)) for ring in found])
 
         return Response(await read(listed, request), media_type=JSON)
@@ -245,7 +245,7 @@ def _rings(app: FastAPI) -> None:
         _refuse_unknown(request, "as_of")
 
         def found(replica: Replica) -> RingOut | None:
-            ring = replica.ring(ring_id, moment_or_now(as_of))
+            ring = replica.ring(ring_id, moment_or_now(as_of, replica.state.store.clock))
             return None if ring is None else ring_out(ring, replica.transaction_ids(ring.transactions))
 
         if (one := await read(found, request)) is None:

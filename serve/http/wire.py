@@ -46,7 +46,7 @@ Moment = Annotated[
 AsOf = Annotated[
     Moment | None,
     Query(
-        description="What has expired by this moment is left out: now by default, and the newest event at the earliest"
+        description="What has expired by this moment is left out: by default now, at the earliest that of the newest payment"
     ),
 ]
 Amount = Annotated[
@@ -325,9 +325,9 @@ def refuse_future_moment(moment: int, where: str, most_s: float) -> None:
         raise Problem(422, "Invalid content", f"{where}: {reason}", [(where, reason)])
 
 
-def moment_or_now(as_of: int | None) -> int:
-    """A moment that was asked for, or the wall clock's, us."""
-    return time.time_ns() // 1000 if as_of is None else as_of
+def moment_or_now(as_of: int | None, clock: int) -> int:
+    """A moment that was asked for, or the wall clock's, which is not behind the journal's `clock`; us."""
+    return max(time.time_ns() // 1000, clock) if as_of is None else as_of
 
 
 def ring_out(ring: Ring, transactions: list[str]) -> RingOut:

@@ -283,8 +283,7 @@ class Replica:
 
     def _ring_view(self, now: int | None) -> RingQueries:
         with self._graph:
-            moment = None if now is None else max(now, self.state.store.clock)
-            return self.state.rings.publish(names=self._ring_names, now=moment)
+            return self.state.rings.publish(names=self._ring_names, now=now)
 
     def _ring_names(
         self, nodes: NDArray[np.int64], rows: NDArray[np.int64], offsets: NDArray[np.int64], /
