@@ -46,7 +46,8 @@ Moment = Annotated[
 AsOf = Annotated[
     Moment | None,
     Query(
-        description="What has expired by this moment is left out: by default now, at the earliest that of the newest payment"
+        description="What has expired by this moment is left out: by default now, at the earliest that of the "
+        "newest payment"
     ),
 ]
 Amount = Annotated[
