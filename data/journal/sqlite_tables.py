@@ -12,6 +12,7 @@ import pyarrow as pa
 from data.errors import JournalError
 from data.journal.protocol import Known, Report
 
+_SIZES: Final = (256, 64, 16, 4, 1)  # rows of one statement
 LABELS: Final = """
 CREATE TABLE IF NOT EXISTS labels (
     transaction_id TEXT NOT NULL, reported_at INTEGER NOT NULL, is_fraud INTEGER NOT NULL,
@@ -51,15 +52,14 @@ class SqliteIdIndex:
     def find(self, ids: Sequence[str]) -> dict[str, Known]:
         """Those of the ids that were added."""
         found: dict[str, Known] = {}
-        run = self._connection.execute
         with reading(self._path):
-            for transaction_id in ids:
-                row = run("SELECT position, content FROM ids WHERE transaction_id = ?", (transaction_id,)).fetchone()
-                if row is None:
-                    continue
-                if type(row[0]) is not int or not isinstance(row[1], bytes):
-                    raise JournalError(f"what is kept of transaction {transaction_id!r} is damaged")
-                found[transaction_id] = Known(*row)
+            for part in _parts(ids):
+                marks = ",".join("?" * len(part))
+                query = f"SELECT transaction_id, position, content FROM ids WHERE transaction_id IN ({marks})"
+                for name, position, content in self._connection.execute(query, part):
+                    if type(position) is not int or not isinstance(content, bytes):
+                        raise JournalError(f"what is kept of transaction {name!r} is damaged")
+                    found[name] = Known(position, content)
         return found
 
     def add(self, ids: Sequence[str], first: int, hashes: Sequence[bytes]) -> None:
@@ -67,7 +67,7 @@ class SqliteIdIndex:
         # In key order the rows of one leaf page of the tree are written together.
         rows = sorted(zip(ids, range(first, first + len(ids)), hashes, strict=True))
         try:
-            self._connection.executemany("INSERT INTO ids VALUES (?, ?, ?)", rows)
+            _insert(self._connection, "INSERT INTO ids VALUES", rows)
         except sqlite3.IntegrityError as error:
             raise JournalError(f"a transaction id was appended twice: {error}") from None
         except sqlite3.Error as error:
@@ -103,7 +103,7 @@ class SqliteLabelIndex:
         columns = (labels.column("transaction_id"), labels.column("reported_at").cast(pa.int64()))
         rows = sorted(zip(*(column.to_pylist() for column in (*columns, labels.column("is_fraud"))), strict=True))
         try:
-            self._connection.executemany("INSERT OR IGNORE INTO labels VALUES (?, ?, ?)", rows)
+            _insert(self._connection, "INSERT OR IGNORE INTO labels VALUES", rows)
         except sqlite3.Error as error:
             raise JournalError(f"cannot write to the journal {self._path}: {error}") from error
 
@@ -137,10 +137,8 @@ class SqliteAnswerStore:
             try:
                 run("BEGIN IMMEDIATE")
                 try:
-                    self._connection.executemany(
-                        f"INSERT OR {conflict} INTO answers VALUES (?, ?, ?)",
-                        [(offset, answer, _checksum(offset, answer)) for offset, answer in answers],
-                    )
+                    rows = [(offset, answer, _checksum(offset, answer)) for offset, answer in answers]
+                    _insert(self._connection, f"INSERT OR {conflict} INTO answers VALUES", rows)
                     run("COMMIT")
                 except BaseException:
                     run("ROLLBACK")
@@ -149,6 +147,25 @@ class SqliteAnswerStore:
                 run("PRAGMA synchronous=FULL")
         except sqlite3.Error as error:
             raise JournalError(f"cannot keep answers in {self._path}: {error}") from error
+
+
+def _parts(items: Sequence[Any]) -> Iterator[Sequence[Any]]:
+    """Items in parts of a few sizes, the largest first: one statement each, of which SQLite keeps a few prepared.
+
+    Each step of a statement lets go of the interpreter, and a thread that competes for it with an event loop waits to
+    get it back. So one statement for many rows costs a busy service far less than many of one row.
+    """
+    at = 0
+    for size in _SIZES:
+        while at + size <= len(items):
+            yield items[at : at + size]
+            at += size
+
+
+def _insert(connection: sqlite3.Connection, into: str, rows: Sequence[tuple[Any, Any, Any]]) -> None:
+    """Insert rows of three values."""
+    for part in _parts(rows):
+        connection.execute(f"{into} {','.join(['(?,?,?)'] * len(part))}", [value for row in part for value in row])
 
 
 def answer_is_whole(row: tuple[Any, ...]) -> bool:

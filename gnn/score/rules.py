@@ -14,6 +14,7 @@ from graph.dag.features import feature_names
 from graph.state import GraphState
 
 BASE_LOG_ODDS: Final = -4.0  # of a payment to which no rule applies
+LARGE_AMOUNT: Final = 100_000  # minor units, from which on the amount itself is a reason
 RECENT: Final = 64  # payments of an entity that are looked at, at most
 HOUR_US, MONTH_US = 3_600_000_000, 30 * 86_400_000_000
 
@@ -89,7 +90,7 @@ def _scored(applied: list[list[Reason]]) -> tuple[NDArray[np.float64], list[Expl
 
 
 def _amount_rule(amount: int) -> list[Reason]:
-    return [Reason("RULE_AMOUNT", f"amount {amount / 100:,.2f} is high", 1.0)] if amount >= 100_000 else []
+    return [Reason("RULE_AMOUNT", f"amount {amount / 100:,.2f} is high", 1.0)] if amount >= LARGE_AMOUNT else []
 
 
 def _of_row(roles: tuple[str, ...], x: NDArray[np.float32], at: dict[str, int]) -> _Evidence:

@@ -70,7 +70,7 @@ def build_app(settings: Settings, replica: Replica | None = None) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        sys.setswitchinterval(0.00005)  # a thread that waits for the interpreter waits no longer than this
+        sys.setswitchinterval(0.0002)  # a thread that waits for the interpreter waits no longer than this
         held = replica or Replica(load(settings.model), settings)
         app.state.replica = held
         batcher: Batcher[Call, Any] = Batcher(

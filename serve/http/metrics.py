@@ -1,5 +1,7 @@
 """What an operator watches, in Prometheus' text format."""
 
+from typing import Any
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from serve.replica.replica import Replica
@@ -33,6 +35,7 @@ class ServiceMetrics:
             "Decisions given for payments that are not known to be recorded",
             registry=self._registry,
         )
+        self._by_why: dict[str, Any] = {}
         self._offset = Gauge("ringwatch_journal_offset", "Events applied", registry=self._registry)
         self._lag = Gauge("ringwatch_journal_lag", "Events of the journal not applied yet", registry=self._registry)
         self._waiting = Gauge("ringwatch_waiting_rows", "Payments and labels that wait", registry=self._registry)
@@ -41,6 +44,13 @@ class ServiceMetrics:
         self._stage = Gauge(
             "ringwatch_stage_seconds", "Seconds spent so far, by stage", ["stage"], registry=self._registry
         )
+
+    def count_unrecorded(self, why: str, payments: int) -> None:
+        """Count payments answered by rules and not recorded, by the title of what kept them from the model."""
+        counter = self._by_why.get(why)
+        if counter is None:
+            counter = self._by_why[why] = self.unrecorded.labels(why.lower().replace(" ", "-"))
+        counter.inc(payments)
 
     def text(self, replica: Replica, waiting: int) -> bytes:
         """The metrics now."""

@@ -27,6 +27,8 @@ REASONS_COST = 4  # a payment whose reasons are asked for takes about so many ti
 CHECKED = 1024  # rows of a part that is only looked at
 CHECK_COST = 32  # so many of these take about as long as one that is scored
 RESENT_S = 60.0
+ADMITTED = 0.7  # of the time left, that scoring may be expected to take
+BUSY_LAG_S = 0.005  # of the event loop, above which nothing is done for one caller that others would wait for
 LAG_LOOK_S, CLOCK_S = 0.005, 0.002  # between looks at the loop's lag, and what its clock is off by itself
 
 
@@ -77,13 +79,22 @@ class PaymentDesk:
         problem = self.overloaded(budget) if self.replica.ready and not budget.strict else None
         if problem is not None:
             return self.answer_at_once(payment, problem)
+        refuse_future_moment(payment.timestamp, "timestamp", self.settings.max_future_s)
         call = ScoreCall(batch_of([payment], TRANSACTION_SCHEMA), given=given_of([payment]))
-        bodies: list[bytes] = await self.score(call, budget)
+        try:
+            refuse_unready(self.replica)
+            bodies: list[bytes] = await self.batcher.submit(call, 1, budget.left_s)
+        except Exception as error:
+            problem = _served_by_rules(error, budget)
+            if self.lag.seconds > BUSY_LAG_S:  # rules from the graph would make it later still
+                return self.answer_at_once(payment, problem)
+            bodies = self._by_rules(call, problem.title)
         return bodies[0]
 
     def overloaded(self, budget: Budget) -> Problem | None:
         """Why one payment cannot be scored in time, if it cannot. What it waited to be looked at counts."""
-        return self.batcher.overloaded(1, budget.left_s - self.lag.seconds)
+        # The answer has to get out as well: it will wait for the loop as long as the request has.
+        return self.batcher.overloaded(1, ADMITTED * (budget.left_s - 2 * self.lag.seconds))
 
     def answer_at_once(self, payment: Payment, problem: Problem) -> bytes:
         """The answer to a payment that cannot be scored in time: by rules, and next to nothing in cost.
@@ -92,7 +103,7 @@ class PaymentDesk:
             Problem: The payment is of a moment that is still to come.
         """
         refuse_future_moment(payment.timestamp, "timestamp", self.settings.max_future_s)
-        self._count(problem.title, 1)
+        self.metrics.count_unrecorded(problem.title, 1)
         return self.replica.rules.answer_request(
             payment.transaction_id,
             payment.amount,
@@ -112,15 +123,8 @@ class PaymentDesk:
             if len(call.batch) > SMALLEST:
                 return await self._in_parts(call, budget)
             return await self.batcher.submit(call, len(call.batch), budget.left_s)
-        except Problem as problem:
-            if budget.strict or problem.status not in IN_TIME:
-                raise
-            return self._by_rules(call, problem.title)
-        except Exception:
-            log.exception("a call failed")
-            if budget.strict:
-                raise Problem(503, "Unavailable", "the payment could not be scored; ask again") from None
-            return self._by_rules(call, "Failed")
+        except Exception as error:
+            return self._by_rules(call, _served_by_rules(error, budget).title)
 
     async def label(self, call: LabelCall, budget: Budget) -> dict[str, int]:
         """Counts of what was done with labels.
@@ -200,11 +204,8 @@ class PaymentDesk:
                 raise _of_whole(problem, start) from None
 
     def _by_rules(self, call: ScoreCall, why: str) -> "list[bytes] | pa.Table":
-        self._count(why, len(call.batch))
+        self.metrics.count_unrecorded(why, len(call.batch))
         return self.replica.answer_unrecorded(call)
-
-    def _count(self, why: str, payments: int) -> None:
-        self.metrics.unrecorded.labels(why.lower().replace(" ", "-")).inc(payments)
 
 
 async def score_body(desk: PaymentDesk, body: bytes, deadline: str | None, prefer: str | None) -> bytes:
@@ -234,6 +235,20 @@ def refuse_unready(replica: Replica) -> None:
     if not replica.ready:
         detail = f"replaying the journal: {replica.progress()}"
         raise Problem(503, "Not ready", detail, headers={"Retry-After": "1"})
+
+
+def _served_by_rules(error: Exception, budget: Budget) -> Problem:
+    """What kept a call from the model, where it is to be answered by rules.
+
+    Raises:
+        Problem: It is not: it is refused for what it is, or its caller wants no answer by rules.
+    """
+    if not isinstance(error, Problem):
+        log.error("a call failed", exc_info=error)
+        error = Problem(503, "Failed", "the payment could not be scored; ask again", headers={"Retry-After": "1"})
+    if budget.strict or error.status not in IN_TIME:
+        raise error
+    return error
 
 
 def _refuse_contradictions(call: ScoreCall) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from data.errors import JournalError
-from data.journal.protocol import SCHEMAS, Commit, Kind, PaymentSource, Report
+from data.journal.protocol import SCHEMAS, Commit, Kind, Known, PaymentSource, Report
 from data.schema import TIMESTAMP, content_hashes
 from serve.problems import Problem
 from serve.replica.conflicts import CONFLICTS_SHOWN, Conflict, conflict, within
@@ -89,8 +89,14 @@ class Admission:
     given: Callable[[str, bytes], str | None] = lambda _, __: None
     _runs: list[tuple[Kind, list[pa.RecordBatch], list[bytes]]] = field(default_factory=list)  # of one kind each
     _ids: dict[str, tuple[int, bytes]] = field(default_factory=dict)  # of this commit
+    _known: dict[str, Known | None] = field(default_factory=dict)  # of earlier commits, as far as looked up
     _labels: dict[str, set[Report]] = field(default_factory=dict)  # recorded, or of this commit
     _rows: int = 0
+
+    def look_up(self, calls: Sequence[Call]) -> None:
+        """Look up the payments of all calls that will be taken: at once, they cost a fraction."""
+        batches = [(call.call if isinstance(call, CheckCall) else call).batch for call in calls]
+        self._find([name for batch in batches for name in batch.column("transaction_id").to_pylist()])
 
     def take(self, call: ScoreCall | LabelCall | CheckCall) -> "Admitted | dict[str, int] | Problem | None":
         """Let a call in, all of it or nothing; None for one that only asked whether it would be."""
@@ -122,6 +128,13 @@ class Admission:
         self._runs[-1][2].extend(hashes)
         self._rows += len(batch)
 
+    def _find(self, ids: list[str]) -> dict[str, Known]:
+        """Those of the ids that earlier commits recorded."""
+        if new := [name for name in ids if name not in self._known]:
+            found = self.commit.ids.find(new)
+            self._known.update({name: found.get(name) for name in new})
+        return {name: known for name in ids if (known := self._known[name]) is not None}
+
     def _check(self, call: ScoreCall | LabelCall) -> None:
         if isinstance(call, LabelCall):
             self._refuse_unknown(call)
@@ -150,7 +163,7 @@ class Admission:
             Problem: One is there with other content.
         """
         ids = batch.column("transaction_id").to_pylist()
-        known = self.commit.ids.find(ids)
+        known = self._find(ids)
         offsets: list[int] = []
         seen: list[bool] = []
         fresh: list[int] = []
@@ -176,7 +189,7 @@ class Admission:
     def _conflict(self, batch: pa.RecordBatch, row: int, ids: list[str]) -> Conflict:
         """A payment of a call, and the one that has its id: recorded, of this commit, or earlier in the call."""
         name = ids[row]
-        if known := self.commit.ids.find([name]).get(name):
+        if known := self._find([name]).get(name):
             try:
                 return Conflict(row, self.recorded.take(np.array([known.offset])).to_pylist()[0], "recorded as")
             except JournalError:  # what is damaged cannot be shown, but is no reason to refuse the calls of others
@@ -189,7 +202,7 @@ class Admission:
 
     def _refuse_unknown(self, call: LabelCall) -> None:
         ids = call.batch.column("transaction_id").to_pylist()
-        known = self.commit.ids.find([i for i in ids if i not in self._ids])
+        known = self._find(ids)
         missing = [
             (f"{n}.transaction_id", "no such payment")
             for n, i in enumerate(ids)

@@ -1,6 +1,7 @@
 """How long a micro-batch takes, learnt from those before it: what tells whether a call can be answered in time."""
 
 FORGET = 0.95  # weight of all that was seen before, at each new batch
+BEYOND, SMALLEST = 4, 16  # a batch may have so many times the rows of those seen, or so many in any case
 OUTLIER = 4.0  # a batch counts for at most so many times what was expected: one stall is not the pace
 
 
@@ -39,11 +40,12 @@ class Pace:
         return base + each * rows
 
     def rows(self, seconds: float) -> int:
-        """Rows of a batch that is expected to take so long, at least 1; 64 before anything is known."""
+        """Rows of a batch that is expected to take so long, at least 1; never far beyond what has been seen."""
         if not self._weight:
-            return 64
+            return SMALLEST
         base, each = self._line()
-        return max(1, int((seconds - base) / max(each, 1e-7)))
+        seen = self._rows / self._weight
+        return max(1, int(min((seconds - base) / max(each, 1e-7), BEYOND * max(seen, SMALLEST))))
 
     def _line(self) -> tuple[float, float]:
         mean_rows, mean_seconds = self._rows / self._weight, self._seconds / self._weight

@@ -200,6 +200,7 @@ class Replica:
                 with self._graph:
                     self._catch_up(commit.end)  # what others wrote comes first, while nobody else may write
                 admission = Admission(commit, self.journal, self.given.of)
+                admission.look_up(calls)
                 outcomes = [admission.take(call) for call in calls]
                 admission.outcomes(*self._kept.unsettled(outcomes))
                 admission.append()

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from data.schema import content_hashes
 from gnn.model.artifact import Artifact
 from gnn.score.reasons import Explanation
-from gnn.score.rules import prospect_score, request_score
+from gnn.score.rules import LARGE_AMOUNT, prospect_score, request_score
 from graph.state import GraphState
 from serve.decide.policy import decide
 from serve.replica.admission import ScoreCall
@@ -81,6 +81,7 @@ class RuleAnswers:
     def __init__(self, artifact: Artifact, settings: Settings) -> None:
         self._artifact, self._settings = artifact, settings
         self.given = GivenDecisions()
+        self._small = request_score(np.array([0]))  # what every payment gets to which no rule applies
 
     def answer(self, call: ScoreCall, state: GraphState | None) -> "list[bytes] | pa.Table":
         """Answers to a call: bodies, or a table, as it asks for.
@@ -113,7 +114,8 @@ class RuleAnswers:
             carried: The decision that its caller was given before, if any.
             content: Computes its content hash.
         """
-        probability, why = request_score(np.array([amount]))
+        small = amount < LARGE_AMOUNT
+        probability, why = self._small if small else request_score(np.array([amount]))
         decision = self.given.give(name, content, carried or decide(float(probability[0]), self._settings))
         return as_json(self._answers([name], probability, why, [decision], [carried]), 0)
 
