@@ -22,7 +22,7 @@ from serve.replica.admission import ScoreCall
 from serve.replica.answers import Answers, as_json, as_table
 from serve.settings import Settings
 
-MOST = 100_000  # decisions remembered; beyond them the oldest are forgotten, and counted
+MOST = 25_000  # decisions remembered; beyond them the oldest are forgotten, and counted
 LOOKED_UP = 64  # payments of one call that the graph is asked about; a larger call is no payment in a hurry
 
 
