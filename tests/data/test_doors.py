@@ -107,7 +107,7 @@ def through(door: str, column: str, value: Any, folder: Path, options: ReadOptio
         if door == "json":
             batch = batch_of([parse(shape, json.dumps(item).encode())], schema)
         elif door == "arrow":
-            batch = read_arrow(arrow_bytes(pa.Table.from_pylist([item])), schema, 10)
+            batch, _ = read_arrow(arrow_bytes(pa.Table.from_pylist([item])), schema, 10)
         else:
             if door == "parquet":
                 pq.write_table(pa.Table.from_pylist([item]), path)
