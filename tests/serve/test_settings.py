@@ -28,7 +28,15 @@ def test_an_argument_wins_over_the_environment_and_that_over_the_default(monkeyp
 
 def test_every_setting_can_be_set_by_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "keys").write_text(KEY)
-    values = {"insecure": "true", "challenge": "0", "review": "0.1", "decline": "0.9", "device": "cpu", "host": "::1"}
+    values = {
+        "insecure": "true",
+        "open_metrics": "true",
+        "challenge": "0",
+        "review": "0.1",
+        "decline": "0.9",
+        "device": "cpu",
+        "host": "::1",
+    }
     values |= {"api_keys_file": str(tmp_path / "keys"), "replicas": "3", "port": "4000", "cuda_memory": "1.5"}
     for name in Settings.model_fields:
         if name not in ("api_keys", "model"):
