@@ -37,7 +37,13 @@ def test_every_setting_can_be_set_by_the_environment(monkeypatch: pytest.MonkeyP
         "device": "cpu",
         "host": "::1",
     }
-    values |= {"api_keys_file": str(tmp_path / "keys"), "replicas": "3", "port": "4000", "cuda_memory": "1.5"}
+    values |= {
+        "open_metrics": "true",
+        "api_keys_file": str(tmp_path / "keys"),
+        "replicas": "3",
+        "port": "4000",
+        "cuda_memory": "1.5",
+    }
     for name in Settings.model_fields:
         if name not in ("api_keys", "model"):
             monkeypatch.setenv(f"RINGWATCH_{name.upper()}", values.get(name, "7"))
