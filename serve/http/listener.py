@@ -84,7 +84,8 @@ class LimitedProtocol(HttpToolsProtocol):
             return
         self._waits_for, self._since = "body", self.loop.time()
         free = self.cycle is None or self.cycle.response_complete
-        if self.express is not None and self.url == self.express.target and free and not self.expect_100_continue:
+        mine = self.express is not None and self.url == self.express.target and self.parser.get_method() == b"POST"
+        if mine and free and not self.expect_100_continue:
             self._kept = bytearray()
         else:
             super().on_headers_complete()
@@ -226,7 +227,7 @@ class Listener:
         """Take no new request, let those in hand be answered, and end the application."""
         self._server.should_exit = True
         if self._thread.is_alive():
-            self._thread.join(self._server.config.timeout_graceful_shutdown or 0 + 10.0)
+            self._thread.join((self._server.config.timeout_graceful_shutdown or 0) + 10.0)
         self._sock.close()
 
     def _run(self) -> None:

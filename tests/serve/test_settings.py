@@ -38,7 +38,6 @@ def test_every_setting_can_be_set_by_the_environment(monkeypatch: pytest.MonkeyP
         "host": "::1",
     }
     values |= {
-        "open_metrics": "true",
         "api_keys_file": str(tmp_path / "keys"),
         "replicas": "3",
         "port": "4000",

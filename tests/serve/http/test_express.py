@@ -63,6 +63,13 @@ def test_who_is_strict_is_told_when_to_come_again(service: tuple[Starlette, http
     assert app.state.replica.journal.end == 0
 
 
+def test_other_methods_are_refused_under_load_too(service: tuple[Starlette, httpx.Client]) -> None:
+    app, client = service
+    overload(app)
+    assert client.put("/v1/score", json=PAYMENT).status_code == 405
+    assert client.get("/v1/score").status_code == 405
+
+
 @pytest.mark.parametrize("busy", [False, True])
 @pytest.mark.parametrize(
     ("sent", "headers", "status"),
