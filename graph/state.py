@@ -30,6 +30,7 @@ UNCHANGING: Final[Mapping[Kind, str]] = MappingProxyType(
         Kind.OUTCOME: "what the service or the bank did with a payment is no evidence of fraud: a score that read it "
         "would learn from its own decisions",
         Kind.VERDICT: "what is said of a ring is for people; what it says of payments comes as labels of theirs",
+        Kind.RING: "a ring is found from scores: a score that read it would feed on itself",
         Kind.MODEL: "which model scores is for replicas: the graph is the same for all of them",
     }
 )

@@ -38,6 +38,7 @@ class Kind(IntEnum):
     OUTCOME = 3
     VERDICT = 4
     MODEL = 5
+    RING = 6
 
 
 SCHEMAS: Final[Mapping[Kind, pa.Schema]] = MappingProxyType(
@@ -46,11 +47,32 @@ SCHEMAS: Final[Mapping[Kind, pa.Schema]] = MappingProxyType(
         Kind.LABEL: LABEL_SCHEMA,
         # What became of a payment: approved, declined or reversed.
         Kind.OUTCOME: pa.schema([("transaction_id", pa.string()), ("outcome", pa.string()), ("at", TIMESTAMP)]),
-        # What an investigator said of a ring.
-        Kind.VERDICT: pa.schema([("ring_id", pa.int64()), ("is_fraud", pa.bool_()), ("at", TIMESTAMP)]),
+        # What an investigator said of a ring, and of which payments: their labels share its commit.
+        Kind.VERDICT: pa.schema(
+            [
+                ("verdict_id", pa.string()),
+                ("ring_id", pa.string()),
+                ("is_fraud", pa.bool_()),
+                ("transaction_ids", pa.list_(pa.string())),
+                ("by", pa.string()),
+                ("note", pa.string()),
+                ("at", TIMESTAMP),
+            ]
+        ),
         # A model that began to score.
         Kind.MODEL: pa.schema(
             [("name", pa.string()), ("version", pa.string()), ("sha256", pa.string()), ("at", TIMESTAMP)]
+        ),
+        # A ring as the investigator found it: what answers and policies read from here on.
+        Kind.RING: pa.schema(
+            [
+                ("ring_id", pa.string()),
+                ("version", pa.int32()),
+                ("state", pa.string()),
+                ("confidence", pa.float64()),
+                ("members", pa.list_(pa.struct([("role", pa.string()), ("name", pa.string())]))),
+                ("at", TIMESTAMP),
+            ]
         ),
     }
 )

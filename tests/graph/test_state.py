@@ -3,13 +3,13 @@
 from dataclasses import replace
 from enum import IntEnum
 
-import pyarrow as pa
 import pytest
 
-from data.journal.protocol import SCHEMAS, Events, Kind
+from data.journal.protocol import Events, Kind
 from graph.dag.protocol import DAY_US, Window
 from graph.errors import GraphError
 from graph.state import UNCHANGING, GraphState
+from tests.data.journal.conformance import rows as journal_rows
 from tests.world import label_batch, payment_batch
 
 PAYMENTS = payment_batch(20, seed=3)
@@ -27,9 +27,7 @@ def content(of: GraphState) -> dict[str, bytes]:
 
 
 def of_kind(kind: Kind, offset: int) -> Events:
-    values = {pa.string(): "x", pa.int64(): 1, pa.bool_(): True}
-    columns = [pa.array([values.get(field.type, 5)] * 3, field.type) for field in SCHEMAS[kind]]
-    return Events(kind, offset, pa.RecordBatch.from_arrays(columns, schema=SCHEMAS[kind]))
+    return Events(kind, offset, journal_rows(kind, ["x"] * 3))
 
 
 @pytest.mark.parametrize("kind", sorted(UNCHANGING), ids=lambda kind: kind.name)
@@ -53,7 +51,7 @@ def test_every_kind_of_the_journal_is_decided_upon() -> None:
 
 def test_a_kind_that_is_not_known_is_refused_and_nothing_moves() -> None:
     class Later(IntEnum):
-        MANDATE = 6
+        MANDATE = 7
 
     graph = state()
     before = content(graph)

@@ -41,8 +41,12 @@ def rows(kind: Kind, ids: list[str], number: int = 1) -> pa.RecordBatch:
     """Rows of one kind, one for each id; those of another number have other content."""
     values: dict[pa.DataType, Any] = {
         pa.string(): f"s{number}",
+        pa.int32(): number,
         pa.int64(): number,
+        pa.float64(): number / 2,
         pa.bool_(): bool(number % 2),
+        SCHEMAS[Kind.VERDICT].field("transaction_ids").type: ["a", "b"][:number],
+        SCHEMAS[Kind.RING].field("members").type: [{"role": "account", "name": f"s{number}"}],
         SCHEMAS[Kind.LABEL].field("reported_at").type: number,
     }
     schema = SCHEMAS[kind]

@@ -1,0 +1,1 @@
+"""Rings as investigators work on them: kept current beside the service, and on record in SQL."""
