@@ -24,6 +24,7 @@ from data.schema import (
     check_transactions,
 )
 from graph.rings.index import Ring
+from graph.rings.records import RingState
 from serve.decide.policy import Decision
 from serve.http import values
 from serve.http.ipc import expanded_bytes, is_compressed
@@ -115,10 +116,15 @@ class ReasonOut(BaseModel):
 
 
 class RingRef(BaseModel):
-    """The ring that the payment's account belonged to when it paid."""
+    """The ring that the payment is in: its account, payee, device or card, as the journal had it before the payment.
+
+    Rings are found by the investigator (`ringwatch investigate`); where none runs, no payment is in one.
+    """
 
     id: str
-    size: int
+    size: int = Field(description="accounts in it")
+    confidence: float = Field(ge=0, le=1, description="calibrated probability that it is a fraud ring")
+    state: RingState
 
 
 class ModelRef(BaseModel):

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from pydantic_core import from_json, to_json
 
 from gnn.score.reasons import Explanation
+from serve.replica.standing import Standing
 
 ANSWER_SCHEMA = pa.schema(
     [
@@ -17,6 +18,7 @@ ANSWER_SCHEMA = pa.schema(
         ("risk_score", pa.int32()),
         ("decision", pa.string()),
         ("ring_id", pa.string()),
+        ("ring_confidence", pa.float64()),
         ("scored_by", pa.string()),
         ("degraded", pa.bool_()),
         ("journal_offset", pa.int64()),
@@ -35,8 +37,7 @@ class Answers:
         probability: Of fraud, float64 [n].
         decisions: One of `serve.decide.policy.Decision` for each, [n]; the earlier one where there is one.
         explanations: Why, [n]; None where no reasons are given.
-        ring_ids: The ring of each as of the payment, -1 where there is none, int64 [n].
-        ring_sizes: Accounts in it, [n].
+        rings: The ring that each stands in, as the journal had it before the payment, [n]; None for most.
         scored_by: `cuda`, `cpu` or `rules`, [n].
         degraded: Whether that was not the preferred scorer, [n].
         offsets: In the journal, [n]; None where the payment is not known to be recorded.
@@ -50,8 +51,7 @@ class Answers:
     probability: NDArray[np.float64]
     decisions: Sequence[str]
     explanations: Sequence[Explanation | None]
-    ring_ids: NDArray[np.int64]
-    ring_sizes: NDArray[np.integer]
+    rings: Sequence[Standing | None]
     scored_by: Sequence[str]
     degraded: Sequence[bool]
     offsets: Sequence[int | None]
@@ -63,7 +63,7 @@ class Answers:
 
 def as_json(answers: Answers, i: int) -> bytes:
     """The answer to payment `i` as a JSON object, see `serve.http.wire.Answer`."""
-    probability, why, ring = float(answers.probability[i]), answers.explanations[i], int(answers.ring_ids[i])
+    probability, why, ring = float(answers.probability[i]), answers.explanations[i], answers.rings[i]
     return json_bytes(
         {
             "transaction_id": answers.ids[i],
@@ -75,7 +75,9 @@ def as_json(answers: Answers, i: int) -> bytes:
                 {"code": r.code, "message": r.message, "contribution": r.contribution}
                 for r in (() if why is None else why.reasons)
             ],
-            "ring": {"id": ring_name(ring), "size": int(answers.ring_sizes[i])} if ring >= 0 else None,
+            "ring": None
+            if ring is None
+            else {"id": ring.ring_id, "size": ring.size, "confidence": ring.confidence, "state": ring.state},
             "model": {"name": answers.model_name, "version": answers.model_version},
             "scored_by": answers.scored_by[i],
             "degraded": answers.degraded[i],
@@ -106,7 +108,8 @@ def as_table(answers: Answers) -> pa.Table:
             "fraud_probability": answers.probability,
             "risk_score": np.rint(100 * answers.probability).astype(np.int32),
             "decision": answers.decisions,
-            "ring_id": [ring_name(ring) if ring >= 0 else None for ring in answers.ring_ids.tolist()],
+            "ring_id": [None if ring is None else ring.ring_id for ring in answers.rings],
+            "ring_confidence": [None if ring is None else ring.confidence for ring in answers.rings],
             "scored_by": answers.scored_by,
             "degraded": answers.degraded,
             "journal_offset": answers.offsets,
@@ -115,11 +118,6 @@ def as_table(answers: Answers) -> pa.Table:
         },
         schema=ANSWER_SCHEMA,
     )
-
-
-def ring_name(founder: int) -> str:
-    """What a ring is called, by the row that founded it."""
-    return f"R-{founder}"
 
 
 def json_bytes(content: object) -> bytes:

@@ -37,6 +37,7 @@ from serve.replica.answers import Answers, as_table
 from serve.replica.follower import Follower
 from serve.replica.kept_answers import KeptAnswers
 from serve.replica.slot import MakeScorers, ModelSlot, default_scorers
+from serve.replica.standing import RingStanding
 from serve.replica.unrecorded import GivenDecisions, RuleAnswers
 from serve.settings import Settings
 
@@ -61,6 +62,7 @@ class Replica:
         journal: What is followed and written to.
         follower: The graph, and how far it has come.
         slot: The model, and what it said of each payment.
+        standing: The rings that the journal holds.
         ready: Whether the journal has been replayed.
         lag: Events of the journal that were not in the graph when it was last looked at.
         batches: Micro-batches so far.
@@ -90,10 +92,11 @@ class Replica:
         self.seconds = {"commit": 0.0, "graph": 0.0, "score": 0.0}
 
     def follow_with(self, state: GraphState) -> None:
-        """Follow with this graph from now on, as if nothing in it had been scored."""
+        """Follow with this graph from now on, as if nothing in it had been scored and no ring were known."""
         self.follower = Follower(self.journal, state)
         named = self.settings.device == "cuda"
         self.slot = ModelSlot(self.artifact, state, self._make_scorers(self.artifact, state), named)
+        self.standing = RingStanding()
 
     @property
     def state(self) -> GraphState:
@@ -134,9 +137,11 @@ class Replica:
             if restored is not None:
                 self.follow_with(restored.state)
                 self.slot.adopt(restored.extra, restored.facts)
+                self.standing.adopt(restored.facts.get("rings", ()))
             begun, end = self.follower.position, max(1, self.journal.end)
             self.slot.warm()
-            for _ in self.follower.steps():
+            for events in self.follower.steps():
+                self.standing.apply(events)
                 self.slot.score_new()
                 report("replaying the journal", self.follower.position / end)
         except Exception:
@@ -307,6 +312,7 @@ class Replica:
         """Apply what others wrote up to an offset; returns how many events that were."""
         begun = self.follower.position
         for events in self.follower.steps(stop):
+            self.standing.apply(events)
             if events.kind is Kind.TRANSACTION and len(self.given):
                 self.given.settle(events.batch.column("transaction_id").to_pylist())
         return self.follower.position - begun
@@ -323,11 +329,9 @@ class Replica:
         explained = np.repeat([c.call.reasons and not c.call.table for c in calls], [len(c.offsets) for c in calls])
         there = np.flatnonzero(held)
         probability, why = self._judged(rows[there], explained[there], scored_by)
-        ring_ids, ring_sizes = store.ring_ids(rows[there]), store.column("ring", rows[there])[:, 0]
         by, worse = [scored_by] * len(rows), [degraded] * len(rows)
         if not held.all():  # payments recorded so long ago that the graph holds them no longer, and sent again
             amounts = np.concatenate([c.call.batch.column("amount").to_numpy() for c in calls])
-            ring_ids, ring_sizes = _spread(ring_ids, held, -1), _spread(ring_sizes, held, 0)
             probability, (alone, reasons) = _spread(probability, held, 0.0), request_score(amounts[~held])
             probability[~held] = alone
             known, rest = iter(why), iter(reasons)
@@ -349,8 +353,7 @@ class Replica:
                     for p, earlier in zip(probability[mine].tolist(), admitted.earlier, strict=True)
                 ],
                 explanations=why[mine],
-                ring_ids=ring_ids[mine],
-                ring_sizes=ring_sizes[mine],
+                rings=self.standing.of(admitted.call.batch, admitted.offsets),
                 scored_by=by[mine],
                 degraded=worse[mine],
                 offsets=admitted.offsets,

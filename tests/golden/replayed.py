@@ -16,6 +16,7 @@ from data.journal.protocol import Kind
 from gnn.model.artifact import Artifact, load
 from gnn.model.network import RingwatchNet
 from gnn.score.replay import open_model, score_events
+from graph.dag.protocol import Store
 from serve.replica.admission import LabelCall, ScoreCall
 from serve.replica.replica import Replica
 from serve.settings import Settings
@@ -78,12 +79,23 @@ def answers(history: str) -> list[dict[str, Any]]:
                     at, n = at + size, n + 1
                 for bodies in replica.process([call for call in calls if len(call.batch)]):
                     found += [json.loads(body) for body in bodies]
+        store = replica.state.store
+        for answer in found:
+            assert answer["ring"] is None, "nobody journals rings here"
+            answer["ring"] = _tie_ring(store, int(store.offsets.rows(np.array([answer["journal_offset"]]))[0]))
         rings = [_plain(ring) for ring in replica.rings(RINGS)]
         replica.close()
     for answer in found:
         assert (answer.pop("recorded"), answer.pop("earlier_decision")) == (True, None)
         del answer["timings"]
     return [*found[::ANSWERED], *rings]
+
+
+def _tie_ring(store: Store, row: int) -> dict[str, Any] | None:
+    """The tie ring of a payment, which its features read."""
+    rows = np.array([row])
+    founder, size = int(store.ring_ids(rows)[0]), int(store.column("ring", rows)[0, 0])
+    return {"id": f"R-{founder}", "size": size} if founder >= 0 else None
 
 
 def _plain(ring: Any) -> dict[str, Any]:
