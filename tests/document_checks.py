@@ -163,7 +163,7 @@ def missing_name(dotted: str) -> str | None:
 
 
 def wrong_route(span: Found) -> str | None:
-    """A route that the service does not have: `GET /v1/rings/{id}`."""
+    """A route that the service does not have: `GET /v1/ties/{id}`."""
     route = r"(?:(?:GET|POST|HEAD) )?(/(?:v1/|livez|readyz|metrics|openapi)[^\s?]*)(?:\?.*)?"
     named = re.fullmatch(route, span.text)
     if named and not any(route.fullmatch(re.sub(r"[{}<>]", "", named[1])) for route in ROUTES):

@@ -97,7 +97,7 @@ def test_what_is_right_is_left_alone(tmp_path: Path) -> None:
         + BLOCK.format("", "making is not a command, nor is ringwatcher\nmake lint && make test")
         + BLOCK.format("mermaid", "brew tea")
         + "# A title, with `code`\n[there](#a-title-with-code), `make lint`, `graph/dag/rows.py`, `docs/<page>.md`,"
-        + " `GET /v1/rings/{id}`, `gnn.model.engines.make_engine`, `ringwatch train --without`, `a/b.py`\n"
+        + " `GET /v1/ties/{id}`, `gnn.model.engines.make_engine`, `ringwatch train --without`, `a/b.py`\n"
     )
     assert wrong_in(page) == []
 

@@ -69,7 +69,7 @@ def draw_rings(state: GraphState, found: list[Ring], folder: Path, as_of: int | 
 
 
 def rings_json(state: GraphState, found: list[Ring]) -> str:
-    """For programs: as `GET /v1/rings` answers."""
+    """For programs: as `GET /v1/ties` answers."""
     return _RINGS.dump_json(_out(state, found), indent=2).decode() + "\n"
 
 

@@ -135,7 +135,7 @@ def run_demo(config: DemoConfig) -> DemoResult:
             sent = _send(client, early, live, report)
             # The last labels may come months after the last payment: rings are shown as they were then.
             paid = int(pc.max(history.payments["timestamp"].cast(pa.int64())).as_py())
-            served = client.rings(limit=1000, as_of=paid)
+            served = client.ties(limit=1000, as_of=paid)
         state, found = find_rings(artifact, History.read(journal), limit=5, report=report, as_of=paid)
         pictures = draw_rings(state, found[:1], config.out / "rings", as_of=paid)
     refusals.summary()
@@ -304,7 +304,7 @@ def _against_truth(served: list[dict[str, Any]], members: pa.Table, start: datet
     for ring, kind, account in zip(*(members[c].to_pylist() for c in ("ring_id", "kind", "account_id")), strict=True):
         planted.setdefault((kind, ring), set()).add(account)
     groups = [set(ring["accounts"]) for ring in served]
-    table = Table(title="planted rings listed by GET /v1/rings")
+    table = Table(title="planted rings listed by GET /v1/ties")
     table.add_column("kind")
     table.add_column("planted", justify="right")
     table.add_column("found", justify="right")

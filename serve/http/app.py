@@ -231,9 +231,12 @@ def _rings(app: FastAPI) -> None:
         finally:
             waiting -= 1
 
-    @app.get("/v1/rings", responses=problems(401, 422, 429, 503), response_model=list[RingOut], tags=["rings"])
-    async def rings(request: Request, limit: Annotated[int, Query(ge=1, le=1000)] = 20, as_of: AsOf = None) -> Response:
-        """The riskiest rings, riskiest first."""
+    @app.get("/v1/ties", responses=problems(401, 422, 429, 503), response_model=list[RingOut], tags=["ties"])
+    async def ties(request: Request, limit: Annotated[int, Query(ge=1, le=1000)] = 20, as_of: AsOf = None) -> Response:
+        """Accounts tied by rare devices and cards that they share, riskiest first: evidence that scores read.
+
+        Fraud rings, found from what is risky, are at the investigator (`ringwatch investigate`).
+        """
         _refuse_unknown(request, "limit", "as_of")
 
         def listed(replica: Replica) -> bytes:
@@ -242,9 +245,9 @@ def _rings(app: FastAPI) -> None:
 
         return Response(await read(listed, request), media_type=JSON)
 
-    @app.get("/v1/rings/{ring_id}", responses=problems(401, 404, 422, 429, 503), response_model=RingOut, tags=["rings"])
-    async def ring(request: Request, ring_id: str, as_of: AsOf = None) -> RingOut:
-        """One ring, by its id or by that of a ring which has merged into it."""
+    @app.get("/v1/ties/{ring_id}", responses=problems(401, 404, 422, 429, 503), response_model=RingOut, tags=["ties"])
+    async def tie(request: Request, ring_id: str, as_of: AsOf = None) -> RingOut:
+        """One tie ring, by its id or by that of one which has merged into it."""
         _refuse_unknown(request, "as_of")
 
         def found(replica: Replica) -> RingOut | None:
@@ -252,7 +255,7 @@ def _rings(app: FastAPI) -> None:
             return None if ring is None else ring_out(ring, replica.transaction_ids(ring.transactions))
 
         if (one := await read(found, request)) is None:
-            raise Problem(404, "Not found", f"no ring {ring_id[:100]!r}")
+            raise Problem(404, "Not found", f"no tie ring {ring_id[:100]!r}")
         return one
 
 

@@ -153,19 +153,19 @@ class RingwatchClient:
         answer: dict[str, Any] = _content(response)
         return answer
 
-    def rings(self, limit: int = 20, as_of: str | int | None = None) -> list[dict[str, Any]]:
-        """The riskiest rings.
+    def ties(self, limit: int = 20, as_of: str | int | None = None) -> list[dict[str, Any]]:
+        """The riskiest tie rings: accounts tied by rare devices and cards that they share.
 
         Args:
             limit: How many, at most.
             as_of: A moment, as in a payment; by default now. What has expired by then is left out.
         """
-        found: list[dict[str, Any]] = self._json("GET", f"/v1/rings?limit={limit}{_as_of('&', as_of)}")
+        found: list[dict[str, Any]] = self._json("GET", f"/v1/ties?limit={limit}{_as_of('&', as_of)}")
         return found
 
-    def ring(self, ring_id: str, as_of: str | int | None = None) -> dict[str, Any]:
-        """One ring."""
-        found: dict[str, Any] = self._json("GET", f"/v1/rings/{ring_id}{_as_of('?', as_of)}")
+    def tie(self, ring_id: str, as_of: str | int | None = None) -> dict[str, Any]:
+        """One tie ring."""
+        found: dict[str, Any] = self._json("GET", f"/v1/ties/{ring_id}{_as_of('?', as_of)}")
         return found
 
     def is_ready(self) -> bool:

@@ -62,12 +62,12 @@ def test_answers_over_http_equal_rescoring_and_survive_a_restart(tmp_path: Path)
                 answers = [client.score(payment) for payment in as_sent(batch)]
                 online += [answer["fraud_probability"] for answer in answers]
         ingest_runs(client, runs[9:], lambda table: online.extend(table["fraud_probability"].to_pylist()))
-        rings = client.rings(limit=1000, as_of=START_US)  # the past: of the newest event
+        rings = client.ties(limit=1000, as_of=START_US)  # the past: of the newest event
         assert len(rings) > 1
     with service(model, journal) as client:  # another process, which has only the journal
-        assert client.rings(limit=1000, as_of=START_US) == rings
+        assert client.ties(limit=1000, as_of=START_US) == rings
         for ring in rings:
-            by_id = client.ring(ring["id"], as_of=START_US)
+            by_id = client.tie(ring["id"], as_of=START_US)
             assert by_id == ring
         last = [batch for kind, batch in one_by_one if kind is Kind.TRANSACTION][-1]
         assert client.score(as_sent(last)[-1]) == answers[-1]

@@ -127,7 +127,7 @@ def test_what_is_no_answer_of_the_service_is_said_so_at_once(answer: httpx.Respo
             lambda: client.score(PAYMENT),
             lambda: client.score_many(payment_batch(2)),
             lambda: client.label_many(pa.table({})),
-            lambda: client.rings(),
+            lambda: client.ties(),
         ):
             with pytest.raises(ServeError, match="no Ringwatch service"):
                 ask()

@@ -36,7 +36,7 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
     with TestClient(build_app(config, replica), raise_server_exceptions=False) as client:
         known = [{**PAYMENT, "transaction_id": f"k{i}", "account_id": f"a{i % 4}"} for i in range(8)]
         assert client.post("/v1/scores", json=known).status_code == 200
-        assert len(client.get("/v1/rings?as_of=2026-01-02").json()) == 1
+        assert len(client.get("/v1/ties?as_of=2026-01-02").json()) == 1
         yield client
         # After all of it: alive, the graph where the journal is, and the next payment is scored.
         assert client.get("/livez").status_code == 200
@@ -270,12 +270,12 @@ def test_one_bad_item_among_good_ones_leaves_nothing(client: TestClient) -> None
 @pytest.mark.parametrize("query", ["limit=abc", "limit=0", "limit=-1", "limit=1e9", "limit=1001", "limit=", "limit=NaN",
                                    "limit=%ff", "limit=" + "9" * 5_000])  # fmt: skip
 def test_garbage_in_a_query_is_refused(client: TestClient, query: str) -> None:
-    assert "limit" in refused(client, "GET", f"/v1/rings?{query}").json()["errors"][0]["field"]
+    assert "limit" in refused(client, "GET", f"/v1/ties?{query}").json()["errors"][0]["field"]
 
 
 @pytest.mark.parametrize("moment", ["yesterday", "", "1e9", "1999-01-01", "2200-01-01", "%ff", "9" * 5_000])
 def test_garbage_for_a_moment_is_refused(client: TestClient, moment: str) -> None:
-    for path in ("/v1/rings", "/v1/rings/R-2"):
+    for path in ("/v1/ties", "/v1/ties/R-2"):
         assert "as_of" in refused(client, "GET", f"{path}?as_of={moment}").json()["errors"][0]["field"]
 
 
@@ -292,7 +292,7 @@ def test_garbage_in_the_query_of_scores_is_refused(client: TestClient, query: st
     ],
 )  # fmt: skip
 def test_ring_ids_that_are_none_are_not_found(client: TestClient, name: str) -> None:
-    assert refused(client, "GET", f"/v1/rings/{name}").status_code == 404
+    assert refused(client, "GET", f"/v1/ties/{name}").status_code == 404
 
 
 @pytest.mark.parametrize("deadline", ["nan", "inf", "-1", "0", "soon", "", "1e9", "9" * 5_000])
@@ -303,7 +303,7 @@ def test_garbage_as_a_deadline_is_refused(client: TestClient, deadline: str) -> 
 @pytest.mark.parametrize(
     ("method", "path"),
     [
-        ("GET", "/v1/score"), ("PUT", "/v1/scores"), ("DELETE", "/v1/rings"), ("POST", "/v1/rings/R-0"), ("GET", "/"),
+        ("GET", "/v1/score"), ("PUT", "/v1/scores"), ("DELETE", "/v1/ties"), ("POST", "/v1/ties/R-0"), ("GET", "/"),
         ("GET", "/%00"), ("GET", "/v1/x"),
     ],
 )  # fmt: skip

@@ -263,7 +263,7 @@ def test_moments_that_are_still_to_come_are_refused_for_payments_and_labels(clie
     assert end(client) == 3
 
 
-@pytest.mark.parametrize("path", ["/v1/rings?account=a1", "/v1/rings?limit=3&acount=a1", "/v1/rings/R-1?full=true"])
+@pytest.mark.parametrize("path", ["/v1/ties?account=a1", "/v1/ties?limit=3&acount=a1", "/v1/ties/R-1?full=true"])
 def test_what_a_query_asks_for_and_nobody_heeds_is_refused(client: TestClient, path: str) -> None:
     refused = client.get(path)
     assert refused.status_code == 422

@@ -33,7 +33,7 @@ from serve.settings import Settings
 from tests.world import label_batch, payment_batch
 
 ROLES = ("account", "merchant", "device")
-RINGS = "/v1/rings?as_of=2026-01-02"  # before the payments: of the newest one
+RINGS = "/v1/ties?as_of=2026-01-02"  # before the payments: of the newest one
 PAYMENT = {
     "transaction_id": "p1",
     "timestamp": "2026-01-02T03:04:05Z",
@@ -289,9 +289,9 @@ def test_rings_and_answers_survive_a_restart(artifact, tmp_path):
         answers, rings = client.post("/v1/scores", json=many).json(), client.get(RINGS).json()
         assert len(rings) == 1
         assert len(rings[0]["accounts"]) == 5
-        by_id = client.get(f"/v1/rings/{rings[0]['id']}?as_of=2026-01-02")
+        by_id = client.get(f"/v1/ties/{rings[0]['id']}?as_of=2026-01-02")
         assert by_id.json() == rings[0]  # its risk too, which scores weigh in
-        assert client.get("/v1/rings/R-999").status_code == 404
+        assert client.get("/v1/ties/R-999").status_code == 404
     with TestClient(build_app(config, opened(artifact, config))) as client:
         assert client.get(RINGS).json() == rings
         assert client.post("/v1/scores", json=many).json() == answers
@@ -308,16 +308,16 @@ def test_a_ring_expires_by_the_readers_clock(artifact, tmp_path, monkeypatch):
         client.post(
             "/v1/labels", json=[{**label(True, 1, f"p{i}"), "reported_at": PAYMENT["timestamp"]} for i in range(4)]
         )
-        (ring,) = client.get("/v1/rings").json()
+        (ring,) = client.get("/v1/ties").json()
         assert (len(ring["accounts"]), ring["known_frauds"], len(ring["transactions"])) == (5, 4, 20)
         now = datetime(2026, 2, 1, 3, tzinfo=UTC)  # an hour inside the 30 days
-        assert client.get("/v1/rings").json()[0]["known_frauds"] == 4
+        assert client.get("/v1/ties").json()[0]["known_frauds"] == 4
         now = datetime(2026, 6, 2, tzinfo=UTC)
-        assert client.get("/v1/rings").json() == []
-        assert client.get(f"/v1/rings/{ring['id']}").status_code == 404
+        assert client.get("/v1/ties").json() == []
+        assert client.get(f"/v1/ties/{ring['id']}").status_code == 404
         assert client.get(RINGS).json() == [ring | {"risk": client.get(RINGS).json()[0]["risk"]}]
         now = datetime(2020, 1, 1, tzinfo=UTC)  # a clock that is wrong: never before the journal's
-        assert len(client.get("/v1/rings").json()) == 1
+        assert len(client.get("/v1/ties").json()) == 1
 
 
 class _Faulty(CpuScorer):
