@@ -8,12 +8,16 @@ import pytest
 import data.history
 import gnn.model.artifact
 import graph.rings.index
+import serve.cases.database
+import serve.cases.records
 import serve.http.client
 
 EXAMPLES = {
     data.history: "History",
     gnn.model.artifact: "Artifact",
     graph.rings.index: "RingIndex",
+    serve.cases.database: "Database",
+    serve.cases.records: "priority",
     serve.http.client: "RingwatchClient",
 }
 

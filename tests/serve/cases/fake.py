@@ -12,6 +12,7 @@ from serve.cases.protocol import Entity, GivenVerdict, RingFilter, Verdict
 
 START = datetime(2026, 3, 4, 9, tzinfo=UTC)
 HOUR = 3_600_000_000
+EVERY = RingFilter()
 BEGIN = int(START.timestamp()) * 1_000_000
 
 
@@ -120,7 +121,7 @@ class FakeInvestigation:
         return 100 + len(self.given)
 
     def rings(
-        self, wanted: RingFilter = RingFilter(), limit: int = 100, after: str | None = None, as_of: int | None = None
+        self, wanted: RingFilter = EVERY, limit: int = 100, after: str | None = None, as_of: int | None = None
     ) -> list[RingRecord]:
         found = [
             r
@@ -233,9 +234,7 @@ def busy() -> FakeInvestigation:
         paid("x0", "dora", 3, device="d1", currency="USD", probability=0.7, evidence=True),
         paid("x1", "emil", 4, device="d2", currency="USD", probability=0.7, evidence=True),
     ]
-    found.put(
-        ring("K-1", ("anna", "ben", "cleo"), ("e21", "e20", "e11", "e10", "e01", "e00"), ("e20", "e10", "e00"))
-    )
+    found.put(ring("K-1", ("anna", "ben", "cleo"), ("e21", "e20", "e11", "e10", "e01", "e00"), ("e20", "e10", "e00")))
     found.put(
         ring(
             "K-2",

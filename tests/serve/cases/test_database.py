@@ -1,4 +1,4 @@
-"""The database of cases: its migrations make what the models say, what happened cannot be rewritten, errors are plain."""
+"""The database of cases: its migrations make what the models say, what happened stays, errors are plain."""
 
 import stat
 from pathlib import Path
