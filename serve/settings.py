@@ -29,6 +29,7 @@ class Settings(BaseSettings):
     insecure: bool = False
     api_keys: Annotated[tuple[SecretStr, ...], NoDecode] = ()
     api_keys_file: Path | None = None  # where the keys are, in place of `api_keys`; read once, at the start
+    keys_file: Path | None = None  # of named keys with scopes (`serve.keys`), beside those; read again when it changes
     challenge: float = Field(0.05, ge=0, le=1)
     review: float = Field(0.2, ge=0, le=1)
     decline: float = Field(0.6, ge=0, le=1)
@@ -81,8 +82,15 @@ class Settings(BaseSettings):
     def _consistent(self) -> Self:
         if not self.challenge <= self.review <= self.decline:
             raise ValueError("thresholds must rise: challenge <= review <= decline")
-        if not self.insecure and not self.api_keys:
-            raise ValueError("set RINGWATCH_API_KEYS to one or more keys, or give --insecure to ask for none")
+        if self.insecure:
+            return self
+        if not self.api_keys and self.keys_file is None:
+            raise ValueError(
+                "set RINGWATCH_API_KEYS to one or more keys, or RINGWATCH_KEYS_FILE to a file that "
+                "'ringwatch keys add' makes, or give --insecure to ask for none"
+            )
+        if self.keys_file is not None and not self.keys_file.is_file():
+            raise ValueError(f"RINGWATCH_KEYS_FILE: no file {self.keys_file}: 'ringwatch keys add' makes it")
         return self
 
     @classmethod

@@ -8,6 +8,7 @@ from rich.markup import escape
 
 from data.files.options import ReadOptions
 from serve.cli import journal as cli_journal
+from serve.cli import keys as cli_keys
 from serve.cli import quality as cli_quality
 from serve.cli import training as cli_training
 from serve.cli.options import (
@@ -84,6 +85,7 @@ def dataset(
 cli_training.register(app)
 cli_quality.register(app)
 cli_journal.register(app)
+cli_keys.register(app)
 
 
 @app.command(epilog=example("rescore --model var/model --transactions t.parquet --labels l.parquet --out var/scores"))

@@ -231,7 +231,7 @@ def _rings(app: FastAPI) -> None:
         finally:
             waiting -= 1
 
-    @app.get("/v1/ties", responses=problems(401, 422, 429, 503), response_model=list[RingOut], tags=["ties"])
+    @app.get("/v1/ties", responses=problems(401, 403, 422, 429, 503), response_model=list[RingOut], tags=["ties"])
     async def ties(request: Request, limit: Annotated[int, Query(ge=1, le=1000)] = 20, as_of: AsOf = None) -> Response:
         """Accounts tied by rare devices and cards that they share, riskiest first: evidence that scores read.
 
@@ -245,7 +245,9 @@ def _rings(app: FastAPI) -> None:
 
         return Response(await read(listed, request), media_type=JSON)
 
-    @app.get("/v1/ties/{ring_id}", responses=problems(401, 404, 422, 429, 503), response_model=RingOut, tags=["ties"])
+    @app.get(
+        "/v1/ties/{ring_id}", responses=problems(401, 403, 404, 422, 429, 503), response_model=RingOut, tags=["ties"]
+    )
     async def tie(request: Request, ring_id: str, as_of: AsOf = None) -> RingOut:
         """One tie ring, by its id or by that of one which has merged into it."""
         _refuse_unknown(request, "as_of")

@@ -88,6 +88,7 @@ def log_file(settings: Settings, port: int) -> Path:
 def _absolute(settings: Settings) -> Settings:
     """Paths that mean the same in a replica, whose working directory is another."""
     paths = {"model": settings.model, "journal": settings.journal, "snapshots": settings.snapshots}
+    paths["keys_file"] = settings.keys_file
     return settings.model_copy(update={name: path and path.resolve() for name, path in paths.items()})
 
 

@@ -4,7 +4,6 @@ Turning a call away must cost far less than serving it, or a service that gets t
 turn away. So this runs in the connection itself, as soon as the body is there.
 """
 
-import hmac
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,6 +11,7 @@ from serve.http.budget import DEADLINE, Budget
 from serve.http.metrics import ServiceMetrics
 from serve.http.payments import PaymentDesk
 from serve.http.wire import Payment, parse
+from serve.keys import KeyRing
 from serve.problems import Problem
 from serve.settings import Settings
 
@@ -64,23 +64,21 @@ class Express:
         return _HEAD % len(answer) + answer
 
     def _plain(self, headers: dict[bytes, bytes]) -> bool:
-        """Whether a request has a key, and JSON as it is."""
+        """Whether a request has a key that may score, and JSON as it is."""
         if headers.get(b"content-type", _JSON) != _JSON or b"content-encoding" in headers:
             return False
-        return self._settings.insecure or has_key(headers, self._keys)
+        holder = None if self._settings.insecure else self._keys.of(headers)
+        return self._settings.insecure or (holder is not None and holder.may("score"))
 
 
-def keys_of(settings: Settings) -> list[bytes]:
-    """The keys that callers may send."""
-    return [key.get_secret_value().encode() for key in settings.api_keys]
+def keys_of(settings: Settings) -> KeyRing:
+    """The keys that callers may send.
 
-
-def has_key(headers: dict[bytes, bytes], keys: Sequence[bytes]) -> bool:
-    """Whether a request brings one of the keys."""
-    scheme, _, key = headers.get(b"authorization", b"").partition(b" ")
-    # Every key is compared, in constant time, so that time tells nothing of how near a guess was.
-    matches = [hmac.compare_digest(key.strip(), mine) for mine in keys]
-    return scheme.lower() == b"bearer" and any(matches)
+    Raises:
+        ServeError: Their file cannot be read.
+    """
+    file = None if settings.insecure else settings.keys_file
+    return KeyRing([key.get_secret_value().encode() for key in settings.api_keys], file)
 
 
 def response_bytes(problem: Problem, *, close: bool = False) -> bytes:

@@ -9,7 +9,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serve.http.budget import DEADLINE
-from serve.http.express import SCORE, has_key, keys_of
+from serve.http.express import SCORE, keys_of
 from serve.http.metrics import ServiceMetrics
 from serve.http.payments import score_body
 from serve.problems import Problem
@@ -17,6 +17,8 @@ from serve.settings import Settings
 
 log = logging.getLogger("ringwatch")
 OPEN = ("/livez", "/readyz", "/openapi.json")  # asked without a key
+SCOPES = (("/v1/labels", ("label",)), ("/v1/ties", ("score", "investigate")), ("/metrics", ()))
+"""Which scopes a path takes, one of them each; every other path takes `score`."""
 _DEADLINE = DEADLINE.encode()
 _JSON = (b"content-type", b"application/json")
 GONE = 499  # what others count as status of a request whose client has gone
@@ -93,8 +95,12 @@ class Guard:
     def _authorise(self, path: str, headers: dict[bytes, bytes]) -> None:
         if self._settings.insecure or path in OPEN or (path == "/metrics" and self._settings.open_metrics):
             return
-        if not has_key(headers, self._keys):
+        if (holder := self._keys.of(headers)) is None:
             raise Problem(401, "Unauthorized", "send a valid key", headers={"WWW-Authenticate": "Bearer"})
+        needed = next((scopes for start, scopes in SCOPES if path.startswith(start)), ("score",))
+        if needed and not holder.may(*needed):
+            detail = f"the key {holder.name!r} may not do this: it takes one with scope {' or '.join(needed)}"
+            raise Problem(403, "Forbidden", detail)
 
     def _bounded(self, headers: dict[bytes, bytes], receive: Receive, body: "_Body") -> Receive:
         most = self._settings.max_body

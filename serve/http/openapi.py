@@ -21,6 +21,7 @@ PROBLEMS: dict[int | str, dict[str, Any]] = {
     for status, what in {
         400: "Malformed body",
         401: "No valid key",
+        403: "The key has not the scope",
         404: "Not found",
         408: "The request was not complete in time",
         409: "Recorded with other content",

@@ -39,6 +39,7 @@ def test_every_setting_can_be_set_by_the_environment(monkeypatch: pytest.MonkeyP
     }
     values |= {
         "api_keys_file": str(tmp_path / "keys"),
+        "keys_file": str(tmp_path / "keys.json"),
         "replicas": "3",
         "port": "4000",
         "cuda_memory": "1.5",
