@@ -25,6 +25,7 @@ from data.history import History
 from data.journal.protocol import Kind
 from gnn.rivals import snapml
 from gnn.rivals.boosting import INPUT_SETS
+from gnn.rivals.forty import RIVAL_NAME
 from gnn.train.boosted_trees import BoostingConfig, Setting
 from gnn.train.targets import Targets, TrainConfig, make_targets
 from tests.data.files.test_datasets import dataset
@@ -73,7 +74,7 @@ def test_every_entrant_scores_the_same_payments_and_runs_are_kept(
     quick = BoostingConfig(settings=(Setting(leaves=7, rows=20),), trees=50, negatives=5, neighbours=4)
     monkeypatch.setattr(contest, "BoostingConfig", lambda **_: quick)
     runs = entrants(small, 1, rivals=True)
-    names = {OURS, RESEARCH, "rules", "logistic", *(f"trees: {inputs}" for inputs in INPUT_SETS)}
+    names = {OURS, RESEARCH, "rules", "logistic", RIVAL_NAME, *(f"trees: {inputs}" for inputs in INPUT_SETS)}
     assert set(runs[0]) == names | ({snapml.RIVAL_NAME} if snapml.installed() else set())
     assert {len(score) for score in runs[0].values()} == {len(small.rows)}
     found = table(small, runs)

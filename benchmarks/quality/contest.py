@@ -19,6 +19,7 @@ from data.history import History
 from data.report import Report
 from gnn.evaluate.metrics import card_precision
 from gnn.rivals.boosting import fit_rivals
+from gnn.rivals.forty import fit_forty
 from gnn.rivals.snapml import fit_snapml, installed
 from gnn.score.replay import capacity_for, score_history
 from gnn.score.rules import rules_score
@@ -124,7 +125,11 @@ def ours(contest: Contest, seed: int) -> tuple[Scores, dict[str, Any]]:
 def trees(contest: Contest, seed: int) -> tuple[Scores, dict[str, Any]]:
     """Rules, and trees and a regression on the model's own rows, labels and validation."""
     with threadpool_limits(1, "openmp"):
-        rivals = fit_rivals(contest.past, contest.targets, _boosting(contest, seed))
+        config = _boosting(contest, seed)
+        rivals = [
+            *fit_rivals(contest.past, contest.targets, config),
+            fit_forty(contest.past, contest.targets, config),
+        ]
         scores = {rival.name: rival.probability(contest.graph, contest.rows) for rival in rivals}
     scores["rules"] = rules_score(contest.graph, contest.rows)[0]
     return scores, {rival.name: rival.facts for rival in rivals}

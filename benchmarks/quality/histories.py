@@ -31,6 +31,7 @@ from graph.state import GraphState
 
 DATASETS = Path(os.environ.get("RINGWATCH_DATASETS", ROOT.parent / "shared" / "datasets"))
 RAW = DATASETS / "handbook" / "transactions_raw_to_08-31.parquet"
+OUTSIDE_TRAINING = 0.7  # share of the time of an outside history that teaches
 FILES = ROOT / "var" / "quality" / "files"
 WEEK = timedelta(days=7)
 TEACHING, JUDGING = range(12), range(200, 205)  # seeds of worlds; those that judge no trial has seen
@@ -104,6 +105,23 @@ def s_ffsd(variant: str) -> Contest:
     blind = [(Kind.TRANSACTION, batch) for batch in judged.payments.to_batches()]
     taught = [*((Kind.TRANSACTION, batch) for batch in early.payments.to_batches()), *_afterwards(early)]
     return _contest("s_ffsd_no_labels", History(taught), History(blind), judged, rows, config)
+
+
+def outside(name: str) -> Contest:
+    """A history of a generator that nobody here wrote, judged on the last 30 % of its time.
+
+    Trained on what was known when the test begins, with default settings; judged by all that was ever reported.
+
+    Args:
+        name: `amlgentex` (transfers between accounts) or `sparkov` (card payments).
+    """
+    folder = DATASETS / name
+    whole = History.read(folder / "transactions.parquet", folder / "labels.parquet")
+    judged = whole.labelled()
+    time = judged.payments["timestamp"].cast(pa.int64()).to_numpy()
+    start = datetime.fromtimestamp((time[0] + OUTSIDE_TRAINING * (time[-1] - time[0])) / 1e6, UTC)
+    rows = np.flatnonzero(selection(judged, start))
+    return _contest(name, whole.before(start), whole, judged, rows, TrainConfig(test=0))
 
 
 def _afterwards(judged: LabelledPayments) -> Iterator[Run]:

@@ -80,6 +80,7 @@ command, commit, date and machine. Unless a section says otherwise:
 | trees: raw history | those columns, and amounts and times of the last payments of each entity |
 | trees: features | gradient-boosted trees on Ringwatch's point-in-time features |
 | trees: history | those features, and what relates the payment to each of the last payments of its entities |
+| trees: forty columns | the payment's columns; gaps, counts, sums, reported frauds; how often each pair met before |
 | trees: Snap ML | the payment's columns, and the graph features of IBM's Snap ML |
 | logistic | logistic regression on Ringwatch's features |
 | PyG | a graph neural network in PyTorch Geometric, on the same sampled neighbours |

@@ -20,6 +20,7 @@ from gnn.evaluate.metrics import to_dict as metrics_dict
 from gnn.evaluate.protocols import check_protocol, selection
 from gnn.model.artifact import Artifact
 from gnn.rivals.boosting import Rival, fit_rivals
+from gnn.rivals.forty import FortyRival, fit_forty
 from gnn.rivals.snapml import SnapRival, fit_snapml, installed
 from gnn.score.devices import choose_device
 from gnn.score.replay import open_model, score_events
@@ -111,7 +112,10 @@ def compare(
     for name, rule in (rules or {}).items():
         enter(name, rule(state, rows))
     config = as_the_model(artifact, config or BoostingConfig())
-    rivals: list[Rival | SnapRival] = [*fit_rivals(state, targets, config, report)]
+    rivals: list[Rival | FortyRival | SnapRival] = [
+        *fit_rivals(state, targets, config, report),
+        fit_forty(state, targets, config, report),
+    ]
     if installed():
         rivals.append(fit_snapml(state, targets, config, report))
     for rival in rivals:

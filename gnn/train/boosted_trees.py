@@ -48,6 +48,8 @@ class BoostingConfig:
         trees: At most.
         step: Trees between two looks at the validation payments.
         negatives: Payments not known as fraud for each fraud.
+        least: Payments not known as fraud, at least, where there are as many: a few hundred frauds that see only 25
+            others each leave trees that know too little of honest payments.
         neighbours: Past payments of each entity in the richest inputs.
         refit: Whether the trees are grown again with the validation payments among those that teach.
         without: Features that they must not read, each by its name or the beginning of it.
@@ -59,6 +61,7 @@ class BoostingConfig:
     trees: int = 400
     step: int = 25
     negatives: int = 25
+    least: int = 50_000
     neighbours: int = 16
     refit: bool = True
     without: tuple[str, ...] = ()
@@ -66,11 +69,11 @@ class BoostingConfig:
 
 
 def sample_training_rows(targets: Targets, config: BoostingConfig) -> NDArray[np.int64]:
-    """Rows that trees learn from, int64 [n] ascending: all frauds, and `config.negatives` others for each."""
+    """Rows that trees learn from, int64 [n] ascending: all frauds, and `config.negatives` others for each, or more."""
     train = targets.train
     fraud = targets.fraud[train] > 0
     positive, negative = train[fraud], train[~fraud]
-    most = min(len(negative), config.negatives * len(positive))
+    most = min(len(negative), max(config.negatives * len(positive), config.least))
     chosen = np.random.default_rng(config.seed).choice(negative, most, replace=False)
     return np.sort(np.concatenate([positive, chosen]))
 

@@ -142,12 +142,15 @@ def test_they_are_learnt_as_the_model_was(files: dict[str, Path]) -> None:
 
 def test_they_learn_from_all_frauds_of_the_training_rows_and_a_draw_of_the_rest() -> None:
     targets = make_targets(built(history()[0]), TrainConfig(test=0.25))
-    rows = sample_training_rows(targets, BoostingConfig(negatives=3))
+    rows = sample_training_rows(targets, BoostingConfig(negatives=3, least=0))
     fraud = targets.fraud[rows] > 0
     assert np.isin(rows, targets.train).all()
     assert (np.diff(rows) > 0).all()
     assert fraud.sum() == (targets.fraud[targets.train] > 0).sum()
     assert (~fraud).sum() == 3 * fraud.sum()
+    more = sample_training_rows(targets, BoostingConfig(negatives=3, least=1_000))
+    assert (targets.fraud[more] > 0).sum() == fraud.sum()
+    assert (targets.fraud[more] == 0).sum() == 1_000
 
 
 def test_validation_chooses_the_setting_and_the_number_of_trees() -> None:
@@ -203,7 +206,7 @@ def test_all_are_judged_on_the_same_payments(files: dict[str, Path]) -> None:
     alone = evaluate(model, whole, start=FIRST)
     assert found.metrics[OURS] == alone
     assert list(found.metrics)[:2] == [OURS, "by amount"]
-    assert len(found.metrics) == 7 + installed()
+    assert len(found.metrics) == 8 + installed()
     assert len({(m.payments, m.frauds) for m in found.metrics.values()}) == 1
     ap = {name: m.average_precision for name, m in found.metrics.items()}
     # Fraud comes from three merchants, so columns of the payment alone say nothing, and reported labels say it all.
@@ -211,7 +214,7 @@ def test_all_are_judged_on_the_same_payments(files: dict[str, Path]) -> None:
     assert {"trees", "validation_ap"} <= set(found.facts["trees: features"])
     written = json.loads(json.dumps(to_dict(found)))
     assert written["average_precision"] == written["against"][OURS]["average_precision"] == alone.average_precision
-    assert as_table(found).row_count == 7 + installed()
+    assert as_table(found).row_count == 8 + installed()
     assert (snapml.RIVAL_NAME in found.metrics) == installed()
 
 
@@ -233,4 +236,4 @@ def test_the_command_prints_one_table_and_writes_json(files: dict[str, Path], tm
     assert done.returncode == 0, done.stderr
     for name in ("ringwatch", "rules", "logistic", *(f"trees: {inputs}" for inputs in INPUT_SETS)):
         assert name in done.stdout
-    assert len(json.loads((tmp_path / "m.json").read_text())["against"]) == 7 + installed()
+    assert len(json.loads((tmp_path / "m.json").read_text())["against"]) == 8 + installed()
