@@ -31,9 +31,9 @@ def leaves(url: str) -> bool:
     return parts.scheme not in ("file", "data", "blob", "about") and parts.hostname not in LOOPBACK
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # while it runs, Playwright holds the thread's event loop: other modules need it back
 def browser():
-    """One Chromium for all tests of a session (`playwright.sync_api.Browser`)."""
+    """One Chromium for all tests of a module (`playwright.sync_api.Browser`)."""
     if CHROMIUM is None:
         pytest.skip("no chromium here: apt-get install chromium")
     playwright = pytest.importorskip("playwright.sync_api", reason="no playwright here: pip install playwright")
