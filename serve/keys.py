@@ -61,12 +61,17 @@ class Holder:
     Attributes:
         name: Theirs.
         scopes: What they may do.
-        digest: SHA-256 of the key: tells a key from a later one of the same name.
+        digest: SHA-256 of the key.
     """
 
     name: str
     scopes: frozenset[str]
     digest: bytes
+
+    @property
+    def mark(self) -> str:
+        """What tells this key from a later one of the same name, and says nothing of it: for a session's cookie."""
+        return hashlib.sha256(self.digest).hexdigest()[:16]
 
     def may(self, *scopes: str) -> bool:
         """Whether one of the scopes is theirs; `admin` has all."""
@@ -109,11 +114,11 @@ class KeyRing:
         scheme, _, key = headers.get(b"authorization", b"").partition(b" ")
         return self.find(key.strip()) if scheme.lower() == b"bearer" else None
 
-    def still(self, name: str, digest: bytes) -> Holder | None:
-        """The holder of that name, if their key is still the one with this digest."""
+    def still(self, name: str, mark: str) -> Holder | None:
+        """The holder of that name, if their key is good and still the one with this mark."""
         self._look()
         for holder in self._holders:
-            if holder.name == name and hmac.compare_digest(digest, holder.digest):
+            if holder.name == name and hmac.compare_digest(mark.encode(), holder.mark.encode()):
                 return holder
         return None
 

@@ -55,9 +55,11 @@ def test_a_new_key_is_good_and_a_revoked_one_is_not_without_a_restart(file: Path
     second = add_key(file, "second", ["score"])
     found = ring.find(second.encode())
     assert found is not None
+    assert ring.still("second", found.mark) == found
+    assert ring.still("first", found.mark) is None
     revoke_key(file, "second")
     assert ring.find(second.encode()) is None
-    assert ring.still("second", found.digest) is None
+    assert ring.still("second", found.mark) is None
     assert ring.find(first.encode()) is not None
 
 
