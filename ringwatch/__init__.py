@@ -4,6 +4,7 @@
     artifact = ringwatch.train(history.before(day))  # or ringwatch.load_model("var/model")
     metrics = ringwatch.evaluate(artifact, history, start=day)
     ringwatch.RingwatchClient("http://127.0.0.1:8000", key="...").score({...})
+    ringwatch.Workbench.over("var/journal.sqlite", "var/model").rings()  # or Workbench.at("http://127.0.0.1:8400")
 
 Names are imported when they are first used: none costs anything before.
 """
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from gnn.train.targets import TrainConfig
     from gnn.train.trainer import train
     from graph.errors import GraphError
+    from serve.cases.workbench import Workbench
     from serve.errors import ServeError
     from serve.http.client import RingwatchClient
 
@@ -34,6 +36,7 @@ _WHERE = {
     "ReadOptions": "data.files.options",
     "RingwatchClient": "serve.http.client",
     "ServeError": "serve.errors",
+    "Workbench": "serve.cases.workbench",
     "TrainConfig": "gnn.train.targets",
     "evaluate": "gnn.evaluate.evaluate",
     "format_amount": "data.currency",
@@ -52,6 +55,7 @@ __all__ = [
     "RingwatchClient",
     "ServeError",
     "TrainConfig",
+    "Workbench",
     "evaluate",
     "format_amount",
     "load_model",

@@ -6,7 +6,7 @@ any of it.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Final, Literal, Protocol
 
 import pyarrow as pa
 
@@ -32,6 +32,9 @@ class RingFilter:
     since: int | None = None
     until: int | None = None
     confidence: float = 0.0
+
+
+EVERY: Final = RingFilter()
 
 
 @dataclass(frozen=True)
@@ -96,7 +99,7 @@ class Investigation(Protocol):
         """The journal offset that is read next."""
 
     def rings(
-        self, wanted: RingFilter = RingFilter(), limit: int = 100, after: str | None = None, as_of: int | None = None
+        self, wanted: RingFilter = EVERY, limit: int = 100, after: str | None = None, as_of: int | None = None
     ) -> list[RingRecord]:
         """Rings, those of the highest confidence first, then the newest.
 
@@ -133,6 +136,20 @@ class Investigation(Protocol):
 
     def payment(self, transaction_id: str) -> pa.Table | None:
         """One payment, of `RING_PAYMENTS`; None where it is not in the journal."""
+
+    def comparison(self, ring_id: str) -> pa.Table:
+        """A ring's accounts beside accounts of like age and volume, of `serve.cases.comparison.COMPARISON`.
+
+        Raises:
+            KeyError: There is no such ring.
+        """
+
+    def alike(self, ring_id: str, limit: int = 10) -> list[tuple[str, float]]:
+        """Rings whose payments look like those of a ring to the model: their ids and likeness (-1 to 1), best first.
+
+        Raises:
+            KeyError: There is no such ring.
+        """
 
     def verdicts(self, ring_id: str | None = None) -> Sequence[GivenVerdict]:
         """Verdicts of a ring, or all, in the order of the journal."""

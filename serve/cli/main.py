@@ -7,6 +7,7 @@ import typer
 from rich.markup import escape
 
 from data.files.options import ReadOptions
+from serve.cli import investigate as cli_investigate
 from serve.cli import journal as cli_journal
 from serve.cli import keys as cli_keys
 from serve.cli import quality as cli_quality
@@ -86,6 +87,7 @@ cli_training.register(app)
 cli_quality.register(app)
 cli_journal.register(app)
 cli_keys.register(app)
+cli_investigate.register(app)
 
 
 @app.command(epilog=example("rescore --model var/model --transactions t.parquet --labels l.parquet --out var/scores"))

@@ -11,18 +11,17 @@ from typing import Annotated, Any, TypeVar
 
 import pyarrow as pa
 from fastapi import FastAPI, Query, Request, Response
-from fastapi.exceptions import RequestValidationError
 from fastapi.responses import PlainTextResponse
 from pydantic import TypeAdapter
-from starlette.exceptions import HTTPException
 
 from data.schema import LABEL_SCHEMA, TRANSACTION_SCHEMA
 from gnn.model.artifact import load
 from serve.http.budget import DEADLINE, Budget
 from serve.http.express import Express
+from serve.http.failures import answer_failures
 from serve.http.guard import Guard
 from serve.http.metrics import ServiceMetrics
-from serve.http.openapi import JSON, describe, problems, raw_body
+from serve.http.openapi import JSON, describe, problems, raw_body, refuse_unknown
 from serve.http.payments import LoopLag, PaymentDesk, refuse_unready, score_body
 from serve.http.rehearsal import rehearse
 from serve.http.wire import (
@@ -96,9 +95,7 @@ def build_app(settings: Settings, replica: Replica | None = None) -> FastAPI:
     describe(app)
     app.state.express = Express(settings, metrics, app.state)
     app.add_middleware(Guard, settings=settings, metrics=metrics, state=app.state)
-    app.add_exception_handler(Problem, _problem)
-    app.add_exception_handler(HTTPException, _http_problem)
-    app.add_exception_handler(RequestValidationError, _query_problem)
+    answer_failures(app)
     _probes(app)
     _payments(app)
     _rings(app)
@@ -158,7 +155,7 @@ def _payments(app: FastAPI) -> None:
         request: Request, reasons: Annotated[bool, Query(description="false skips reasons, for bulk")] = True
     ) -> Response:
         """Score many payments in their order; JSON or an Arrow IPC stream. None is recorded if one is refused."""
-        _refuse_unknown(request, "reasons")
+        refuse_unknown(request, "reasons")
         body, kind = await request.body(), _expect(request, JSON, ARROW)
         budget = _budget(request, settings.bulk_deadline_ms)
         batch, given = await _off_the_loop(body, _read_payments, body, kind, settings.max_items)
@@ -237,7 +234,7 @@ def _rings(app: FastAPI) -> None:
 
         Fraud rings, found from what is risky, are at the investigator (`ringwatch investigate`).
         """
-        _refuse_unknown(request, "limit", "as_of")
+        refuse_unknown(request, "limit", "as_of")
 
         def listed(replica: Replica) -> bytes:
             found = replica.rings(limit, moment_or_now(as_of, replica.state.store.clock))
@@ -250,7 +247,7 @@ def _rings(app: FastAPI) -> None:
     )
     async def tie(request: Request, ring_id: str, as_of: AsOf = None) -> RingOut:
         """One tie ring, by its id or by that of one which has merged into it."""
-        _refuse_unknown(request, "as_of")
+        refuse_unknown(request, "as_of")
 
         def found(replica: Replica) -> RingOut | None:
             ring = replica.ring(ring_id, moment_or_now(as_of, replica.state.store.clock))
@@ -308,34 +305,8 @@ def _ready(request: Request) -> Replica:
     return replica
 
 
-def _refuse_unknown(request: Request, *known: str) -> None:
-    """Refuse what a query asks for and nobody would heed: it must not be taken for the answer to it."""
-    for name in request.query_params:
-        if name not in known:
-            reason = f"is no parameter here; known are {', '.join(known)}" if known else "is no parameter here"
-            raise Problem(422, "Invalid content", f"{name[:100]}: {reason}", [(name[:100], reason)])
-
-
 def _expect(request: Request, *kinds: str) -> str:
     kind = request.headers.get("content-type", JSON).partition(";")[0].strip().lower()
     if kind not in kinds:
         raise Problem(415, "Unsupported media type", f"send {' or '.join(kinds)}, not {kind[:100]!r}")
     return kind
-
-
-async def _problem(request: Request, error: Exception) -> Response:
-    assert isinstance(error, Problem)
-    return error.response()
-
-
-async def _http_problem(request: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)
-    titles = {404: "Not found", 405: "Method not allowed"}
-    title = titles.get(error.status_code, "Error")
-    return Problem(error.status_code, title, str(error.detail), headers=error.headers).response()
-
-
-async def _query_problem(request: Request, error: Exception) -> Response:
-    assert isinstance(error, RequestValidationError)
-    found = [(str(e["loc"][-1]), e["msg"]) for e in error.errors()]
-    return Problem(422, "Invalid content", f"{found[0][0]}: {found[0][1]}", found).response()

@@ -117,7 +117,7 @@ class RingwatchClient:
             Refused: The service refused it.
             ServeError: No answer before the deadline.
         """
-        answer: dict[str, Any] = self._json("POST", "/v1/score", dict(payment), deadline)
+        answer: dict[str, Any] = self.call("POST", "/v1/score", dict(payment), deadline)
         if answer.get("recorded") is False:
             self._send_again({**payment, "decision_given": answer["decision"]})
         return answer
@@ -144,7 +144,7 @@ class RingwatchClient:
     def label(self, transaction_id: str, is_fraud: bool, reported_at: str | int) -> dict[str, Any]:
         """Report what became known of a payment."""
         body = {"transaction_id": transaction_id, "is_fraud": is_fraud, "reported_at": reported_at}
-        answer: dict[str, Any] = self._json("POST", "/v1/labels", body)
+        answer: dict[str, Any] = self.call("POST", "/v1/labels", body)
         return answer
 
     def label_many(self, batch: pa.RecordBatch | pa.Table) -> dict[str, Any]:
@@ -160,12 +160,12 @@ class RingwatchClient:
             limit: How many, at most.
             as_of: A moment, as in a payment; by default now. What has expired by then is left out.
         """
-        found: list[dict[str, Any]] = self._json("GET", f"/v1/ties?limit={limit}{_as_of('&', as_of)}")
+        found: list[dict[str, Any]] = self.call("GET", f"/v1/ties?limit={limit}{_as_of('&', as_of)}")
         return found
 
     def tie(self, ring_id: str, as_of: str | int | None = None) -> dict[str, Any]:
         """One tie ring."""
-        found: dict[str, Any] = self._json("GET", f"/v1/ties/{ring_id}{_as_of('?', as_of)}")
+        found: dict[str, Any] = self.call("GET", f"/v1/ties/{ring_id}{_as_of('?', as_of)}")
         return found
 
     def is_ready(self) -> bool:
@@ -187,7 +187,13 @@ class RingwatchClient:
             self._resending.join(RESEND_S + 1)
         self._http.close()
 
-    def _json(self, method: str, path: str, body: Any = None, deadline: float | None = None) -> Any:
+    def call(self, method: str, path: str, body: Any = None, deadline: float | None = None) -> Any:
+        """Send a call, JSON both ways, as often as its deadline allows.
+
+        Raises:
+            Refused: The service refused it.
+            ServeError: There is no answer in time.
+        """
         content = None if body is None else json.dumps(body).encode()
         return _content(self._call(method, path, content, JSON, deadline))
 

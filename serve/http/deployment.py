@@ -4,9 +4,9 @@ import logging
 import os
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from data.digests import key_from_environment, key_is_secret
 from data.journal.sqlite import SqliteJournal
@@ -26,6 +26,7 @@ CPUS = 0.5  # of a replica: a fraction, so that replicas start on small machines
 RETRY_S = 0.2  # between two looks for a free port: the process that has it is on its way out
 
 log = logging.getLogger("ringwatch")
+S = TypeVar("S", bound=Settings)
 
 
 def run_service(settings: Settings) -> None:
@@ -51,8 +52,27 @@ def run_service(settings: Settings) -> None:
             "knows. Set it to 32 random hexadecimal digits (openssl rand -hex 16) and keep it; the next start then "
             "replays the journal once"
         )
+    settings = absolute(settings)
+
+    def application(gpus: int) -> Any:
+        return deployment(settings, share(settings, gpus))
+
+    lines = [f"scoring on http://{settings.host}:{p}; its log: {log_file(settings, p)}" for p in ports(settings)]
+    serve_until_stopped("ringwatch", application, lines)
+
+
+def serve_until_stopped(name: str, application: Callable[[int], Any], lines: Sequence[str]) -> None:
+    """Run an application on Ray Serve until SIGINT or SIGTERM. Ray's own proxy is not started.
+
+    Args:
+        name: Of the application.
+        application: Makes it, bound, from the number of GPUs of the cluster.
+        lines: To print once it is placed.
+
+    Raises:
+        ServeError: RAY_ADDRESS names a cluster that does not answer.
+    """
     check_address()
-    settings = _absolute(settings)
     os.environ.update(environment())
     import ray
     from ray import serve as ray_serve
@@ -65,13 +85,12 @@ def run_service(settings: Settings) -> None:
         signal.signal(number, lambda *_: stop.set())
     try:
         ray_serve.start(proxy_location="Disabled")
-        gpus = share(settings, int(ray.cluster_resources().get("GPU", 0)))
-        ray_serve.run(deployment(settings, gpus), name="ringwatch", route_prefix=None)
-        for port in ports(settings):
-            out.print(f"scoring on http://{settings.host}:{port}; its log: {log_file(settings, port)}", soft_wrap=True)
+        ray_serve.run(application(int(ray.cluster_resources().get("GPU", 0))), name=name, route_prefix=None)
+        for line in lines:
+            out.print(line, soft_wrap=True)
         stop.wait()
     finally:
-        ray_serve.delete("ringwatch")  # the replicas end in good order; Serve itself may be others' too
+        ray_serve.delete(name)  # the replicas end in good order; Serve itself may be others' too
         ray.shutdown()
 
 
@@ -85,7 +104,7 @@ def log_file(settings: Settings, port: int) -> Path:
     return settings.journal.with_name(f"{settings.journal.stem}-{port}.log")
 
 
-def _absolute(settings: Settings) -> Settings:
+def absolute(settings: S) -> S:
     """Paths that mean the same in a replica, whose working directory is another."""
     paths = {"model": settings.model, "journal": settings.journal, "snapshots": settings.snapshots}
     paths["keys_file"] = settings.keys_file

@@ -5,10 +5,11 @@ from typing import Any, get_args
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from pydantic import TypeAdapter
+from starlette.requests import Request
 
 from serve.http.guard import OPEN
 from serve.http.wire import ARROW, Label, Payment
-from serve.problems import MEDIA_TYPE, ProblemDetails
+from serve.problems import MEDIA_TYPE, Problem, ProblemDetails
 
 JSON = "application/json"
 REFERENCE = "#/components/schemas/{model}"
@@ -89,3 +90,11 @@ def _schema(shape: Any) -> dict[str, Any]:
     if get_args(shape):
         return {"anyOf": [_schema(part) for part in get_args(shape)]}
     return TypeAdapter(shape).json_schema()
+
+
+def refuse_unknown(request: Request, *known: str) -> None:
+    """Refuse what a query asks for and nobody would heed: it must not be taken for the answer to it."""
+    for name in request.query_params:
+        if name not in known:
+            reason = f"is no parameter here; known are {', '.join(known)}" if known else "is no parameter here"
+            raise Problem(422, "Invalid content", f"{name[:100]}: {reason}", [(name[:100], reason)])

@@ -76,7 +76,7 @@ class Replica:
     ) -> None:
         self.artifact, self.settings = artifact, settings
         self.journal: Journal = SqliteJournal(settings.journal, readonly=readonly)
-        self._capacity = _capacity(artifact, settings)
+        self._capacity = capacity_of(artifact, settings)
         self._make_scorers = scorers or default_scorers(settings)
         window = artifact.config.window
         self.follow_with(GraphState(artifact.roles, self._capacity, window, source=self.journal))
@@ -387,7 +387,7 @@ def _spread(values: NDArray[Any], held: NDArray[np.bool_], missing: float) -> ND
     return out
 
 
-def _capacity(artifact: Artifact, settings: Settings) -> int:
+def capacity_of(artifact: Artifact, settings: Settings) -> int:
     """Rows of the graph's buffer."""
     window = artifact.config.window
     enough = late_capacity(window.rows, artifact.config.layers)

@@ -7,6 +7,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 from hypothesis import given
+from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from data.journal.protocol import SCHEMAS, Events, Kind
@@ -69,6 +70,7 @@ def plain(events: list[Any], offset: int, payment: dict[str, Any]) -> str | None
     return None
 
 
+@hypothesis_settings(deadline=None)
 @given(
     st.lists(RING, max_size=12),
     st.integers(0, 12),

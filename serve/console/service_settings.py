@@ -1,0 +1,23 @@
+"""How an investigator and its console run: the service's settings, and a few of their own."""
+
+from pathlib import Path
+
+from pydantic import Field
+
+from serve.settings import Settings
+
+
+class InvestigatorSettings(Settings):
+    """Settings of an investigator. Journal, model and thresholds are the service's: give both the same environment.
+
+    Attributes:
+        cases: Where cases are kept: an SQLAlchemy address, or a SQLite file; beside the journal if not given.
+    """
+
+    port: int = Field(8400, ge=1024, le=65535)
+    cases: str | None = None
+
+    @property
+    def case_store(self) -> str | Path:
+        """Where cases are kept."""
+        return self.cases or self.journal.with_suffix(".cases.sqlite")
