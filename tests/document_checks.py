@@ -6,11 +6,16 @@ import re
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import cast
 
 import typer
 import typer.main
+from fastapi import FastAPI
 
+from serve.cases.protocol import Investigation
 from serve.cli.main import app
+from serve.console import api as console
+from serve.console.ring_routes import investigation_routes
 from serve.http.app import build_app
 from serve.http.wire import Payment
 from serve.settings import PREFIX, Settings
@@ -110,8 +115,11 @@ def wrong_curl(command: Command) -> str | None:
 
 def routes() -> Iterator[re.Pattern[str]]:
     service = build_app(Settings(model=Path("m"), insecure=True))
-    for path in ["/openapi.json", *service.openapi()["paths"]]:
-        yield re.compile(re.sub(r"\{\w+\}", "[^/]+", path))
+    investigator = FastAPI()
+    investigator.include_router(investigation_routes(cast(Investigation, None), lambda: "nobody"))
+    investigator.include_router(console.router)
+    for path in ["/openapi.json", *service.openapi()["paths"], *investigator.openapi()["paths"]]:
+        yield re.compile(re.sub(r"\{\w+(:path)?\}", "[^/]+", path))
 
 
 ROUTES = list(routes())

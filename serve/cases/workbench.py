@@ -152,6 +152,12 @@ class Workbench:
         """The newest payments of an entity, oldest first, with scores and labels."""
         return _frame(self.entity(role, name).payments)
 
+    def draw(self, ring_id: str, neighbours: bool = True) -> Any:
+        """A picture to play with, as a widget: see `graph.rings.picture.widget.RingWidget`."""
+        from graph.rings.picture.widget import ring_widget
+
+        return ring_widget(self.ring(ring_id), self.investigation.ring_payments(ring_id, neighbours))
+
     def confirm(self, ring_id: str, payments: Sequence[str] | None = None, note: str = "") -> GivenVerdict:
         """Say that a ring is fraud: its evidence, or the payments that are given by id, are labelled so."""
         return self._judge(ring_id, True, payments, note)

@@ -17,10 +17,13 @@ from fastapi import FastAPI, Request
 
 from data.journal.sqlite import SqliteJournal
 from gnn.model.artifact import load
+from graph.rings.picture.html import ring_html
 from serve.cases.book import CaseBook
 from serve.cases.investigator import Investigator
+from serve.console.app import build_console
 from serve.console.ring_routes import Who, investigation_routes
 from serve.console.service_settings import InvestigatorSettings
+from serve.console.settings import ConsoleSettings, read_secret
 from serve.http.deployment import absolute, serve_until_stopped
 from serve.http.express import keys_of
 from serve.http.failures import answer_failures
@@ -64,6 +67,9 @@ def build_service(settings: InvestigatorSettings, investigator: Investigator | N
     app.state.keeper = keeper
     app.include_router(investigation_routes(held, _who(settings)))
     _probes(app, held, keeper)
+    secret = read_secret(settings.journal.with_suffix(".console-secret"))
+    pages = ConsoleSettings(secret, settings.https, settings.insecure, somebody=LOCAL)
+    app.mount("/", build_console(held, book, keys_of(settings), pages, ring_html))
     return app
 
 
