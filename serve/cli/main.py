@@ -11,6 +11,7 @@ from serve.cli import investigate as cli_investigate
 from serve.cli import journal as cli_journal
 from serve.cli import keys as cli_keys
 from serve.cli import quality as cli_quality
+from serve.cli import rings as cli_rings
 from serve.cli import training as cli_training
 from serve.cli.options import (
     Cache,
@@ -276,39 +277,7 @@ def ingest(
         done.judge(options.max_refused)
 
 
-@app.command(epilog=example("rings --journal var/journal.sqlite --model var/model --draw var/rings"))
-@reads
-def rings(
-    model: Model,
-    journal: Journal = None,
-    transactions: Transactions = None,
-    labels: Labels = None,
-    limit: Annotated[int, typer.Option(min=1, help="Rings to show, riskiest first.")] = 10,
-    draw: Annotated[Path | None, folder_option("Folder for a picture of each ring.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")] = False,
-    as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV, for spreadsheets.")] = False,
-    strict: Strict = False,
-) -> None:
-    """List the riskiest rings of a history."""
-    from gnn.model.artifact import load
-    from serve.batch.rings import draw_rings, find_rings, rings_csv, rings_json, rings_table
-
-    if as_json and as_csv:
-        fail("give --json or --csv, not both")
-    source = HistoryFrom(transactions, labels, journal, labelled=False)
-    with plain_errors(), progress() as report:
-        refusals, artifact = Refusals(), load(model)
-        history = source.read(strict=strict, on_refusal=refusals)
-        state, found = find_rings(artifact, history, limit, report)
-        pictures = [] if draw is None else draw_rings(state, found, draw)
-        text = rings_json(state, found) if as_json else rings_csv(state, found) if as_csv else None
-    if text is not None:
-        print(text, end="")
-    else:
-        out.print(rings_table(found))
-        for path in pictures:
-            out.print(escape(str(path)))
-    refusals.summary()
+cli_rings.register(app)
 
 
 @app.command(epilog=example("demo --out var/demo"))

@@ -9,6 +9,9 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Final
 
+import numpy as np
+from numpy.typing import NDArray
+
 from graph.rings.records import LISTED, RingState
 from graph.rings.risk.tables import AGED, CLEARED
 
@@ -67,6 +70,7 @@ class Joined:
     span: Span
     own: int  # payments of an account inside the window when it joined
     first_seen: int  # us
+    company: bool = False  # it made no risky payment, see `graph.rings.risk.company`
 
 
 @dataclass(frozen=True)
@@ -78,6 +82,29 @@ class Version:
     row: int
     state: RingState
     confidence: float
+
+
+@dataclass(frozen=True)
+class RingChange:
+    """A version of a ring that was named, for the journal: who is in it now.
+
+    Attributes:
+        ring_id: Of the ring.
+        version: Its number.
+        state: Its state.
+        confidence: Calibrated.
+        members: (role, name), accounts first.
+        at: Journal time, us.
+        row: Row of the event: the payment that came, or for a label or an expiry the next payment's.
+    """
+
+    ring_id: str
+    version: int
+    state: RingState
+    confidence: float
+    members: tuple[tuple[str, str], ...]
+    at: int
+    row: int
 
 
 @dataclass
@@ -97,6 +124,8 @@ class Case:
     stopped: dict[int, At] = field(default_factory=dict)
     confidence: list[tuple[At, float]] = field(default_factory=list)
     versions: list[Version] = field(default_factory=list)
+    company: dict[int, NDArray[np.int64]] = field(default_factory=dict)  # accounts, by the entity that brings them
+    bringers: dict[tuple[str, str], set[int]] = field(default_factory=dict)  # entities, by the account they bring
 
     def confidence_at(self, at: At) -> float:
         """Its confidence, or the last that it had."""

@@ -14,11 +14,21 @@ def quanta_of(probability: np.float32) -> int:
 
 
 @jit()
-def level_of(risk: int, others: int, shares: NDArray[np.float64], honest: int) -> int:
-    """How strongly an entity ties, by the share of its payments that are risky; 0 is not at all."""
+def level_of(risk: int, others: int, passes_on: bool, rules: Rules) -> int:
+    """How strongly an entity ties, by how far more of its payments are risky than of all payments; 0 is not at all.
+
+    The surprise of k risky ones among n is k ln(k / e) - (k - e), where e = `base` n are expected: the logarithm of how
+    much likelier a rate of k / n makes them (Poisson). Money that an account passes on at a risk adds to it.
+    """
+    k, expected = risk / QUANTUM, rules.base * others
+    if k < rules.share * others:
+        return 0
+    surprise = k * np.log(k / expected) - (k - expected)
+    if passes_on:
+        surprise += rules.passing
     level = 0
-    for i in range(len(shares)):
-        if risk >= shares[i] * QUANTUM * (others + honest):
+    for i in range(len(rules.surprises)):
+        if surprise >= rules.surprises[i]:
             level = i + 1
     return level
 
@@ -29,7 +39,7 @@ def judge(t: Tables, rules: Rules, node: int) -> bool:
     e = t.entities[node]
     level = 0
     if e.first_other:
-        level = level_of(e.risk, e.others, rules.shares, rules.honest)
+        level = level_of(e.risk, e.others, e.first_own > 0, rules)
     if level == e.level:
         return False
     e.level = level

@@ -52,7 +52,7 @@ def take_in(
     listed: float,
     before: Ints,
 ) -> int:
-    """Take in rows from `first` on; returns how many, fewer than given where the tables need room.
+    """Take in rows from `first` on; returns how many, fewer than given where something is to be told or room is needed.
 
     Args:
         t: The tables.
@@ -72,10 +72,14 @@ def take_in(
             if not has_room(t):
                 return i
             leave(t, rules, t.now[TAIL], leaving[t.now[TAIL] - tail], first + i, time[i])
+            if t.now[LOGGED]:
+                return i
         if not has_room(t):
             return i
         before[i] = standing_over(t, entity[i], listed)
         arrive(t, rules, first + i, time[i], entity[i], probability[i])
+        if t.now[LOGGED]:
+            return i + 1
     return len(time)
 
 
@@ -170,14 +174,20 @@ def weigh_again(
         seeds = pushed(seeds, n, entity[0])
         n += 1
         again = t.entities[entity[0]].ring > 0
-    for r in range(1, len(entity)):
-        node = entity[r]
+    # The payer first, as an account that is paid: whether it passes money on may have changed.
+    for k in range(len(entity)):
+        r = k
+        if k == 0:
+            if rules.payee < 0 or not changed:
+                continue
+            r = rules.payee
+        node = entity[k]
         if node < 0:
             continue
         e = t.entities[node]
         was = e.level
         flipped = judge(t, rules, node)
-        if not (flipped or (changed and (was or e.level))):
+        if not (flipped or (k and changed and (was or e.level))):
             continue
         again = True
         if r == rules.payee:
@@ -209,7 +219,7 @@ def learn(
     event: int,
     start: int,
 ) -> int:
-    """Take in what is now known of payments, from the label `start` on; returns how many are done.
+    """Take in what is now known of payments, from label `start` on; returns how many are done, up to one that tells.
 
     Args:
         t: The tables.
@@ -230,6 +240,8 @@ def learn(
             if not has_room(t):
                 return i
             leave(t, rules, t.now[TAIL], leaving[t.now[TAIL] - tail], event, time[i])
+            if t.now[LOGGED]:
+                return i
         if not has_room(t):
             return i
         t.now[CLOCK] = max(t.now[CLOCK], time[i])
@@ -244,6 +256,7 @@ def learn(
         tell(t, KNOWN, ring, row, known[i], event, time[i], 0)
         if row >= t.now[TAIL]:
             believe(t, rules, row, row_time[i], entity[i], event, time[i])
+        return i + 1
     return len(rows)
 
 

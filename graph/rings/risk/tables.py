@@ -76,8 +76,10 @@ class Rules(NamedTuple):
     window_us: int
     window_rows: int
     min_accounts: int
-    shares: NDArray[np.float64]  # share of an entity's payments that are risky, from which it ties at level 1, 2, ...
-    honest: int  # payments that are added to an entity's own, so that few payments make no high share
+    share: float  # share of an entity's payments that are risky, at least, for it to tie
+    base: float  # and share of all payments
+    surprises: NDArray[np.float64]  # surprise of an entity's share from which it ties at level 1, 2, ...
+    passing: float  # added to the surprise of an account that is paid, where it makes risky payments itself
     resolution: int  # of the communities, in hundredths: higher makes smaller ones
     payee: int  # column of the payee, -1 where there is none
     weights: NDArray[np.float64]  # of the confidence, one for each feature, then the constant

@@ -149,7 +149,7 @@ def test_commands_read_files_folders_and_journals_alike(tmp_path, capsys):
         model = str(tmp_path / f"model{number}")
         words = ["--epochs", "1", "--test", "0", "--pretraining", "0", "--no-refit"]
         app(["train", *source, "--out", model, *words], standalone_mode=False)
-        app(["rings", *source, "--model", model], standalone_mode=False)
+        app(["rings", "--ties", *source, "--model", model], standalone_mode=False)
         said.append(capsys.readouterr().out.replace(model, "model"))
     assert "riskiest rings" in said[0]
     assert said[0] == said[1] == said[2]
@@ -174,7 +174,8 @@ def test_rings_are_listed_as_of_the_last_event(tmp_path, capsys, source):
                         commit.append(kind, batch)
             words = ["--journal", str(path)]
         drawn = tmp_path / f"{late}.drawn"
-        app(["rings", *words, "--model", str(tmp_path / "model"), "--draw", str(drawn)], standalone_mode=False)
+        words = ["--ties", *words, "--model", str(tmp_path / "model"), "--draw", str(drawn)]
+        app(["rings", *words], standalone_mode=False)
         assert ("R-2" in capsys.readouterr().out) is listed
         assert [path.name for path in drawn.iterdir()] == (["R-2.png"] if listed else [])
 

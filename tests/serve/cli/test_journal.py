@@ -88,7 +88,7 @@ def test_rings_of_a_journal_are_listed_without_the_right_to_write(journal: Path)
         untrained(("account", "merchant", "device")).save(model)
         for path in (model, *model.rglob("*")):
             path.chmod(0o755)
-        words = ["rings", "--model", str(model), "--journal"]
+        words = ["rings", "--ties", "--model", str(model), "--journal"]
         wanted = CliRunner().invoke(app, [*words, str(journal)])  # every kernel is there now
         assert "shared" in wanted.output
         with without_rights(journal) as there:

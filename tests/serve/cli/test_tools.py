@@ -50,7 +50,7 @@ def written(path: Path, accounts: list[str]) -> Path:
         (["simulate"], "--out", True),
         (["dataset", "handbook", "--source", "s"], "--out", True),
         (["demo"], "--out", True),
-        (["rings", "--model", "m", "--transactions", "t"], "--draw", True),
+        (["rings", "--ties", "--model", "m", "--transactions", "t"], "--draw", True),
         (["ingest", "--transactions", "t"], "--answers", False),
         (["card", "--model", "m", "--transactions", "t", "--labels", "l", "--from", "2026-01-01"], "--out", False),
     ],
@@ -72,7 +72,7 @@ def test_an_output_that_cannot_be_written_is_said_before_the_work(
 
 
 def test_rings_are_whole_when_piped_and_come_as_json_and_csv(model: Path, payments: Path) -> None:
-    words = ("rings", "--model", model, "--transactions", payments)
+    words = ("rings", "--ties", "--model", model, "--transactions", payments)
     table = ringwatch(*words)
     assert table.returncode == 0, table.stderr
     assert "…" not in table.stdout
@@ -88,7 +88,17 @@ def test_rings_are_whole_when_piped_and_come_as_json_and_csv(model: Path, paymen
 
 def test_what_a_locale_cannot_write_is_replaced(model: Path, tmp_path: Path) -> None:
     written(tmp_path / "t.parquet", ["zoë-1", "zoë-2", "zoë-3"])
-    command = [sys.executable, "-m", "serve", "rings", "--model", model, "--transactions", tmp_path / "t.parquet"]
+    command = [
+        sys.executable,
+        "-m",
+        "serve",
+        "rings",
+        "--ties",
+        "--model",
+        model,
+        "--transactions",
+        tmp_path / "t.parquet",
+    ]
     env = {**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}
     done = subprocess.run([*command, "--csv"], capture_output=True, text=True, env=env, timeout=200, check=False)
     assert done.returncode == 0, done.stderr
