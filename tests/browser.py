@@ -19,7 +19,7 @@ import pytest
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 # WebGL on the CPU; no sandbox, since root in a container cannot have one; nothing that calls home by itself.
 OPTIONS = (
-    *("--no-sandbox", "--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"),
+    *("--no-sandbox", "--enable-unsafe-swiftshader"),
     *("--disable-background-networking", "--disable-component-update", "--no-first-run", "--disable-dev-shm-usage"),
 )
 LOOPBACK = ("127.0.0.1", "localhost", "[::1]", "::1")

@@ -56,21 +56,22 @@ def count(page):
 
 def centre(page, key):
     """Where a node is on the page."""
-    x, y = page.evaluate(
-        f"""(() => {{ const p = {PICTURE}; const d = p.stage.sigma.getNodeDisplayData(p.model.number.get('{key}'));
-        const at = p.stage.sigma.framedGraphToViewport(d); const box = p.canvas.getBoundingClientRect();
-        return [at.x + box.left, at.y + box.top]; }})()"""
-    )
-    return x, y
+    box = page.locator(".rw-canvas").bounding_box()
+    x, y = page.evaluate(f"{PICTURE}.stage.placeOf({PICTURE}.model.number.get({json.dumps(key)}))")
+    return x + box["x"], y + box["y"]
 
 
-def test_a_page_asks_for_nothing_but_itself_and_draws_with_webgl(show):
+BOTH = pytest.mark.parametrize("renderer", ["webgl", "canvas"])
+
+
+@BOTH
+def test_a_page_asks_for_nothing_but_itself(show, renderer):
     record, payments = world_ring()
-    page = show(record, payments)
+    page = show(record, payments, f"#renderer={renderer}")
     assert page.title() == f"Ring {record.id}"
     (asked,) = page.asked
     assert asked.startswith("file://")
-    assert page.evaluate(f"{PICTURE}.drawnBy") == "webgl"
+    assert page.evaluate(f"{PICTURE}.drawnBy") == renderer
     assert page.locator("canvas").count() >= 1
     assert page.locator(".rw-reasons").inner_text() == record.reasons
     assert count(page) == len({(m.role.replace("payee", "account"), m.name) for m in record.members})
@@ -136,10 +137,14 @@ def test_play_moves_time_on_to_the_end_and_stops(show):
     assert page.evaluate(f"{PICTURE}.timeline.playing") is False
 
 
-def test_a_click_on_a_node_lists_its_payments_and_one_on_a_tie_those_of_both(show):
+@BOTH
+def test_a_click_on_a_node_lists_its_payments_and_one_on_a_tie_those_of_both(show, renderer):
     record, payments = world_ring()
-    page = show(record, payments)
+    page = show(record, payments, f"#renderer={renderer}")
     hub = next(m for m in record.members if m.role == "device")
+    page.mouse.move(*centre(page, f"device:{hub.name}"))
+    page.wait_for_timeout(200)
+    assert f"{hub.name}" in page.locator(".rw-tip").inner_text()
     page.mouse.click(*centre(page, f"device:{hub.name}"))
     until(page, f"{PICTURE}.get('selection').length === 1")
     assert state(page, "selection") == [f"device:{hub.name}"]
@@ -159,8 +164,9 @@ def test_a_click_on_a_node_lists_its_payments_and_one_on_a_tie_those_of_both(sho
     assert page.locator(".rw-panel h2").inner_text() == "The ring"
 
 
-def test_neighbours_are_shown_on_demand_and_put_away_again(show):
-    page = show(*world_ring())
+@BOTH
+def test_neighbours_are_shown_on_demand_and_put_away_again(show, renderer):
+    page = show(*world_ring(), f"#renderer={renderer}")
     members = count(page)
     key = page.evaluate(f"{PICTURE}.model.key.find((_, a) => {PICTURE}.model.unseen(a).length > 2)")
     unseen = page.evaluate(f"{PICTURE}.model.unseen({PICTURE}.model.number.get('{key}')).length")
@@ -268,24 +274,52 @@ def test_json_in_a_page_cannot_end_its_script():
     assert json.loads(text)["name"] == list(NASTY)
 
 
-def test_without_webgl_it_is_drawn_as_svg_and_says_so(show, page):
+@BOTH
+def test_the_view_moves_zooms_and_fits_and_a_node_is_dragged_where_it_is_wanted(show, renderer):
+    record, payments = world_ring()
+    page = show(record, payments, f"#renderer={renderer}")
+    key = f"account:{record.accounts[0]}"
+    began = centre(page, key)
+    page.mouse.move(*began)
+    page.mouse.down()
+    page.mouse.move(began[0] + 30, began[1] + 20, steps=4)
+    page.mouse.up()
+    assert centre(page, key) == pytest.approx((began[0] + 30, began[1] + 20), abs=12)
+    page.mouse.move(15, 200)
+    page.mouse.down()
+    page.mouse.move(75, 240, steps=4)
+    page.mouse.up()
+    page.wait_for_timeout(400)
+    assert centre(page, key) == pytest.approx((began[0] + 90, began[1] + 60), abs=25)
+    page.mouse.wheel(0, -300)
+    until(page, f"{PICTURE}.get('camera').ratio < 0.99")
+    page.get_by_role("button", name="Fit").click()
+    until(page, f"Math.abs({PICTURE}.get('camera').ratio - 1) < 1e-6")
+
+
+@BOTH
+def test_what_is_drawn_changes_with_time_and_theme(show, renderer):
+    """Whatever the numbers say: the pixels of the graph differ, and none of the views is empty."""
+    page = show(*world_ring(), f"#renderer={renderer}")
+    seen = []
+    for change in ("{moment: 0}", f"{{moment: {PICTURE}.model.end}}", "{theme: 'dark'}"):
+        page.evaluate(f"{PICTURE}.set({change})")
+        page.wait_for_timeout(500)
+        seen.append(page.locator(".rw-canvas").screenshot())
+    assert len(set(seen)) == 3
+    assert min(len(png) for png in seen) > 4000
+
+
+def test_without_webgl_it_is_drawn_on_a_canvas(show, page):
     page.add_init_script(
         "const get = HTMLCanvasElement.prototype.getContext;"
         "HTMLCanvasElement.prototype.getContext = function (kind, ...more) {"
         " return /webgl/.test(kind) ? null : get.call(this, kind, ...more) }"
     )
-    record, payments = world_ring()
-    show(record, payments)
-    assert page.evaluate(f"{PICTURE}.drawnBy") == "svg"
-    assert "WebGL is not available" in page.locator(".rw-notice").inner_text()
-    assert page.locator(".rw-node").count() == count(page)
-    page.locator(".rw-node").first.click()
+    show(*world_ring())
+    assert page.evaluate(f"{PICTURE}.drawnBy") == "canvas"
+    page.mouse.click(*centre(page, page.evaluate(f"{PICTURE}.model.key[0]")))
     assert len(state(page, "selection")) == 1
-    page.locator(".rw-stage").focus()
-    page.keyboard.press("ArrowRight")
-    page.keyboard.press("-")
-    page.get_by_label("Moment shown").fill("0")
-    assert page.locator(".rw-node").count() == count(page)
 
 
 def test_a_large_ring_is_summarised_says_so_and_is_shown_whole_on_demand(show):

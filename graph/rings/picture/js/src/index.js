@@ -1,10 +1,11 @@
 // The picture of a ring. One bundle serves a page of its own, a notebook (anywidget) and the console.
 //
-//   mount(element, scene, { theme, head }) draws a scene into an element and returns a Picture.
+//   mount(element, scene, { theme, head, renderer }) draws a scene into an element and returns a Picture. `renderer` is
+//   "webgl" (sigma), "canvas" or "auto": WebGL where a graphics card draws it.
 //   A <script type="application/json" class="ringwatch-scene"> in a page is drawn in its place by itself.
 
+import { CanvasStage } from "./canvas.js";
 import { h, refill, s } from "./dom.js";
-import { SvgStage } from "./fallback.js";
 import { count, moment, short, sums } from "./format.js";
 import { help, listen } from "./keys.js";
 import { Model } from "./model.js";
@@ -25,7 +26,7 @@ function style() {
 }
 
 export class Picture {
-  constructor(element, scene, { theme = "auto", head = true } = {}) {
+  constructor(element, scene, { theme = "auto", head = true, renderer = "auto" } = {}) {
     style();
     this.model = new Model(scene);
     this.listeners = new Map();
@@ -47,8 +48,8 @@ export class Picture {
       head ? this._head() : h("div", { class: "rw-head" }, this._tools()),
       this.notice, this.field, this.key, this.timeline.element, this.panel.element, this.live, this.help);
     element.append(this.root);
-    const made = webgl() ? Stage : SvgStage;
-    this.drawnBy = made === Stage ? "webgl" : "svg";
+    this.drawnBy = renderer === "auto" ? (webgl() ? "webgl" : "canvas") : renderer;
+    const made = this.drawnBy === "webgl" ? Stage : CanvasStage;
     this.stage = new made(this.canvas, this.model, {
       pick: (numbers, more) => this._pick(numbers, more), expand: (a) => this.act.expand(a),
       hover: (a, x, y) => this._hover(a, x, y), camera: () => this._tell("camera"),
@@ -58,6 +59,7 @@ export class Picture {
     this.watch = new ResizeObserver(() => this.stage.resize());
     this.watch.observe(this.canvas);
     this._draw();
+    requestAnimationFrame(() => setTimeout(() => performance.mark("ringwatch-drawn"))); // the first picture is there
   }
 
   _acts() {
@@ -101,6 +103,7 @@ export class Picture {
   _tools() {
     const button = (text, title, act) => h("button", { type: "button", title, onclick: act }, text);
     return h("div", { class: "rw-tools" },
+      button("+", "Zoom in (+)", () => this.act.zoom(1.3)), button("−", "Zoom out (-)", () => this.act.zoom(1 / 1.3)),
       button("Fit", "Show everything (0)", () => this.act.fit()),
       button("Table", "The picture as a table (t)", () => this.act.list()),
       button("PNG", "Save as PNG", () => this.act.save("png")), button("SVG", "Save as SVG", () => this.act.save("svg")),
@@ -136,7 +139,6 @@ export class Picture {
   _notice() {
     const { model } = this;
     const parts = [];
-    if (this.drawnBy === "svg") parts.push(h("span", null, "WebGL is not available in this browser: drawn as SVG, which is slower in large rings."));
     if (model.waiting && !model.everyone) {
       const most = (model.size - model.waiting).toLocaleString("en-US");
       parts.push(h("span", null, `A large ring, summarised: ${model.waiting.toLocaleString("en-US")} of its members are not shown yet; `
@@ -269,5 +271,6 @@ for (const data of document.querySelectorAll("script.ringwatch-scene[type='appli
   const place = h("div", { class: "ringwatch-picture" });
   data.after(place);
   place.style.height = "100%";
-  place.picture = mount(place, JSON.parse(data.textContent), { head: data.dataset.head !== "false" });
+  const renderer = /[#&]renderer=(webgl|canvas)\b/.exec(location.hash)?.[1] ?? "auto";
+  place.picture = mount(place, JSON.parse(data.textContent), { head: data.dataset.head !== "false", renderer });
 }

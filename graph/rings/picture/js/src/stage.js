@@ -1,4 +1,4 @@
-// The drawing surface: WebGL by sigma. `fallback.js` offers the same where there is no WebGL.
+// The drawing surface on a graphics card: WebGL by sigma. `canvas.js` offers the same where there is none.
 
 import { MultiDirectedGraph } from "graphology";
 import Sigma from "sigma";
@@ -68,13 +68,14 @@ const PRIMITIVES = () => ({
   },
 });
 
-/** Whether this browser can draw with WebGL 2. */
+/** Whether this browser draws with WebGL 2 on a graphics card, and not with the processor, which Canvas 2D suits better. */
 export function webgl() {
-  try {
-    return document.createElement("canvas").getContext("webgl2") !== null;
-  } catch {
-    return false;
-  }
+  const context = document.createElement("canvas").getContext("webgl2");
+  if (context === null) return false;
+  const told = context.getExtension("WEBGL_debug_renderer_info");
+  const by = told ? String(context.getParameter(told.UNMASKED_RENDERER_WEBGL)) : "";
+  context.getExtension("WEBGL_lose_context")?.loseContext();
+  return !/swiftshader|llvmpipe|softpipe|software|basic render/i.test(by);
 }
 
 export class Stage {
@@ -178,6 +179,12 @@ export class Stage {
 
   set camera(state) {
     this.sigma.getCamera().setState(state);
+  }
+
+  /** Where a node is in the view, in pixels. */
+  placeOf(a) {
+    const { x, y } = this.sigma.framedGraphToViewport(this.sigma.getNodeDisplayData(a));
+    return [x, y];
   }
 
   zoom(factor) {

@@ -1,4 +1,4 @@
-// The picture as an SVG of its own: for export, and on the page where there is no WebGL.
+// The picture as an SVG of its own, for export.
 
 import { h, s } from "./dom.js";
 import { moment, short } from "./format.js";
