@@ -285,6 +285,7 @@ def test_the_view_moves_zooms_and_fits_and_a_node_is_dragged_where_it_is_wanted(
     page.mouse.move(began[0] + 30, began[1] + 20, steps=4)
     page.mouse.up()
     assert centre(page, key) == pytest.approx((began[0] + 30, began[1] + 20), abs=12)
+    page.wait_for_timeout(400)  # else it is a double click
     page.mouse.move(15, 200)
     page.mouse.down()
     page.mouse.move(75, 240, steps=4)

@@ -101,7 +101,7 @@ export class Stage {
       settings: {
         itemSizesReference: "screen", enableEdgeEvents: true, enableNodeDrag: true, enableCameraRotation: false,
         enableCameraMouseRotation: false, labelRenderedSizeThreshold: 3, labelDensity: 0.6, labelGridCellSize: 90,
-        minCameraRatio: 0.01, maxCameraRatio: 5, stagePadding: 50, allowInvalidContainer: true,
+        inertiaRatio: 0, minCameraRatio: 0.01, maxCameraRatio: 5, stagePadding: 50, allowInvalidContainer: true,
         hideEdgesOnMove: model.scene.ties.source.length > 30_000, nodePickingPadding: 2,
       },
     });
