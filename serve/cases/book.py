@@ -28,6 +28,7 @@ from serve.cases.splitting import split_case
 
 USUAL = CaseRules()
 WAITING = CaseFilter()  # open cases, but for those that are snoozed
+WINDOW_US = 40 * 86_400_000_000  # a ring whose newest evidence is older than that does not change for the better
 MAX_NOTE = 4_000  # characters
 MAX_NAME = 128
 
@@ -62,6 +63,7 @@ class CaseBook:
     ) -> None:
         self._database = database if isinstance(database, Database) else Database(database)
         self._rules, self._decisions, self._now = rules, decisions, now
+        self._synced: int | None = None  # journal time up to which rings were taken in
 
     @property
     def now(self) -> int:
@@ -82,18 +84,22 @@ class CaseBook:
                 for verdict in verdicts:
                     if verdict.given.offset not in held:
                         take_verdict(session, verdict, self._rules, self._now())
+        clock = investigation.clock
         with self._database.reading() as session:
-            rings = gather.changed_rings(session, investigation, self._rules, self._decisions)
+            since = None if self._synced is None else self._synced - WINDOW_US
+            rings = gather.changed_rings(session, investigation, self._rules, self._decisions, since)
         if rings:
             with self._database.writing() as session:
                 for ring in rings:
                     take_ring(session, ring, self._rules, self._now())
+        self._synced = clock
         return Synced(len(rings), len(verdicts))
 
     def rebuild(self, investigation: Investigation) -> Synced:
         """Make the rows that mirror the journal anew. What was done because of them is not done twice."""
         with self._database.writing() as session:
             session.execute(delete(VerdictRow))
+        self._synced = None
         return self.sync(investigation)
 
     # Reading

@@ -72,8 +72,6 @@ class Database:
 
 def migrate(connection: Connection) -> None:
     """Bring the tables up to date, or make them; nothing where they are."""
-    if connection.dialect.name == "postgresql":  # of several processes that start at once, one migrates
-        connection.exec_driver_sql("SELECT pg_advisory_xact_lock(8074656)")
     config = Config()
     config.set_main_option("script_location", "serve.cases:migrations")
     config.set_main_option("path_separator", "os")
@@ -97,7 +95,9 @@ def _address(where: str | Path) -> URL:
 
 def _engine(url: URL) -> Engine:
     if url.get_backend_name() != "sqlite":
-        return create_engine(url, pool_pre_ping=True)
+        engine = create_engine(url, pool_pre_ping=True)
+        event.listen(engine, "begin", _on_begin_postgresql)
+        return engine
     assert url.database
     _private(Path(url.database))
     engine = create_engine(url, connect_args={"timeout": BUSY_S, "check_same_thread": False})
@@ -125,3 +125,9 @@ def _on_begin(connection: Connection) -> None:
     # A writer asks for its lock at once: one that read first and then writes would be refused, not made to wait.
     writes = connection.get_execution_options().get("ringwatch_writes", False)
     connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+
+def _on_begin_postgresql(connection: Connection) -> None:
+    # One writer at a time, as with SQLite: what it reads first is then still so when it writes.
+    if connection.get_execution_options().get("ringwatch_writes", False):
+        connection.exec_driver_sql("SELECT pg_advisory_xact_lock(8074657)")

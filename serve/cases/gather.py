@@ -96,15 +96,28 @@ def verdicts(session: Session, investigation: Investigation, decisions: Decision
 
 
 def changed_rings(
-    session: Session, investigation: Investigation, rules: CaseRules, decisions: Decisions | None
+    session: Session,
+    investigation: Investigation,
+    rules: CaseRules,
+    decisions: Decisions | None,
+    since: int | None = None,
 ) -> list[SeenRing]:
-    """Rings that are above the confidence or have a case, where they are not as the database has them."""
-    rows: dict[str, list[RingRow]] = {}
-    for row in session.scalars(select(RingRow)):
-        rows.setdefault(row.ring_id, []).append(row)
+    """Rings that are above the confidence or have a case, where they are not as the database has them.
+
+    Args:
+        session: Only reads.
+        investigation: Knows the rings.
+        rules: From which confidence.
+        decisions: For alerts.
+        since: Of rings without a case, only those with evidence since this moment of the journal, us; by default all.
+    """
+    columns = select(RingRow.ring_id, RingRow.case_id, RingRow.version, RingRow.state)
+    rows: dict[str, list[_Held]] = {}
+    for ring_id, case_id, version, state in session.execute(columns).tuples():
+        rows.setdefault(ring_id, []).append(_Held(case_id, version, state == RingState.ENDED))
     confirmed = set(session.scalars(select(CaseRow.id).where(CaseRow.state == CaseState.CONFIRMED)))
     found = []
-    for record in _records(investigation, rules.open_at, rows):
+    for record in _records(investigation, RingFilter(confidence=rules.open_at, since=since), rows):
         mine = rows.get(record.id, [])
         if mine and all(row.version == record.version for row in mine):
             continue
@@ -114,19 +127,31 @@ def changed_rings(
     return sorted(found, key=lambda ring: (ring.record.first_seen, ring.record.id))
 
 
+@dataclass(frozen=True)
+class _Held:
+    """What the database has of a ring in a case."""
+
+    case_id: int
+    version: int
+    ended: bool
+
+
 def _records(
-    investigation: Investigation, confidence: float, rows: Mapping[str, Sequence[RingRow]]
+    investigation: Investigation, wanted: RingFilter, rows: Mapping[str, Sequence[_Held]]
 ) -> Iterable[RingRecord]:
     listed, after = set[str](), None
     while True:
-        page = investigation.rings(RingFilter(confidence=confidence), PAGE, after)
-        yield from page
+        try:
+            page = investigation.rings(wanted, PAGE, after)
+        except KeyError:  # it has moved on since the last page: the next sync takes what is left
+            break
+        yield from (record for record in page if record.id not in listed)
         listed.update(record.id for record in page)
         if len(page) < PAGE:
             break
         after = page[-1].id
     for ring_id, mine in rows.items():
-        if ring_id in listed or all(row.state == RingState.ENDED for row in mine):
+        if ring_id in listed or all(row.ended for row in mine):
             continue
         if (record := investigation.ring(ring_id)) is not None:
             yield record

@@ -12,6 +12,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.middleware.sessions import SessionMiddleware
+from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.responses import FileResponse, RedirectResponse, Response
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -21,7 +22,7 @@ from serve.cases.book import CaseBook
 from serve.cases.protocol import Investigation
 from serve.cases.records import CaseError, NoCaseError
 from serve.console import api, cases, queue, session, things
-from serve.console.desk import HERE, Desk, Picture, htmx, show
+from serve.console.desk import HERE, Desk, Picture, htmx, show, usual_picture
 from serve.console.session import ForgedError, SignInFirstError
 from serve.console.settings import ConsoleSettings
 from serve.keys import KeyRing
@@ -33,6 +34,7 @@ POLICY: Final = (
     "frame-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 )
 MOST_BYTES: Final = 1 << 21  # of a form
+LOCAL: Final = ("127.0.0.1", "localhost")  # how a browser names this machine
 HEADERS: Final = {
     "content-security-policy": POLICY,
     "x-content-type-options": "nosniff",
@@ -56,10 +58,10 @@ def build_console(
         book: Cases. Whoever runs the console calls `CaseBook.sync` as the journal goes on.
         keys: Those with the scope `investigate` (or `admin`) may sign in, and call /v1.
         settings: How it runs.
-        picture: Draws a ring as an HTML page; by default no picture is shown.
+        picture: Draws a ring as an HTML page; by default the one that plays, where it was built.
     """
     app = FastAPI(title="Ringwatch console", version="1", docs_url=None, redoc_url=None)
-    app.state.desk = Desk(investigation, book, keys, settings, picture)
+    app.state.desk = Desk(investigation, book, keys, settings, picture or usual_picture())
     for part in (session, queue, cases, things, api):
         app.include_router(part.router)
     script = htmx()
@@ -80,6 +82,8 @@ def build_console(
         https_only=settings.https,
     )
     app.add_middleware(Secure)
+    if settings.insecure:  # or any site could have its own name lead here, and act as whoever sits at this machine
+        app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(LOCAL))
     return app
 
 

@@ -11,7 +11,7 @@ from starlette.datastructures import FormData
 from starlette.responses import RedirectResponse, Response
 
 from graph.rings.records import RING_PAYMENTS, RingRecord
-from serve.cases.records import CaseDetail, CaseError, CaseState
+from serve.cases.records import CaseDetail, CaseError, CaseState, CaseSummary
 from serve.console import words
 from serve.console.compare import compared
 from serve.console.desk import Desk, desk_of, show, tell
@@ -19,6 +19,7 @@ from serve.console.growth import growth
 from serve.console.session import Form, Who
 
 MOST_EVIDENCE: Final = 1_000  # payments with a box
+NEAR: Final = 200  # cases of the queue among which the next one is looked for
 MOST_OTHERS: Final = 50  # other payments of the accounts
 SNOOZES: Final = {"1": "1 day", "3": "3 days", "7": "1 week", "30": "30 days"}
 
@@ -52,7 +53,6 @@ def case(request: Request, who: Who, case_id: int) -> Response:
     detail = desk.book.case(case_id)
     rings = _rings(desk, detail)
     table = payments_of(desk, detail)
-    later = [c for c in desk.book.queue(limit=2) if c.id != case_id]
     return show(
         request,
         "case.html",
@@ -68,7 +68,7 @@ def case(request: Request, who: Who, case_id: int) -> Response:
         snoozed=(detail.summary.snoozed_until or 0) > desk.book.now,
         snoozes=SNOOZES,
         assignees=sorted({who, *desk.book.assignees()}),
-        following=later[0] if later else None,
+        following=_following(desk, case_id),
         alerts=desk.book.at_stake(False, case_id),
     )
 
@@ -199,6 +199,13 @@ def _rings(desk: Desk, detail: CaseDetail) -> list[RingRecord]:
     """The rings of a case, the one to look at first in front."""
     found = [desk.investigation.ring(ring_id) for ring_id in detail.summary.ring_ids]
     return sorted((r for r in found if r is not None), key=lambda r: (-r.confidence, r.first_seen, r.id))
+
+
+def _following(desk: Desk, case_id: int) -> CaseSummary | None:
+    """The case behind this one in the queue; the first for a case that is not in it."""
+    waiting = desk.book.queue(limit=NEAR)
+    at = next((i for i, one in enumerate(waiting) if one.id == case_id), -1)
+    return waiting[at + 1] if at + 1 < len(waiting) else None
 
 
 def _overturns_nothing(desk: Desk, chosen: list[str]) -> None:

@@ -1,6 +1,7 @@
 """What every page works with, and how a page is made."""
 
 import functools
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -12,6 +13,8 @@ from fastapi import Request
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from starlette.responses import HTMLResponse
 
+from graph.rings.picture import ring_html
+from graph.rings.picture.bundle import made_of
 from graph.rings.records import RingRecord
 from serve.cases.book import CaseBook
 from serve.cases.protocol import Investigation
@@ -20,6 +23,7 @@ from serve.console.settings import ConsoleSettings
 from serve.errors import ServeError
 from serve.keys import KeyRing
 
+log = logging.getLogger("ringwatch")
 HERE: Final = Path(__file__).parent
 Picture = Callable[[RingRecord, pa.Table], str]
 """A ring and its payments (`RING_PAYMENTS`) to a whole HTML page."""
@@ -84,6 +88,14 @@ def tell(request: Request, text: str, bad: bool = False) -> None:
     """Say something on the next page that this browser is shown."""
     told = [*request.session.get("told", []), {"text": text[:500], "bad": bad}]
     request.session["told"] = told[-3:]
+
+
+def usual_picture() -> Picture | None:
+    """The picture that plays; None, with a warning in the log, where its JavaScript was not built."""
+    if made_of() is None:
+        log.warning("the console shows no pictures of rings: 'make picture' builds them")
+        return None
+    return ring_html
 
 
 def htmx() -> Path:

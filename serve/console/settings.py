@@ -18,7 +18,8 @@ class ConsoleSettings:
     Attributes:
         secret: Signs the session's cookie; `read_secret` makes or reads one.
         https: Whether browsers reach it by HTTPS: the cookie is then never sent without.
-        insecure: Nobody has to sign in; acts are kept under `somebody`. For a trial on one's own machine.
+        insecure: Nobody has to sign in; acts are kept under `somebody`. For a trial on one's own
+            machine: only requests to 127.0.0.1 and localhost are answered then.
         hours: How long a session lasts.
         somebody: The name of whoever acts where nobody signs in.
     """

@@ -39,6 +39,11 @@ def amount(minor: int, currency: str) -> str:
     return format_amount(minor, currency)
 
 
+def figure(minor: int, currency: str) -> str:
+    """One amount without its currency, for a column that names it."""
+    return format_amount(minor, currency).removesuffix(f" {currency}")
+
+
 def share(value: float | None) -> str:
     """A probability or share, as a percentage; one that is not 0 or 1 is not shown as such.
 
@@ -93,6 +98,7 @@ FILTERS: Final[dict[str, Callable[..., str]]] = {
     "iso": iso,
     "money": money,
     "amount": amount,
+    "figure": figure,
     "share": share,
     "risk": risk,
     "entity_url": entity_url,

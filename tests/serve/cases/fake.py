@@ -127,6 +127,7 @@ class FakeInvestigation:
             r
             for (*_, r) in self.records.values()
             if r.confidence >= wanted.confidence
+            and (wanted.since is None or r.last_seen >= wanted.since)
             and (not wanted.states or r.state in wanted.states)
             and (wanted.entity is None or wanted.entity in [(m.role, m.name) for m in r.members])
         ]

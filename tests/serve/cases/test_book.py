@@ -1,5 +1,6 @@
 """The case book: what opens, closes and brings back a case, what investigators do, and what survives a crash."""
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
@@ -316,3 +317,36 @@ def test_all_pages_of_rings_are_taken_in(book: CaseBook, monkeypatch: pytest.Mon
         world.put(ring(f"K-{i}", (f"a{i}",), devices=()))
     assert book.sync(world).rings == 43
     assert (book.count(), len(book.queue(limit=10, offset=40))) == (43, 3)
+
+
+def test_many_threads_act_at_once_and_nothing_is_lost(book: CaseBook) -> None:
+    world = busy()
+    book.sync(world)
+
+    def work(number: int) -> None:
+        for i in range(5):
+            book.comment(1, f"t{number}", f"{number}:{i}")
+            book.sync(world)
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(work, range(4)))
+    said = [event.note for event in book.case(1).events if event.kind == "comment"]
+    assert sorted(said) == sorted(f"{n}:{i}" for n in range(4) for i in range(5))
+
+
+def test_two_verdicts_at_once_are_one_or_a_refusal(book: CaseBook) -> None:
+    world = busy()
+    book.sync(world)
+
+    def judge(number: int) -> str:
+        try:
+            return str(book.confirm(world, 1, f"t{number}", ["e01"], request_id=f"r{number}").summary.state)
+        except CaseError:
+            return "refused"
+
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(judge, range(4)))
+    assert set(found) <= {"confirmed", "refused"}
+    assert "confirmed" in found
+    kept = [event.journal_offset for event in book.case(1).events if event.kind == "confirmed"]
+    assert sorted(kept) == sorted(verdict.offset for verdict in world.given)

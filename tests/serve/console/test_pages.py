@@ -11,10 +11,11 @@ from starlette.testclient import TestClient
 
 from data.errors import JournalError
 from serve.cases.records import CaseFilter, CaseState
+from serve.console.app import build_console
 from serve.console.settings import ConsoleSettings, read_secret
 from serve.errors import ServeError
-from serve.keys import revoke_key
-from tests.serve.console.conftest import NASTY, Console, token
+from serve.keys import KeyRing, revoke_key
+from tests.serve.console.conftest import NASTY, SECRET, Console, picture, token
 
 PAGES = ("/queue", "/cases/1", "/alerts", "/help", "/search", "/search?q=d1", "/entities/account/anna", "/payments/e00")
 
@@ -288,3 +289,21 @@ def test_the_library_comes_from_its_package(console: Console) -> None:
     answer = TestClient(console.app).get("/static/htmx.js")
     assert answer.headers["content-type"].startswith("text/javascript")
     assert "htmx" in answer.text
+
+
+def test_where_nobody_signs_in_only_this_machine_is_answered(console: Console) -> None:
+    app = build_console(console.world, console.book, KeyRing(), ConsoleSettings(SECRET, insecure=True), picture)
+    client = TestClient(app, base_url="http://127.0.0.1")
+    page = client.get("/cases/1").text
+    client.post("/cases/1/comment", data={"csrf": token(page), "text": "x"})
+    assert (console.book.case(1).events[-1].by, "Sign out" in page) == ("investigator", False)
+    assert client.post("/cases/1/comment", data={"text": "x"}).status_code == 403
+    assert client.get("/v1/cases").status_code == 200
+    assert TestClient(app, base_url="http://evil.example").get("/v1/cases").status_code == 400
+
+
+def test_plain_text_is_no_act(console: Console) -> None:
+    headers = {"authorization": f"Bearer {console.key}", "content-type": "text/plain"}
+    answer = TestClient(console.app).post("/v1/cases/1/comment", content='{"note": "x"}', headers=headers)
+    assert answer.status_code == 422
+    assert console.book.case(1).events[-1].kind != "comment"
