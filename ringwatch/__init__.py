@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from gnn.train.targets import TrainConfig
     from gnn.train.trainer import train
     from graph.errors import GraphError
+    from graph.rings.picture.html import ring_html
+    from graph.rings.picture.static import draw_record
+    from graph.rings.picture.widget import ring_widget
     from serve.cases.workbench import Workbench
     from serve.errors import ServeError
     from serve.http.client import RingwatchClient
@@ -38,12 +41,15 @@ _WHERE = {
     "ServeError": "serve.errors",
     "Workbench": "serve.cases.workbench",
     "TrainConfig": "gnn.train.targets",
+    "draw_record": "graph.rings.picture.static",
     "evaluate": "gnn.evaluate.evaluate",
     "format_amount": "data.currency",
     "load_model": "gnn.model.artifact",
     "merged": "data.files.sources",
     "read_labels": "data.files.sources",
     "read_transactions": "data.files.sources",
+    "ring_html": "graph.rings.picture.html",
+    "ring_widget": "graph.rings.picture.widget",
     "train": "gnn.train.trainer",
 }
 __all__ = [
@@ -56,12 +62,15 @@ __all__ = [
     "ServeError",
     "TrainConfig",
     "Workbench",
+    "draw_record",
     "evaluate",
     "format_amount",
     "load_model",
     "merged",
     "read_labels",
     "read_transactions",
+    "ring_html",
+    "ring_widget",
     "train",
 ]
 

@@ -231,12 +231,17 @@ export class CanvasStage {
     const chosen = [...model.selection].filter((a) => model.node.shown[a]);
     for (const a of [...chosen, ...this.named]) {
       if (taken.length >= LABELS) break;
-      const [x, y] = [places[2 * a], places[2 * a + 1] + model.radius(a) * grown + 3];
+      const r = model.radius(a) * grown;
+      const x = places[2 * a];
+      let y = places[2 * a + 1] + r + 3;
       if (x < 0 || y < 0 || x > wide || y > high || taken.some((b) => b.a === a)) continue;
       const text = short(model.label(a), 30);
       const half = ink.measureText(text).width / 2 + 2;
       const box = { a, l: x - half, r: x + half, t: y, b: y + 15 };
-      if (!all && !model.selection.has(a) && taken.some((o) => box.l < o.r && o.l < box.r && box.t < o.b && o.t < box.b)) continue;
+      const meets = () => taken.some((o) => box.l < o.r && o.l < box.r && box.t < o.b && o.t < box.b);
+      if (meets()) Object.assign(box, { t: y - 2 * r - 19, b: y - 2 * r - 4 }); // above, where there is no room below
+      if (meets() && !all && !model.selection.has(a)) continue;
+      y = box.t;
       taken.push(box);
       ink.globalAlpha = model.stands(a) ? 1 : 0.35;
       ink.strokeStyle = theme.ground;
