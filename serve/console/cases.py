@@ -13,13 +13,14 @@ from starlette.responses import RedirectResponse, Response
 from graph.rings.records import RING_PAYMENTS, RingRecord
 from serve.cases.records import CaseDetail, CaseError, CaseState, CaseSummary
 from serve.console import words
-from serve.console.compare import compared
 from serve.console.desk import Desk, desk_of, show, tell
 from serve.console.growth import growth
 from serve.console.session import Form, Who
 
 MOST_EVIDENCE: Final = 1_000  # payments with a box
 NEAR: Final = 200  # cases of the queue among which the next one is looked for
+ALIKE: Final = 5  # rings that look like this one
+LIKE: Final = 0.5  # and how much at least, of 1
 MOST_OTHERS: Final = 50  # other payments of the accounts
 SNOOZES: Final = {"1": "1 day", "3": "3 days", "7": "1 week", "30": "30 days"}
 
@@ -78,9 +79,11 @@ def comparison(request: Request, who: Who, case_id: int) -> Response:
     """What accounts of like age and volume look like beside those of a case; asked for by the page once it is shown."""
     desk = desk_of(request)
     detail = desk.book.case(case_id)
-    accounts = [m.name for m in detail.members if m.role == "account"]
-    found = compared(desk.investigation, detail.summary.ring_ids, accounts)
-    return show(request, "comparison.html", case=detail.summary, comparison=found)
+    rings = _rings(desk, detail)
+    lines, alike = ([], []) if not rings else _beside(desk, rings[0])
+    return show(
+        request, "comparison.html", case=detail.summary, ring=rings[0] if rings else None, lines=lines, alike=alike
+    )
 
 
 @router.post("/cases/{case_id}/verdict")
@@ -199,6 +202,15 @@ def _rings(desk: Desk, detail: CaseDetail) -> list[RingRecord]:
     """The rings of a case, the one to look at first in front."""
     found = [desk.investigation.ring(ring_id) for ring_id in detail.summary.ring_ids]
     return sorted((r for r in found if r is not None), key=lambda r: (-r.confidence, r.first_seen, r.id))
+
+
+def _beside(desk: Desk, ring: RingRecord) -> tuple[list[dict[str, Any]], list[tuple[str, float]]]:
+    """Lines of `COMPARISON`, and rings that look like this one to the model."""
+    try:
+        lines: list[dict[str, Any]] = desk.investigation.comparison(ring.id).to_pylist()
+        return lines, [(one, like) for one, like in desk.investigation.alike(ring.id, ALIKE) if like >= LIKE]
+    except KeyError:  # it has gone meanwhile
+        return [], []
 
 
 def _following(desk: Desk, case_id: int) -> CaseSummary | None:

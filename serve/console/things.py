@@ -4,9 +4,10 @@ from typing import Final
 
 from fastapi import APIRouter, Request
 from starlette.exceptions import HTTPException
-from starlette.responses import HTMLResponse, RedirectResponse, Response
+from starlette.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
 
 from data.schema import ROLES
+from graph.errors import GraphError
 from serve.console import words
 from serve.console.cases import rows_of
 from serve.console.desk import desk_of, show
@@ -47,8 +48,12 @@ def picture(request: Request, who: Who, ring_id: str) -> Response:
     record = desk.investigation.ring(ring_id)
     if record is None or desk.picture is None:
         raise HTTPException(404, f"no picture of ring {ring_id!r}")
-    page = desk.picture(record, desk.investigation.ring_payments(ring_id, neighbours=True))
-    return HTMLResponse(page, headers={"content-security-policy": FRAME})
+    headers = {"content-security-policy": FRAME}
+    try:
+        page = desk.picture(record, desk.investigation.ring_payments(ring_id, neighbours=True))
+    except GraphError as error:  # its JavaScript was not built
+        return PlainTextResponse(f"There is no picture: {error}", 503, headers)
+    return HTMLResponse(page, headers=headers)
 
 
 @router.get("/entities/{role}/{name:path}")

@@ -58,6 +58,18 @@ def share(value: float | None) -> str:
     return "<1 %" if 0 < value < 0.005 else f"{100 * value:.0f} %"
 
 
+def number(value: float) -> str:
+    """A figure with as many digits as it is worth.
+
+    Example:
+        >>> number(1234.5), number(12.0), number(0.125)
+        ('1,234', '12', '0.13')
+    """
+    if value == int(value) or abs(value) >= 100:
+        return f"{value:,.0f}"
+    return f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}"
+
+
 def risk(value: float | None) -> str:
     """A class of a style: how risky."""
     if value is None:
@@ -100,6 +112,7 @@ FILTERS: Final[dict[str, Callable[..., str]]] = {
     "amount": amount,
     "figure": figure,
     "share": share,
+    "number": number,
     "risk": risk,
     "entity_url": entity_url,
     "payment_url": payment_url,

@@ -8,6 +8,7 @@ import pyarrow as pa
 
 from data.schema import ROLES
 from graph.rings.records import RING_PAYMENTS, Member, MemberRole, Money, RingRecord, RingState
+from serve.cases.comparison import COMPARISON
 from serve.cases.protocol import Entity, GivenVerdict, RingFilter, Verdict
 
 START = datetime(2026, 3, 4, 9, tzinfo=UTC)
@@ -174,6 +175,15 @@ class FakeInvestigation:
     def payment(self, transaction_id: str) -> pa.Table | None:
         rows = [p for p in self.payments if p["transaction_id"] == transaction_id]
         return self._table(rows) if rows else None
+
+    def comparison(self, ring_id: str) -> pa.Table:
+        line = {"metric": "payments in the busiest hour", "ring": 7.0, "low": 1.0, "median": 2.0, "high": 3.5}
+        rows = [{**line, "unusual": True, "peers": 4}] if ring_id in ("K-1", "K-2") else []
+        return pa.Table.from_pylist(rows, schema=COMPARISON)
+
+    def alike(self, ring_id: str, limit: int = 10) -> list[tuple[str, float]]:
+        self.records[ring_id]
+        return [(one, 0.9) for one in self.records if one != ring_id][:limit]
 
     def verdicts(self, ring_id: str | None = None) -> Sequence[GivenVerdict]:
         return [v for v in self.given if ring_id in (None, v.ring_id)]

@@ -10,6 +10,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from data.errors import JournalError
+from graph.errors import GraphError
 from serve.cases.records import CaseFilter, CaseState
 from serve.console.app import build_console
 from serve.console.settings import ConsoleSettings, read_secret
@@ -248,10 +249,20 @@ def test_search_shows_all_that_has_an_id_in_more_than_one_role(console: Console)
 
 def test_a_ring_is_compared_with_accounts_that_are_in_none(console: Console) -> None:
     answer = console.signed_in().get("/cases/1/comparison", headers={"hx-request": "true"})
-    assert "honest0" in answer.text
-    assert "payments that the model found risky" in answer.text
+    assert "payments in the busiest hour" in answer.text
+    assert "1 to 3.50" in answer.text
+    assert 'href="/rings/K-2"' in answer.text  # looks like it
     assert "<html" not in answer.text
-    assert "Fewer than three accounts" in console.signed_in().get("/cases/3/comparison").text
+    assert "nothing to compare with" in console.signed_in().get("/cases/3/comparison").text
+
+
+def test_a_picture_that_was_not_built_says_so(console: Console) -> None:
+    def broken(record: object, payments: object) -> str:
+        raise GraphError("run make picture")
+
+    app = build_console(console.world, console.book, KeyRing(), ConsoleSettings(SECRET, insecure=True), broken)
+    answer = TestClient(app, base_url="http://localhost").get("/rings/K-1/picture")
+    assert (answer.status_code, answer.text) == (503, "There is no picture: run make picture")
 
 
 def test_a_picture_runs_as_a_page_of_nobody(console: Console) -> None:
