@@ -1,7 +1,7 @@
 """Company: accounts that have made no risky payment, but use what is mostly a ring's own.
 
-A device of a farm is used by accounts that have not struck yet. Where at least half of the accounts that an entity has
-seen inside the window are a ring's, and few payments have it, the others are taken for members too. A popular merchant
+A device of a farm is used by accounts that have not struck yet. Where most of the accounts that an entity has seen
+inside the window are a ring's, and few payments have it, the others are taken for members too. A popular merchant
 or a family's tablet has too many, or too many others.
 """
 

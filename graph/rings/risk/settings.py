@@ -37,7 +37,7 @@ class RiskSettings:
     surprises: tuple[float, ...] = (5.5, 9.0, 16.0)
     passing: float = 3.0
     resolution: int = 20
-    company: float = 0.5
+    company: float = 0.7
 
 
 def rules_for(store: Store, settings: RiskSettings) -> Rules:
