@@ -229,6 +229,14 @@ class Investigator:
                 pass
             return self._verdicts[verdict_id]
 
+    def probabilities(self, transaction_ids: pa.ChunkedArray) -> pa.Array:
+        """What the model said of payments, float64 [n]; null for those that the graph does not hold."""
+        with self._lock:
+            rows = self.follower.state.transaction_rows(transaction_ids.combine_chunks())
+            found = np.full(len(rows), np.nan)
+            found[rows >= 0] = self.slot.probabilities(rows[rows >= 0])
+        return pa.array(found, mask=rows < 0)
+
     def decisions(self, transaction_ids: Sequence[str]) -> dict[str, str]:
         """What was decided of payments: as their answers say, where these were kept, else by what the model says.
 

@@ -169,6 +169,8 @@ class Workbench:
     def tables(self) -> dict[str, pa.Table]:
         """The journal's `payments` and `labels`, and `rings` and `members` of all that ever stood, as Arrow tables.
 
+        Payments have a column `fraud_probability`, where this process has the model and the graph holds them.
+
         Raises:
             ServeError: No journal was given.
         """
@@ -182,7 +184,7 @@ class Workbench:
             for m in ring.members
         ]
         return {
-            "payments": history.payments,
+            "payments": history.payments.append_column("fraud_probability", self._scores(history.payments)),
             "labels": history.labels,
             "rings": pa.Table.from_pylist([_record(r) for r in rings], schema=_RINGS),
             "members": pa.Table.from_pylist(members, schema=_MEMBERS),
@@ -216,6 +218,12 @@ class Workbench:
         return self.investigation.give_verdict(
             ring_id, "fraud" if fraud else "legitimate", list(chosen), getpass.getuser(), note
         )
+
+    def _scores(self, payments: pa.Table) -> pa.Array:
+        """What the model said of payments, float64 [n]; null where that is not known here."""
+        if not isinstance(self.investigation, Investigator):
+            return pa.nulls(len(payments), pa.float64())
+        return self.investigation.probabilities(payments["transaction_id"])
 
     def _follow(self) -> None:
         """Take in what is new, where this process is the one that follows."""
