@@ -16,6 +16,7 @@ from serve.cases.protocol import Investigation
 from serve.cli.main import app
 from serve.console import api as console
 from serve.console.ring_routes import investigation_routes
+from serve.console.service_settings import InvestigatorSettings
 from serve.http.app import build_app
 from serve.http.wire import Payment
 from serve.settings import PREFIX, Settings
@@ -187,7 +188,7 @@ def wrong_variable(line: Found) -> str | None:
 
 VARIABLE = re.compile(rf"{PREFIX}[A-Z_]*[A-Z]")
 SOURCES = [file.read_text(encoding="utf-8") for folder in FOLDERS[:5] for file in (ROOT / folder).rglob("*.py")]
-VARIABLES = {PREFIX + name.upper() for name in Settings.model_fields} | {
+VARIABLES = {PREFIX + name.upper() for name in InvestigatorSettings.model_fields} | {
     name for source in SOURCES for name in VARIABLE.findall(source)
 }
 
