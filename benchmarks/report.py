@@ -63,6 +63,8 @@ ABOUT = {  # what each benchmark measures
     "frames a second while the view moves with all nodes shown, the time from opening to the first picture, the "
     "time to make the page, and its size. `slider_steps_per_s`: how often the time slider redraws. "
     "`webgl_without_gpu`: the same by sigma where the processor does WebGL, which the page avoids.",
+    "rings": "Keeping risk rings current on one core: a payment of a stream with 1 % risky ones, with a full window; "
+    "and a payment that touches a ring of 500 members. `static` finds all communities anew, once.",
     "serve": "One `POST /v1/score` beside a POST that does nothing, on one connection, with an untrained model. The "
     "stages are the service's own timings: journal commit, graph update, score, reasons.",
 }

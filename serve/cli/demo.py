@@ -33,7 +33,9 @@ from gnn.evaluate.protocols import check_protocol
 from gnn.train.targets import TrainConfig
 from gnn.train.trainer import train
 from serve import children
-from serve.batch.rings import draw_rings, find_rings, rings_table
+from serve.batch.rings import draw_rings
+from serve.batch.risk_rings import find_risk_rings, ranked, risk_rings_table
+from serve.cli.demo_rings import named_while_active
 from serve.errors import ServeError
 from serve.http.client import RingwatchClient
 from serve.stream.ingest import ingest_runs
@@ -135,9 +137,9 @@ def run_demo(config: DemoConfig) -> DemoResult:
             sent = _send(client, early, live, report)
             # The last labels may come months after the last payment: rings are shown as they were then.
             paid = int(pc.max(history.payments["timestamp"].cast(pa.int64())).as_py())
-            served = client.ties(limit=1000, as_of=paid)
-        state, found = find_rings(artifact, History.read(journal), limit=5, report=report, as_of=paid)
-        pictures = draw_rings(state, found[:1], config.out / "rings", as_of=paid)
+        state, rings = find_risk_rings(artifact, History.read(journal), report)
+        tied = state.rings.publish(now=paid).rings(1)
+        pictures = draw_rings(state, tied, config.out / "rings", as_of=paid)
     refusals.summary()
     known = history.labelled(truth)
     metrics = judge(known, sent.probability, start, config.stop, config.protocol)
@@ -146,11 +148,12 @@ def run_demo(config: DemoConfig) -> DemoResult:
     (config.out / "metrics.json").write_text(json.dumps(to_dict(metrics), indent=2) + "\n")
     out.print(as_table(metrics))
     out.print(_caught(sent, known.fraud, known.payments))
-    out.print(rings_table(found))
+    records = rings.records(as_of=paid)
+    out.print(risk_rings_table(ranked(records, 5), len(records)))
     if truth is not None:
-        out.print(_against_truth(served, pq.read_table(config.out / "world/members.parquet"), start))
+        out.print(named_while_active(rings, config.out / "world"))
     for picture in pictures:
-        out.print(f"the riskiest ring: {picture}")
+        out.print(f"accounts that share devices or cards, the riskiest of them: {picture}")
     return DemoResult(metrics, sent.probability, sent.latency_ms, sent.replayed, history)
 
 
@@ -296,21 +299,3 @@ def totals(payments: pa.Table, chosen: NDArray[np.bool_]) -> dict[str, int]:
     sums = payments.select(["currency", "amount"]).filter(pa.array(chosen)).group_by("currency")
     pairs = sums.aggregate([("amount", "sum")]).to_pylist()
     return {pair["currency"]: pair["amount_sum"] for pair in sorted(pairs, key=lambda pair: -pair["amount_sum"])}
-
-
-def _against_truth(served: list[dict[str, Any]], members: pa.Table, start: datetime) -> Table:
-    """How many planted rings the service lists: one is found if half of its accounts are in one served ring."""
-    planted: dict[tuple[str, str], set[str]] = {}
-    for ring, kind, account in zip(*(members[c].to_pylist() for c in ("ring_id", "kind", "account_id")), strict=True):
-        planted.setdefault((kind, ring), set()).add(account)
-    groups = [set(ring["accounts"]) for ring in served]
-    table = Table(title="planted rings listed by GET /v1/ties")
-    table.add_column("kind")
-    table.add_column("planted", justify="right")
-    table.add_column("found", justify="right")
-    found: dict[str, list[bool]] = {}
-    for (kind, _), accounts in planted.items():
-        found.setdefault(kind, []).append(any(len(accounts & g) * 2 >= len(accounts) for g in groups))
-    for kind, hits in sorted(found.items()):
-        table.add_row(kind, str(len(hits)), str(sum(hits)))
-    return table

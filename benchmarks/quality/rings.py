@@ -1,0 +1,255 @@
+"""How well risk rings are found on worlds the model never saw: benchmarks/results/quality_rings.json and docs/rings.md.
+
+Example: python -m benchmarks.quality.rings
+
+The model is trained on four made worlds of `WorldConfig.hard`, at 100,000 payments each, and judged on others. Model
+and scores are kept under var/quality/rings.
+"""
+
+import argparse
+import json
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import networkx as nx
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from benchmarks.quality.histories import _prefixed
+from benchmarks.report import RESULTS, ROOT, Figure, show, write
+from data.history import History
+from data.journal.protocol import Kind
+from data.world.synthetic import WorldConfig, simulate
+from gnn.model.artifact import load
+from gnn.score.replay import capacity_for, score_history
+from gnn.train.targets import TrainConfig
+from gnn.train.trainer import train
+from graph.dag.protocol import DAY_US
+from graph.rings.records import LISTED
+from graph.rings.risk.engine import RiskRings
+from graph.rings.risk.feed import one_by_one
+from graph.state import GraphState
+
+SIZE = 100_000
+TEACHING, JUDGING = range(101, 105), range(307, 309)  # 301 to 306 were looked at while the engine was made
+FOLDER = ROOT / "var" / "quality" / "rings"
+AFTER = 3 * DAY_US  # a ring is judged so long after its last fraud
+OURS, ORACLE, TIES = "risk rings", "oracle: knows every fraud at once", "tie rings: shared devices and cards"
+PAGE = ROOT / "docs" / "rings.md"
+Group = tuple[str, set[str], float]  # id, accounts, confidence
+
+
+def world(seed: int) -> Path:
+    folder = FOLDER / f"world_{seed}"
+    if not (folder / "members.parquet").exists():
+        simulate(replace(WorldConfig.hard(seed), transactions=SIZE)).write(folder)
+    return folder
+
+
+def model() -> Path:
+    """A model taught by other worlds side by side."""
+    path = FOLDER / "model"
+    if not (path / "manifest.json").exists():
+        parts = {}
+        for name, moment in (("transactions", "timestamp"), ("labels", "reported_at")):
+            tables = [_prefixed(pq.read_table(world(seed) / f"{name}.parquet"), f"{seed}.") for seed in TEACHING]
+            parts[name] = pa.concat_tables(tables).sort_by(moment)
+        end = WorldConfig.hard(0).start + timedelta(days=90)
+        history = History.from_arrow(parts["transactions"], parts["labels"]).before(end)
+        train(history, TrainConfig(test=0.0, pretraining=0, epochs=6)).save(path)
+    return path
+
+
+def scores(seed: int) -> np.ndarray:
+    path = world(seed) / "p.npy"
+    if not path.exists():
+        np.save(path, score_history(load(model()), history_of(seed)))
+    return np.load(path)
+
+
+def history_of(seed: int) -> History:
+    return History.read(world(seed) / "transactions.parquet", world(seed) / "labels.parquet")
+
+
+class Truth:
+    """What the generator planted in a world."""
+
+    def __init__(self, seed: int) -> None:
+        truth = pq.read_table(world(seed) / "truth.parquet")
+        payments = pq.read_table(world(seed) / "transactions.parquet")
+        self.payments = payments
+        self.time = payments["timestamp"].cast(pa.int64()).to_numpy()
+        self.fraud = truth["is_fraud"].to_numpy(zero_copy_only=False)
+        self.members: dict[str, set[str]] = defaultdict(set)
+        self.kind: dict[str, str] = {}
+        for row in pq.read_table(world(seed) / "members.parquet").to_pylist():
+            self.members[row["ring_id"]].add(row["account_id"])
+            self.kind[row["ring_id"]] = row["kind"]
+        self.frauds: dict[str, list[int]] = defaultdict(list)
+        for ring, time, fraud in zip(truth["ring_id"].to_pylist(), self.time.tolist(), self.fraud, strict=True):
+            if ring and fraud:
+                self.frauds[ring].append(time)
+        self.everybody = set().union(*self.members.values())
+        self.accounts = len(set(payments["account_id"].to_pylist()))
+
+    def is_ring(self, accounts: set[str]) -> bool:
+        """Whether at least half of these accounts belong to one planted ring."""
+        return any(2 * len(accounts & members) >= len(accounts) for members in self.members.values())
+
+
+def run(seed: int, probability: np.ndarray) -> tuple[RiskRings, np.ndarray]:
+    """Feed a world; the engine, and the ring over each payment before it came."""
+    history, artifact = history_of(seed), load(model())
+    window = artifact.config.window
+    state = GraphState(artifact.roles, capacity_for(len(probability), window), window, history)
+    rings, before = RiskRings(state.store, history), []
+    for events in history.events:
+        for part in one_by_one(events):
+            rows = state.apply(part)
+            if part.kind is Kind.TRANSACTION:
+                before.append(rings.extend(rows, probability[rows.start : rows.stop]))
+                continue
+            at = state.transaction_rows(part.batch.column("transaction_id"))
+            believed = np.full(len(at), -1, np.int8)
+            believed[at >= 0] = state.store.believed(at[at >= 0])
+            rings.relabel(at, believed, part.batch.column("reported_at").cast(pa.int64()).to_numpy())
+    return rings, np.concatenate(before)
+
+
+def standing(rings: RiskRings, at: int) -> list[Group]:
+    """Rings that stood and were listed at a moment, the surest first."""
+    found = [
+        (r.id, set(r.accounts), r.confidence)
+        for r in rings.records(as_of=at, confidence=LISTED)
+        if r.ended_at is None and r.confidence >= LISTED
+    ]
+    return sorted(found, key=lambda group: (-group[2], group[0]))
+
+
+def tie_rings(truth: Truth, at: int, most: int = 40) -> list[Group]:
+    """Accounts that share devices and cards of at most 40 accounts within 30 days, as the tie rings of a score do."""
+    inside = np.flatnonzero((truth.time <= at) & (truth.time > at - 30 * DAY_US))
+    rows, graph = truth.payments.take(pa.array(inside)), nx.Graph()
+    accounts = rows["account_id"].to_pylist()
+    for role in ("device_id", "card_id"):
+        users: dict[str, set[str]] = defaultdict(set)
+        for account, name in zip(accounts, rows[role].to_pylist(), strict=True):
+            if name is not None:
+                users[name].add(account)
+        for name, of in users.items():
+            if 2 <= len(of) <= most:
+                graph.add_edges_from(((role, name), account) for account in of)
+    groups = ({n for n in c if not isinstance(n, tuple)} for c in nx.connected_components(graph))
+    return [(str(i), group, 1.0) for i, group in enumerate(groups) if len(group) >= 3]
+
+
+def judged(truth: Truth, groups_at: Any) -> Iterator[dict[str, Any]]:
+    """Of each planted ring, how the group that holds most of it does, three days after its last fraud."""
+    for ring, times in sorted(truth.frauds.items()):
+        members = truth.members[ring]
+
+        def best(at: int, members: set[str] = members) -> set[str]:
+            return max((g[1] for g in groups_at(at)), key=lambda g: len(g & members), default=set())
+
+        late = best(max(times) + AFTER)
+        fourth = best(sorted(times)[min(3, len(times) - 1)])
+        yield {
+            "kind": truth.kind[ring],
+            "recall": len(late & members) / len(members),
+            "precision": len(late & members) / max(1, len(late)),
+            "by_fourth": len(fourth & members) / len(members),
+        }
+
+
+def measures(rows: list[dict[str, Any]]) -> dict[str, float]:
+    found = {name: float(np.mean([row[name] for row in rows])) for name in ("recall", "precision")}
+    found["found"] = float(np.mean([row["recall"] >= 0.5 and row["precision"] >= 0.5 for row in rows]))
+    found["named_by_4th_fraud"] = float(np.median([row["by_fourth"] for row in rows]))
+    for kind in sorted({row["kind"] for row in rows}):
+        found[f"recall, {kind}"] = float(np.mean([row["recall"] for row in rows if row["kind"] == kind]))
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--worlds", type=int, default=len(JUDGING))
+    seeds = JUDGING[: parser.parse_args().worlds]
+    tables: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    honest, carried, months, false, top, listed = 0, 0, 0.0, 0, [], []
+    for seed in seeds:
+        truth = Truth(seed)
+        rings, before = run(seed, scores(seed))
+        tables[OURS] += judged(truth, lambda at, rings=rings: standing(rings, at))
+        tables[TIES] += judged(truth, lambda at, truth=truth: tie_rings(truth, at))
+        honest, carried = honest + int((~truth.fraud).sum()), carried + int((before[~truth.fraud] >= 0).sum())
+        months += (truth.accounts - len(truth.everybody)) * 3
+        last: dict[str, Group] = {}
+        for at in range(int(truth.time[0]) + 10 * DAY_US, int(truth.time[-1]), DAY_US):
+            day = standing(rings, at)
+            top.append(sum(not truth.is_ring(group) for _, group, _ in day[:20]))
+            last.update({group[0]: group for group in day})
+        listed += [(confidence, truth.is_ring(group)) for _, group, confidence in last.values()]
+        false += sum(2 * len(group & truth.everybody) < len(group) for _, group, _ in last.values())
+        known, _ = run(seed, truth.fraud.astype(float))
+        tables[ORACLE] += judged(truth, lambda at, known=known: standing(known, at))
+        print(f"world {seed} is judged", flush=True)
+    found = {name: measures(rows) for name, rows in tables.items()}
+    ours, peers = found[OURS], {n: m for n, m in found.items() if n != OURS}
+    goals = {"recall": 0.85, "precision": 0.9, "named_by_4th_fraud": 0.5, "found": 0.8}
+    goals |= {name: 0.7 for name in ours if name.startswith("recall, ")}
+    figures = {
+        name: Figure(value, "1", goals.get(name), "higher", {n: m[name] for n, m in peers.items()})
+        for name, value in ours.items()
+    }
+    figures["honest_payments_with_ring"] = Figure(carried / honest, "1", 0.01, "lower")
+    figures["false_rings"] = Figure(1e5 * false / months, "of 100,000 honest account-months", 1.0, "lower")
+    figures["worst_day_no_ring_in_top_20"] = Figure(float(max(top)), "rings", 2.0, "lower")
+    stated, real = (float(np.mean([x[i] for x in listed])) for i in (0, 1))
+    figures["mean_confidence"] = Figure(stated, "1", None, "higher", {"rings among them": real})
+    figures["rings_listed"] = Figure(float(len(listed)), "rings", 300.0)
+    facts = {"account_months": months, "worlds": list(seeds), "planted": len(tables[OURS])}
+    write("quality_rings", figures, about=__doc__, facts=facts)
+    show("quality_rings", figures)
+    page()
+
+
+def page() -> None:
+    """Write docs/rings.md from the result."""
+    content = json.loads((RESULTS / "quality_rings.json").read_text())
+    facts = content["facts"]
+    lines = [
+        "# Rings",
+        "",
+        "Made by `make quality-rings`. Risk rings on made worlds of `WorldConfig.hard` that the model never saw:",
+        "scores are those of each payment when it came, by a model trained on four other worlds. Each planted ring is",
+        "judged by the listed ring that holds most of its accounts, victims included, three days after its last fraud.",
+        "It is *found* if half of its accounts are there and half of those there are its. Families, offices and lone",
+        "fraud live in the same worlds.",
+        "",
+        f"{facts['planted']} planted rings in worlds {facts['worlds']}, {facts['account_months']:,.0f} honest "
+        f"account-months; commit {content['commit']}, {content['date'][:10]}.",
+        "",
+        "| figure | risk rings | goal | met | beside it |",
+        "|---|---|---|---|---|",
+    ]
+    for name, f in content["figures"].items():
+        goal = "" if f["goal"] is None else f"{'>=' if f['better'] == 'higher' else '<='} {f['goal']:g}"
+        met = {None: "", True: "yes", False: "**no**"}[f["met"]]
+        beside = ", ".join(f"{k} {v:.3g}" for k, v in (f["peer"] or {}).items())
+        lines.append(f"| {name} ({f['unit']}) | {f['value']:.3g} | {goal} | {met} | {beside} |")
+    lines += [
+        "",
+        "The oracle is the same engine told of every fraud at its payment: what is missing with it, ties and",
+        "communities miss, not the scores. Not yet measured: Fraudar, Louvain and incremental peels on all payments,",
+        "other generators, and the share of fraud money that is held after a ring is named.",
+    ]
+    PAGE.write_text("\n".join(lines) + "\n")
+
+
+if __name__ == "__main__":
+    main()
