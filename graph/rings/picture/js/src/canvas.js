@@ -1,7 +1,8 @@
 // The drawing surface where WebGL is missing or drawn by the processor (virtual machines, remote desktops): Canvas 2D.
 //
 // A large graph takes longer to draw than a frame lasts. So it is drawn onto a larger canvas that nobody sees, and while
-// the view moves, that picture is moved; it is drawn again when it no longer covers the view, and once the view rests.
+// the view moves, that picture is moved. Before it no longer covers the view, the next one is begun, a slice in each
+// frame. What changes the picture itself, such as the slider, draws it at once.
 
 import { h } from "./dom.js";
 import { short } from "./format.js";
@@ -10,11 +11,19 @@ import { frame, tieColour } from "./svg.js";
 import { outline, riskColour, shapeOf } from "./theme.js";
 
 const MARGIN = 0.4; // of the view's size, drawn beyond each of its edges
-const REST_MS = 120; // without movement, after which it is drawn again
+const REST_MS = 120; // without movement, after which a picture that was scaled is drawn again
+const SLICE_MS = 6; // of a frame, for the next picture
+const SLICE = 100; // ties or nodes drawn between two looks at the clock
 const QUICK_MS = 8; // a picture that is drawn faster than this is drawn in every frame
 const LABELS = 120;
+const TOGETHER = 50; // ties in a path
 const BY_PROCESSOR = { willReadFrequently: true, alpha: false }; // a graphics card that is none would be slower
 const FONT = "12px system-ui, 'DejaVu Sans', sans-serif";
+
+const SMALL = 8; // pixels of radius, below which a node is copied from an image
+
+/** Have the browser do now what it was told to draw, so that the clock tells how long that took. */
+const settled = (ink) => ink.getImageData(0, 0, 1, 1).data.length;
 
 const paths = new Map();
 function path(shape, r) {
@@ -26,9 +35,12 @@ function path(shape, r) {
 export class CanvasStage {
   /** As `Stage`. */
   constructor(element, model, listen) {
-    Object.assign(this, { element, model, listen, state: { x: 0.5, y: 0.5, ratio: 1 }, took: 0, next: null, rest: null });
+    Object.assign(this, { element, model, listen, state: { x: 0.5, y: 0.5, ratio: 1 }, took: 0 });
+    Object.assign(this, { next: null, rest: null, rested: false, work: null });
     this.front = h("canvas", { class: "rw-front" });
     this.back = h("canvas");
+    this.spare = h("canvas");
+    this.sprites = new Map();
     element.append(this.front);
     const { source, target, directed } = model.scene.ties;
     const pairs = new Set(source.map((a, t) => (directed[t] ? `${a} ${target[t]}` : "")));
@@ -89,64 +101,93 @@ export class CanvasStage {
     ];
   }
 
-  _covers() {
+  /** Whether the drawn picture covers the view and some share of its size around it. */
+  _covers(around = 0) {
     const [left, top, larger] = this._moved();
     const [right, low] = [left + (1 + 2 * MARGIN) * this.width * larger, top + (1 + 2 * MARGIN) * this.height * larger];
-    return larger < 4 && left <= 0 && top <= 0 && right >= this.width && low >= this.height;
+    const [x, y] = [around * this.width, around * this.height];
+    return larger < 4 && left <= -x && top <= -y && right >= this.width + x && low >= this.height + y;
   }
 
   _frame() {
     this.next = null;
     if (!this.theme) return;
-    if (this.stale || !this.drawn || this.took < QUICK_MS || !this._covers()) this._redraw();
-    else {
-      clearTimeout(this.rest);
-      this.rest = setTimeout(() => this._later(), REST_MS);
-    }
+    if (this.stale || !this.drawn || this.took < QUICK_MS) this._redraw();
+    else if (this.work || this.rested || !this._covers(MARGIN / 2)) this._advance();
+    this.rested = false;
     const [left, top, larger] = this._moved();
+    clearTimeout(this.rest);
+    if (larger !== 1) {
+      this.rest = setTimeout(() => {
+        this.rested = true;
+        this._later(false);
+      }, REST_MS);
+    }
     const ink = this.front.getContext("2d", BY_PROCESSOR);
-    ink.setTransform(1, 0, 0, 1, 0, 0);
     ink.fillStyle = this.theme.ground;
     ink.fillRect(0, 0, this.front.width, this.front.height);
-    const [w, h2] = [this.back.width * larger, this.back.height * larger];
-    ink.drawImage(this.back, Math.round(left * this.dots), Math.round(top * this.dots), w, h2);
+    const [wide, high] = [this.back.width * larger, this.back.height * larger];
+    ink.drawImage(this.back, Math.round(left * this.dots), Math.round(top * this.dots), wide, high);
+    if (this.work) this._later(false);
   }
 
+  /** Draw all of it now. */
   _redraw() {
     const begun = performance.now();
-    clearTimeout(this.rest);
-    const [wide, high] = [Math.round(this.width * (1 + 2 * MARGIN) * this.dots), Math.round(this.height * (1 + 2 * MARGIN) * this.dots)];
-    if (this.back.width !== wide || this.back.height !== high) Object.assign(this.back, { width: wide, height: high });
-    this.drawn = { ...this.state };
-    const ink = this.back.getContext("2d", BY_PROCESSOR);
-    const shift = [MARGIN * this.width, MARGIN * this.height];
+    this.work = null;
+    const camera = { ...this.state };
+    for (const _ of this._drawing(this.back, camera));
+    Object.assign(this, { drawn: camera, stale: false, took: performance.now() - begun });
+  }
+
+  /** Draw a slice of the next picture, which takes the place of this one when it is done. */
+  _advance() {
+    if (!this.work) {
+      const camera = { ...this.state };
+      this.work = { camera, steps: this._drawing(this.spare, camera) };
+    }
+    const begun = performance.now();
+    let done = false;
+    while (!done && performance.now() - begun < SLICE_MS) ({ done } = this.work.steps.next());
+    if (!done) return;
+    [this.back, this.spare] = [this.spare, this.back];
+    this.drawn = this.work.camera;
+    this.work = null;
+  }
+
+  /** Draws onto a canvas, in steps. */
+  *_drawing(canvas, camera) {
+    const bounds = [this.width * (1 + 2 * MARGIN), this.height * (1 + 2 * MARGIN)];
+    const [wide, high] = bounds.map((size) => Math.round(size * this.dots));
+    if (canvas.width !== wide || canvas.height !== high) Object.assign(canvas, { width: wide, height: high });
+    const ink = canvas.getContext("2d", BY_PROCESSOR);
     ink.setTransform(1, 0, 0, 1, 0, 0);
+    ink.globalAlpha = 1;
     ink.fillStyle = this.theme.ground;
     ink.fillRect(0, 0, wide, high);
     ink.setTransform(this.dots, 0, 0, this.dots, 0, 0);
     const places = new Float64Array(2 * this.model.size);
     for (const a of this.order) {
-      const [x, y] = this._at(a);
-      places[2 * a] = x + shift[0];
-      places[2 * a + 1] = y + shift[1];
+      const [x, y] = this._at(a, camera);
+      places[2 * a] = x + MARGIN * this.width;
+      places[2 * a + 1] = y + MARGIN * this.height;
     }
-    const bounds = [this.width * (1 + 2 * MARGIN), this.height * (1 + 2 * MARGIN)];
-    this._ties(ink, places, bounds);
-    this._nodes(ink, places, bounds);
-    this._labels(ink, places, bounds);
-    this.stale = false;
-    this.took = performance.now() - begun;
+    const grown = 1 / Math.sqrt(camera.ratio);
+    yield* this._ties(ink, places, bounds, grown);
+    yield* this._nodes(ink, places, bounds, grown);
+    this._labels(ink, places, bounds, grown);
   }
 
   get grown() {
     return 1 / Math.sqrt(this.state.ratio);
   }
 
-  /** Ties of one look are one path. */
-  _ties(ink, places, [wide, high]) {
-    const { model, theme, grown } = this;
+  /** Ties of one look are drawn together, but not too many: the longer a path, the longer each of its lines takes. */
+  *_ties(ink, places, [wide, high], grown) {
+    const { model, theme } = this;
     const { source, target, directed } = model.scene.ties;
     const looks = new Map();
+    const drawn = [];
     for (let t = 0; t < source.length; t++) {
       if (!model.tie.shown[t]) continue;
       const [a, b] = [source[t], target[t]];
@@ -155,8 +196,14 @@ export class CanvasStage {
       const width = Math.max(0.5, Math.round(model.width(t) * grown * 2) / 2);
       const opacity = (model.stands(a) && model.stands(b) ? 1 : 0.2) * (model.tie.evidence[t] ? 0.9 : 0.4);
       const key = `${tieColour(model, theme, t)} ${width} ${opacity.toFixed(2)}`;
-      if (!looks.has(key)) looks.set(key, { lines: new Path2D(), heads: new Path2D() });
-      const { lines, heads } = looks.get(key);
+      let look = looks.get(key);
+      if (!look || look.ties >= TOGETHER) {
+        look = { key, lines: new Path2D(), heads: new Path2D(), ties: 0 };
+        looks.set(key, look);
+        drawn.push(look);
+      }
+      look.ties += 1;
+      const { lines, heads } = look;
       const length = Math.hypot(x1 - x0, y1 - y0) || 1;
       const [ux, uy] = [(x1 - x0) / length, (y1 - y0) / length];
       if (this.both[t]) {
@@ -164,7 +211,7 @@ export class CanvasStage {
         [x0, y0, x1, y1] = [x0 - uy * aside, y0 + ux * aside, x1 - uy * aside, y1 + ux * aside];
       }
       const head = directed[t] ? Math.min(5 + 2.2 * width, length / 2) : 0;
-      if (head > 3 && model.crowd > 0.2) {
+      if (head > 3 && model.crowd * grown > 0.35) {
         const gap = model.radius(b) * grown + 1;
         const [ex, ey] = [x1 - ux * gap, y1 - uy * gap];
         const [bx, by, side] = [ex - ux * head, ey - uy * head, head * 0.42];
@@ -177,21 +224,25 @@ export class CanvasStage {
       lines.moveTo(x0, y0);
       lines.lineTo(x1, y1);
     }
-    for (const [key, { lines, heads }] of looks) {
+    let at = 0;
+    for (const { key, lines, heads } of drawn) {
       const [colour, width, opacity] = key.split(" ");
       ink.globalAlpha = Number(opacity);
       ink.strokeStyle = ink.fillStyle = colour;
       ink.lineWidth = Number(width);
       ink.stroke(lines);
       ink.fill(heads);
+      if ((at += 1) % (SLICE / TOGETHER) === 0) yield settled(ink);
     }
     ink.globalAlpha = 1;
   }
 
-  _nodes(ink, places, [wide, high]) {
-    const { model, theme, grown, dots } = this;
+  *_nodes(ink, places, [wide, high], grown) {
+    const { model, theme, dots } = this;
     const { node } = model;
+    let at = 0;
     for (const a of this.order) {
+      if ((at += 1) % SLICE === 0) yield settled(ink);
       const [x, y, r] = [places[2 * a], places[2 * a + 1], model.radius(a) * grown];
       if (x < -30 || y < -30 || x > wide + 30 || y > high + 30) continue;
       ink.setTransform(dots, 0, 0, dots, x * dots, y * dots);
@@ -207,6 +258,12 @@ export class CanvasStage {
         ink.stroke(path("circle", r + 5));
       }
       ink.globalAlpha = (model.stands(a) ? 1 : 0.25) * (model.isMember(a) ? 1 : 0.6);
+      if (r < SMALL) {
+        const image = this._sprite(a, r);
+        const side = image.width / dots;
+        ink.drawImage(image, -side / 2, -side / 2, side, side);
+        continue;
+      }
       ink.fillStyle = riskColour(node.risk[a], theme);
       const shape = path(shapeOf(model.scene.nodes.role[a]), r);
       ink.fill(shape);
@@ -218,9 +275,29 @@ export class CanvasStage {
     ink.globalAlpha = 1;
   }
 
+  /** A small node as an image, which is copied faster than its shape is filled; its risk in steps of .05. */
+  _sprite(a, r) {
+    const { model, theme, dots } = this;
+    const [level, fraud, shape] = [Math.round(model.node.risk[a] * 20), model.node.frauds[a] > 0, shapeOf(model.scene.nodes.role[a])];
+    const key = `${shape} ${Math.round(r * 4)} ${level} ${fraud} ${theme.ground} ${dots} ${model.crowd}`;
+    if (!this.sprites.has(key)) {
+      const image = h("canvas", { width: Math.ceil(2 * (1.2 * r + 2) * dots), height: Math.ceil(2 * (1.2 * r + 2) * dots) });
+      const ink = image.getContext("2d", { willReadFrequently: true });
+      ink.setTransform(dots, 0, 0, dots, image.width / 2, image.height / 2);
+      ink.fillStyle = riskColour(level / 20, theme);
+      ink.fill(path(shape, r));
+      ink.strokeStyle = fraud ? theme.fraud : theme.rim;
+      ink.lineWidth = model.crowd ** 0.5 * (fraud ? 2.6 : 1.2);
+      ink.stroke(path(shape, r));
+      if (this.sprites.size > 2000) this.sprites.clear();
+      this.sprites.set(key, image);
+    }
+    return this.sprites.get(key);
+  }
+
   /** Names that do not run into each other; of few nodes, and of what is selected, all. */
-  _labels(ink, places, [wide, high]) {
-    const { model, theme, grown } = this;
+  _labels(ink, places, [wide, high], grown) {
+    const { model, theme } = this;
     const taken = [];
     const all = sum(model.node.shown) <= 40;
     ink.font = FONT;
@@ -230,7 +307,7 @@ export class CanvasStage {
     ink.lineWidth = 3;
     const chosen = [...model.selection].filter((a) => model.node.shown[a]);
     for (const a of [...chosen, ...this.named]) {
-      if (taken.length >= LABELS) break;
+      if (taken.length >= (model.crowd * grown > 0.35 ? LABELS : LABELS / 3)) break;
       const r = model.radius(a) * grown;
       const x = places[2 * a];
       let y = places[2 * a + 1] + r + 3;
