@@ -1,6 +1,7 @@
 """Risk rings fed by a model: payments are scored in batches, and reach the rings in the order of the journal."""
 
 from collections.abc import Iterator
+from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -8,13 +9,19 @@ from numpy.typing import NDArray
 
 from data.journal.protocol import Events, Kind
 from gnn.score.cpu_scorer import ROWS_PER_BATCH
-from gnn.score.protocol import Scorer
 from gnn.score.replay import Scored
 from graph.rings.risk.engine import RiskRings
 from graph.rings.risk.feed import one_by_one
 from graph.state import GraphState
 
-STOPPED = ("declined", "reversed")  # outcomes by which a payment's money is not lost
+STOPPED = ("decline", "declined", "reversed")  # decisions and outcomes by which a payment's money is not lost
+
+
+class ScoresRows(Protocol):
+    """The one thing that is needed of a `Scorer`."""
+
+    def score(self, first: int, last: int) -> NDArray[np.float64]:
+        """Fraud probabilities of the rows [first, last), just appended; float64 [last - first]."""
 
 
 class RingFeed:
@@ -27,10 +34,12 @@ class RingFeed:
         scorer: Scores its payments: the CPU's, since a GPU's differ in the last places and would cross the threshold
             of risk elsewhere.
         rings: The risk rings of `state.store`.
+        decline: Probability from which the service declines a payment: its money counts as stopped, unless an outcome
+            says otherwise.
     """
 
-    def __init__(self, state: GraphState, scorer: Scorer, rings: RiskRings) -> None:
-        self.state, self.scorer, self.rings = state, scorer, rings
+    def __init__(self, state: GraphState, scorer: ScoresRows, rings: RiskRings, decline: float = float("inf")) -> None:
+        self.state, self.scorer, self.rings, self.decline = state, scorer, rings, decline
         self._scored = state.store.rows  # rows before it are in the rings
         # What waits for the payments before it: the first row after it, labels or outcomes.
         self._labels: list[tuple[int, NDArray[np.int64], NDArray[np.int8], NDArray[np.int64]]] = []
@@ -60,12 +69,18 @@ class RingFeed:
         at = first
         for before, rows, believed, times in [*self._labels, (last, *_NOTHING)]:
             if before > at:
-                self.rings.extend(range(at, before), probability[at - first : before - first])
+                self._extend(range(at, before), probability[at - first : before - first])
                 at = before
             self.rings.relabel(rows, believed, times)
         self._labels, self._scored = [], last
         if last > first:
             yield Scored(range(first, last), probability)
+
+    def _extend(self, rows: range, probability: NDArray[np.float64]) -> None:
+        self.rings.extend(rows, probability)
+        declined = rows.start + np.flatnonzero(probability >= self.decline)
+        for row, at in zip(declined, self.state.store.column("time", declined).tolist(), strict=True):
+            self.rings.outcomes(np.array([row]), np.array([True]), at)
 
     def _labelled(self, events: Events) -> None:
         rows = self.state.transaction_rows(events.batch.column("transaction_id"))

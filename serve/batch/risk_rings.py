@@ -21,6 +21,7 @@ from gnn.score.ring_feed import RingFeed
 from graph.rings.records import LISTED, RingRecord, totals
 from graph.rings.risk.engine import RiskRings
 from graph.state import GraphState
+from serve.settings import Settings
 
 _MONEY: Final = pa.list_(pa.struct([("currency", pa.string()), ("amount", pa.int64())]))
 KINDS_OF_MONEY: Final = ("tried", "lost", "stopped")
@@ -54,13 +55,19 @@ MEMBERS_SCHEMA: Final[pa.Schema] = pa.schema(
 )
 
 
-def find_risk_rings(artifact: Artifact, history: History, report: Report = silent) -> tuple[GraphState, RiskRings]:
+DECLINE: Final[float] = Settings.model_fields["decline"].default
+
+
+def find_risk_rings(
+    artifact: Artifact, history: History, report: Report = silent, decline: float = DECLINE
+) -> tuple[GraphState, RiskRings]:
     """Replay a history, and keep its risk rings on the way.
 
     Args:
         artifact: The model; its CPU scores decide which payments are risky.
         history: Payments and labels.
         report: Told of progress.
+        decline: Probability from which the service declines a payment: its money counts as stopped.
 
     Returns:
         The graph and the rings as of the end of the history; names are read from it.
@@ -68,7 +75,7 @@ def find_risk_rings(artifact: Artifact, history: History, report: Report = silen
     expected = len(history.payments)
     state, scorer = open_model(artifact, rows=expected, source=history)
     rings = RiskRings(state.store, history)
-    feed = RingFeed(state, scorer, rings)
+    feed = RingFeed(state, scorer, rings, decline)
     for events in history.events:
         for scored in feed.apply(events):
             report("replaying", scored.rows.stop / max(1, expected))

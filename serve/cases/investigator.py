@@ -11,12 +11,11 @@ import logging
 import threading
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 from pydantic_core import from_json
 
@@ -26,9 +25,11 @@ from data.report import Report, silent
 from data.schema import LABEL_SCHEMA
 from gnn.model.artifact import Artifact
 from gnn.score.cpu_scorer import CpuScorer
+from gnn.score.replay import Scored
+from gnn.score.ring_feed import RingFeed
+from graph.errors import GraphError
 from graph.rings.records import RingRecord, RingState
 from graph.rings.risk.engine import RiskRings
-from graph.rings.risk.feed import one_by_one
 from graph.state import GraphState
 from serve.cases.comparison import compare, likeness
 from serve.cases.lookup import Lookup
@@ -43,7 +44,6 @@ log = logging.getLogger("ringwatch")
 ROWS_PER_STEP = 2_048  # events taken in before a reader gets a turn
 CONFIDENCE_STEPS = 20  # a change of confidence is journalled where it crosses a twentieth
 EMBEDDED = 64  # newest payments of a ring's evidence that it is told by
-STOPPED = ("decline", "declined", "reversed")  # outcomes of a payment that moved no money
 
 _Told = tuple[str, int, frozenset[tuple[str, str]]]  # state, confidence in steps, members
 
@@ -69,6 +69,7 @@ class Investigator:
         self.slot = ModelSlot(artifact, state, [CpuScorer(artifact, state)])
         self.engine = RiskRings(state.store, self.journal)
         self._settings = settings
+        self._feed = RingFeed(state, _Slot(self.slot), self.engine, settings.decline)
         self._lookup = Lookup(self.journal, state, self.slot)
         self._lock = threading.RLock()  # of the journal's one connection, and of all that follows it
         self._told: dict[str, tuple[int, _Told]] = {}  # by ring: version and content as the journal has it
@@ -93,6 +94,8 @@ class Investigator:
             GraphError: The graph cannot follow the journal: this investigator has to be replaced.
         """
         with self._lock:
+            if self.follower.broken:
+                raise GraphError("this investigator lost its place in the journal and has to be started anew")
             lag = self.follower.lag()
             if lag:
                 self._take_in(self.position + min(lag, rows))
@@ -283,40 +286,21 @@ class Investigator:
     def _take_in(self, stop: int) -> None:
         """Apply events up to an offset, to the graph and to the rings."""
         for events in self.journal.replay(self.position, stop):
-            for part in one_by_one(events):
-                new = self.follower.apply(part)
-                if part.kind is Kind.TRANSACTION:
-                    self._score(new)
-                elif part.kind is Kind.LABEL:
-                    rows = self.follower.state.transaction_rows(part.batch.column("transaction_id"))
-                    believed = self.follower.state.store.believed(np.maximum(rows, 0))
-                    times = part.batch.column("reported_at").cast(pa.int64()).to_numpy()
-                    self.engine.relabel(rows, np.where(rows < 0, -1, believed).astype(np.int8), times)
-                elif part.kind is Kind.OUTCOME:
-                    self._stop(part)
-                elif part.kind is Kind.RING:
-                    self._read_rings(part)
-                elif part.kind is Kind.VERDICT:
-                    self._read_verdicts(part)
+            self._feed_rings(self._feed.apply(events))
+            if events.kind is Kind.RING:
+                self._read_rings(events)
+            elif events.kind is Kind.VERDICT:
+                self._read_verdicts(events)
+        self._feed_rings(self._feed.settle())
         self._changed.update(change.ring_id for change in self.engine.changes())
 
-    def _score(self, rows: range) -> None:
-        scored_by, _ = self.slot.score_new()
-        if scored_by == "rules":
-            raise RuntimeError("the model cannot score; rings cannot be found without it")
-        every = np.arange(rows.start, rows.stop)
-        probability = self.slot.probabilities(every)
-        self.engine.extend(rows, probability)
-        declined = every[probability >= self._settings.decline]
-        times = self.follower.state.store.column("time", declined)
-        for row, at in zip(declined.tolist(), times.tolist(), strict=True):
-            self.engine.outcomes(np.array([row]), np.array([True]), at)
-
-    def _stop(self, events: Events) -> None:
-        """What was decided of payments before they were recorded stands, whatever the model says."""
-        rows = self.follower.state.transaction_rows(events.batch.column("transaction_id"))
-        stopped = pc.is_in(events.batch.column("outcome"), pa.array(STOPPED)).to_numpy(zero_copy_only=False)
-        self.engine.outcomes(rows, stopped, self.clock)
+    def _feed_rings(self, work: Iterator[Scored]) -> None:
+        try:
+            for _ in work:
+                pass
+        except Exception:
+            self.follower.broken = True
+            raise
 
     def _read_rings(self, events: Events) -> None:
         for row in events.batch.to_pylist():
@@ -363,6 +347,20 @@ class Investigator:
             with self.journal.begin() as commit:
                 commit.append(Kind.RING, pa.RecordBatch.from_pylist(rows, schema=SCHEMAS[Kind.RING]))
         self._changed.clear()  # what was written comes back with the journal
+
+
+class _Slot:
+    """Scores rows by a slot, which keeps what it said of them."""
+
+    def __init__(self, slot: ModelSlot) -> None:
+        self._slot = slot
+
+    def score(self, first: int, last: int) -> NDArray[np.float64]:
+        """See `gnn.score.ring_feed.ScoresRows`."""
+        scored_by, _ = self._slot.score_new()
+        if scored_by == "rules":
+            raise RuntimeError("the model cannot score; rings cannot be found without it")
+        return self._slot.probabilities(np.arange(first, last))
 
 
 def _accounts(records: Sequence[RingRecord]) -> list[str]:

@@ -161,9 +161,16 @@ class InvestigatorProcess:
     def __init__(self, settings: InvestigatorSettings) -> None:
         os.nice(max(0, NICENESS - os.nice(0)))
         log_to(log_file(settings))
-        self._app = build_service(settings)
+        investigator = Investigator(load(settings.model), settings)
+        self._follower = investigator.follower
+        self._app = build_service(settings, investigator)
         self._listener = Listener(self._app, listen(settings.host, [settings.port]))
         self._listener.start()
+
+    @property
+    def broken(self) -> bool:
+        """Whether this process is to be replaced: it lost its place in the journal."""
+        return self._follower.broken
 
     def stop(self) -> None:
         """Answer what has been taken on, then let the port go."""
@@ -206,6 +213,11 @@ def deployment(settings: InvestigatorSettings) -> Any:
 
         def __init__(self) -> None:
             self._process = InvestigatorProcess(settings)
+
+        def check_health(self) -> None:
+            """Ray replaces a process that fails this."""
+            if self._process.broken:
+                raise RuntimeError("the investigator lost its place in the journal")
 
         def __del__(self) -> None:
             self._process.stop()

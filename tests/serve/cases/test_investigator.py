@@ -8,9 +8,11 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
+from data.history import History
 from data.journal.protocol import Kind
 from data.journal.sqlite import SqliteJournal
 from graph.rings.records import RING_PAYMENTS, RingState
+from serve.batch.risk_rings import find_risk_rings
 from serve.cases.investigator import Investigator
 from serve.cases.protocol import RingFilter
 from serve.replica.admission import ScoreCall
@@ -74,6 +76,14 @@ def test_what_is_found_is_journalled_once_whatever_the_steps_and_restarts(folder
         rings = journalled(folder)
         assert [(r["version"], r["state"]) for r in rings] == [(1, "active")]
         assert {m["name"] for m in rings[0]["members"] if m["role"] == "account"} == set(MEMBERS)
+
+
+def test_the_command_for_a_whole_history_finds_the_same_rings(investigator: Investigator, folder: Path) -> None:
+    (ring,) = investigator.rings()
+    investigator.give_verdict(ring.id, "legitimate", ["ring-2"], "ida")
+    _, offline = find_risk_rings(artifact(), History.read(folder / "journal.sqlite"))
+    assert offline.records() == investigator.engine.records()
+    assert offline.versions(ring.id) == investigator.versions(ring.id)
 
 
 def test_a_replica_answers_with_the_ring_once_it_is_journalled(folder: Path) -> None:
