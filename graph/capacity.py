@@ -7,6 +7,7 @@ from data.digests import LOAD_FACTOR_AFTER_GROWTH
 from data.schema import role
 from graph.dag.ids import HEAD_MODULUS
 from graph.dag.jumps import velocity_dtype
+from graph.dag.memory import MAX_LOAD
 from graph.dag.rows import LABEL, row_dtype
 from graph.errors import GraphError
 from graph.rings.forest import NODE, TIE, USE
@@ -14,6 +15,7 @@ from graph.rings.forest import NODE, TIE, USE
 DIGEST_BYTES = 16
 HEAD_BYTES = 4
 BUCKET_BYTES = 4
+PAIR_BYTES = 4 / (MAX_LOAD / 2)  # right after its table grew, where no two payments are of the same two
 MAX_ROWS = HEAD_MODULUS // 2  # a store refuses more
 
 
@@ -81,6 +83,8 @@ def estimate(d: Deployment) -> list[Line]:
         *lines,
         Line("duplicate table: digests of transaction ids", DIGEST_BYTES, n, "transaction"),
         Line("duplicate table: buckets", BUCKET_BYTES / LOAD_FACTOR_AFTER_GROWTH, n, "transaction"),
+        Line("index of payers and whom they paid, at most", PAIR_BYTES, n, "transaction"),
+        Line("known frauds", 1, entities, "entity"),
         Line("id index: digests", DIGEST_BYTES, entities, "entity"),
         Line("id index: heads", HEAD_BYTES, entities, "entity"),
         Line("id index: buckets", BUCKET_BYTES / LOAD_FACTOR_AFTER_GROWTH, entities, "entity"),

@@ -32,7 +32,7 @@ from graph.rings.index import RingIndex
 from graph.rings.protocol import RingMaker
 from graph.state import GraphState
 
-FORMAT = 1
+FORMAT = 2  # 2: with what rows remember of their entities
 SNAPSHOTS_KEPT = 2  # the newest ones, the one just written included
 BYTES_PER_CHECKSUM = 1 << 26
 MANIFEST = "manifest.json"

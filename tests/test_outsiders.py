@@ -54,6 +54,7 @@ def test_a_model_its_rivals_its_card_and_its_audit(
     else:
         assert status == 0, said
         assert "trees: raw history" in told
+        assert "trees: forty columns" in told
     status, _, said = ringwatch(capsys, "card", *judged, "--out", tmp_path / "CARD.md")
     assert status == 0, said
     assert " nan" not in (tmp_path / "CARD.md").read_text()
@@ -82,9 +83,21 @@ def test_few_frauds_are_said(tmp_path: Path, capsys: pytest.CaptureFixture[str])
 def test_one_line_with_what_helps(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     odd, help_ = HOPELESS[name]
     given = ("--transactions", odd.write(tmp_path))
-    for words in (("train", *given, "--out", tmp_path / "model", *QUICK), ("audit", *given)):
+    weekly = ("prequential", *given, "--first", "2026-03-01", "--weeks", "1", "--epochs", "1")
+    for words in (("train", *given, "--out", tmp_path / "model", *QUICK), ("audit", *given), weekly):
         status, _, said = ringwatch(capsys, *words)
         assert status == 2
         assert len(said.strip().splitlines()) == 1
     status, _, said = ringwatch(capsys, "train", *given, "--out", tmp_path / "model", *QUICK)
     assert help_ in said
+
+
+@pytest.mark.parametrize("name", ["200 payments with 5 frauds", "one merchant"])
+def test_week_by_week_there_are_figures_or_one_line(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = ("--transactions", ORDINARY[name].write(tmp_path))
+    words = ("prequential", *given, "--first", "2026-03-01", "--weeks", "1", "--epochs", "1")
+    status, told, said = ringwatch(capsys, *words)
+    assert status in (0, 2)
+    assert "AP" in told if status == 0 else len(said.strip().splitlines()) == 1, told + said

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from data.schema import CATEGORIES
 from gnn.errors import ModelError
-from gnn.model.groups import CONTEXT, LABELS, OWN_GROUPS, feature_groups
+from gnn.model.groups import CONTEXT, LABELS, OWN_GROUPS, head_groups
 from gnn.model.network import (
     BIAS_HIDDEN,
     CATEGORY_WIDTH,
@@ -20,6 +20,7 @@ from gnn.model.network import (
     ModelConfig,
     RingwatchNet,
 )
+from graph.dag.memory import layout
 from graph.device.launch import filled, structure
 from graph.device.layout import single, store_defines
 from graph.device.staging import THREADS, blocks, to_host
@@ -77,8 +78,10 @@ class DeviceNet:
         self._launch = self.device.load(CUDA / "network.cu", defines(config))
         with self.device.on():
             self._weights = {name: xp.asarray(array) for name, array in net.weights()._asdict().items()}
-            self._groups = xp.asarray(feature_groups(config.roles))
-            self._trees = {f"tree_{name}": xp.asarray(array) for name, array in net.trees._asdict().items()}
+            self._groups = xp.asarray(head_groups(config.roles))
+            held = layout(config.roles)
+            self._trees = {"shift": xp.asarray(held.shift), "mask": xp.asarray(held.mask)}
+            self._trees |= {f"tree_{name}": xp.asarray(array) for name, array in net.trees._asdict().items()}
             self.cache = xp.zeros((config.layers, store.capacity, 2 * config.width), config.cache)
             facts = xp.zeros(2, np.float32)
         self._launch("tile", 1, 1, filled(self.device, NET, {"logit": facts}))

@@ -19,6 +19,7 @@ from gnn.model.calibration import PlattScaling
 from gnn.model.network import ModelConfig, RingwatchNet
 from gnn.model.trees import random_trees, read_trees
 from graph.dag.features import feature_names
+from graph.dag.memory import head_names
 
 FORMAT = 2
 HEAD = "head."
@@ -89,6 +90,7 @@ class Artifact:
             "code_version": _code_version(),
             "config": asdict(self.config),
             "features": list(feature_names(self.roles)),
+            "beside": list(head_names(self.roles)),
             "schema": {
                 "transactions": {f.name: str(f.type) for f in TRANSACTION_SCHEMA},
                 "labels": {f.name: str(f.type) for f in LABEL_SCHEMA},
@@ -131,7 +133,9 @@ def load(folder: Path | str) -> Artifact:
                 f"{folder}: weights.safetensors is not the file that manifest.json names (SHA-256 differs)"
             )
         config = ModelConfig(**{**manifest["config"], "roles": tuple(manifest["config"]["roles"])})
-        if manifest["features"] != list(feature_names(config.roles)):
+        # Trees of a model from before there was anything beside the features read nothing of it.
+        beside = list(head_names(config.roles))
+        if manifest["features"] != list(feature_names(config.roles)) or manifest.get("beside", beside) != beside:
             raise ModelError(
                 f"{folder}: trained on other features than this version of Ringwatch computes; train it again"
             )
@@ -141,7 +145,8 @@ def load(folder: Path | str) -> Artifact:
             if tensor.is_floating_point() and not _are_numbers(name, tensor):
                 raise ModelError(f"{folder}: the weights {name} hold values that are no numbers: the training diverged")
         net.trees = read_trees(
-            {n.removeprefix(HEAD): tensors.pop(n).numpy() for n in list(tensors) if n.startswith(HEAD)}, config.inputs
+            {n.removeprefix(HEAD): tensors.pop(n).numpy() for n in list(tensors) if n.startswith(HEAD)},
+            config.inputs + config.beside,
         )
         net.load_state_dict(tensors)
         calibration = PlattScaling(**manifest["calibration"])
@@ -185,5 +190,5 @@ def untrained(roles: tuple[str, ...] = ("account", "merchant", "device"), seed: 
         if net.config.cache != "float32":
             for number in range(net.config.layers):
                 net.layer(number).kv_scale.uniform_(0.02, 0.06)
-    net.trees = random_trees(net.config.inputs, seed)
+    net.trees = random_trees(net.config.inputs, seed, beside=net.config.beside)
     return Artifact(net.config, net, PlattScaling(1.0, 0.0))

@@ -14,11 +14,12 @@ from numpy.typing import NDArray
 from data.jit import MIN_ROWS_PER_CHUNK, chunked
 from gnn.model import kernels
 from gnn.model.cache import KeysValues, KeyValueCache, as_uint16_bits
-from gnn.model.groups import CONTEXT, LABELS, OWN_GROUPS, feature_groups
+from gnn.model.groups import CONTEXT, LABELS, OWN_GROUPS, feature_groups, head_groups
 from gnn.model.kernels import Plan, Work
-from gnn.model.network import RingwatchNet
+from gnn.model.network import RingwatchNet, beside
 from gnn.model.trees import apply_trees, pack
 from graph.dag.features import counterparts, describe
+from graph.dag.memory import layout, read_head
 from graph.dag.protocol import Store
 from graph.dag.store import GraphStore
 
@@ -65,7 +66,8 @@ def make_engine(net: RingwatchNet, store: Store, device: str, threads: int | Non
 def make_plan(net: RingwatchNet) -> Plan:
     """The constants of a network's kernels."""
     roles = net.config.roles
-    return Plan(counterparts(roles), feature_groups(roles), net.config.heads, pack(net.trees))
+    held = layout(roles)
+    return Plan(counterparts(roles), head_groups(roles), held.shift, held.mask, net.config.heads, pack(net.trees))
 
 
 class CpuEngine:
@@ -80,9 +82,11 @@ class CpuEngine:
         self._threads = threads
 
     def describe(self, rows: NDArray[np.int64], work: Work) -> None:
-        """Set `work.x` [B, F] to the features of rows int64 [B]."""
+        """Set `work.x` [B, F] to the features of rows [B], and `work.beside` [B, E] to what the head reads besides."""
         view, pairs = self._store.view_for(self._settle_us), self._plan.pairs
+        shift, mask = self._plan.shift, self._plan.mask
         self._each(len(rows), lambda i, j: describe(view, pairs, rows[i:j], work.x[i:j]))
+        read_head(view.rows, rows, shift, mask, work.beside)
 
     def gather(self, rows: NDArray[np.int64], work: Work) -> None:
         """Set `work.near` [B, R, K] to the rows' neighbours, and `work.edge` [B, R, K, E] to what ties them."""
@@ -151,8 +155,9 @@ class TorchEngine:
         self._groups = torch.from_numpy(feature_groups(net.config.roles)).to(self._device)
 
     def describe(self, rows: NDArray[np.int64], work: Work) -> None:
-        """Set `work.x` [B, F] to the features of rows int64 [B]."""
+        """Set `work.x` [B, F] to the features of rows [B], and `work.beside` [B, E] to what the head reads besides."""
         work.x[:] = self._store.features(rows, self._settle_us)
+        work.beside[:] = beside(self._store, rows)
 
     def gather(self, rows: NDArray[np.int64], work: Work) -> None:
         """Set `work.near` [B, R, K] to the rows' neighbours, and `work.edge` [B, R, K, E] to what ties them."""
@@ -181,7 +186,7 @@ class TorchEngine:
 
     def finish(self, work: Work) -> None:
         """Turn the network's log-odds in `work.logit` [B] into the model's."""
-        work.logit[:] = apply_trees(self._net.trees, work.x, work.logit)
+        work.logit[:] = apply_trees(self._net.trees, work.x, work.logit, work.beside)
 
     @torch.inference_mode()
     def forward(self, rows: NDArray[np.int64], cache: KeyValueCache, write: bool, work: Work) -> bool:
@@ -213,9 +218,11 @@ class TorchEngine:
             out[:, g] = logit
         network, mean = out.cpu().numpy(), net.mean.cpu().numpy()
         groups = self._groups.cpu().numpy()
+        others = head_groups(net.config.roles)[len(groups) + 1 :]
         for g, mask in enumerate(int(m) for m in masks):
             kept = ((mask >> groups) & 1) == 0
-            network[:, g] = apply_trees(net.trees, np.where(kept, work.x, mean), network[:, g])
+            left = np.where((mask >> others) & 1 == 0, work.beside, np.float32(0))
+            network[:, g] = apply_trees(net.trees, np.where(kept, work.x, mean), network[:, g], left)
         return network
 
     def _to(self, array: NDArray[np.generic]) -> torch.Tensor:

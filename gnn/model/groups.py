@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graph.dag.features import SETTLED_FEATURES, feature_names
+from graph.dag.memory import head_names
 
 OWN_GROUPS = ("amount", "time", "context", "labels", "ring")
 CONTEXT, LABELS = 2, 3  # categories; known labels, on edges and in counts
@@ -32,3 +33,16 @@ def feature_groups(roles: Sequence[str]) -> NDArray[np.int32]:
         else:
             groups.append(len(OWN_GROUPS) + list(roles).index(scope))
     return np.array(groups, np.int32)
+
+
+def head_groups(roles: Sequence[str]) -> NDArray[np.int32]:
+    """The group of everything that the head's trees read, int32 [F + 1 + E]; the network's log-odds have none, -1."""
+    beside = []
+    for name in head_names(roles):
+        if name.startswith("category."):
+            beside.append(CONTEXT)
+        else:
+            beside.append(
+                LABELS if name.endswith(".frauds_known") else len(OWN_GROUPS)
+            )  # meetings are of the account's history
+    return np.concatenate([feature_groups(roles), [-1], beside]).astype(np.int32)

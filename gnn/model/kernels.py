@@ -17,6 +17,7 @@ from gnn.model.groups import CONTEXT, LABELS, OWN_GROUPS
 from gnn.model.network import EDGE_SCALE, Weights
 from gnn.model.trees import TREES_PER_GROUP, PackedTrees, score_row
 from graph.dag.features import describe
+from graph.dag.memory import read_head
 from graph.dag.rows import View
 from graph.dag.sampler import EDGE_FEATURES, edge, walk
 
@@ -32,7 +33,9 @@ class Plan(NamedTuple):
     """What the kernels need besides the graph and the weights."""
 
     pairs: NDArray[np.int32]  # [R, R - 1] from graph.dag.features.counterparts
-    groups: NDArray[np.int32]  # [F] from gnn.model.groups.feature_groups
+    groups: NDArray[np.int32]  # [F + 1 + E] from gnn.model.groups.head_groups
+    shift: NDArray[np.int32]  # [M] from graph.dag.memory.layout
+    mask: NDArray[np.int32]  # [M]
     heads: int
     trees: PackedTrees
 
@@ -41,6 +44,7 @@ class Work(NamedTuple):
     """Intermediate results of a batch of B rows."""
 
     x: NDArray[np.float32]  # [B, F]
+    beside: NDArray[np.float32]  # [B, E] what the head reads beside x and the network's log-odds
     near: NDArray[np.int64]  # [B, R, K]
     edge: NDArray[np.float32]  # [B, R, K, E]
     h: NDArray[np.float32]  # [B, D]
@@ -313,10 +317,11 @@ def attend(w: Weights, plan: Plan, layer: int, kv: NDArray[Any], work: Work) -> 
 @jit()
 def finish(w: Weights, plan: Plan, work: Work) -> None:
     """Apply the head of trees: turn the network's log-odds in `work.logit` into the model's."""
-    row, at = np.empty(work.x.shape[1] + 1, np.float32), np.empty(TREES_PER_GROUP, np.int64)
+    f = work.x.shape[1]
+    row, at = np.empty(f + 1 + work.beside.shape[1], np.float32), np.empty(TREES_PER_GROUP, np.int64)
     for b in range(work.logit.shape[0]):
-        row[:-1], row[-1] = work.x[b], work.logit[b]
-        work.logit[b] = score_row(plan.trees, row, at)
+        row[:f], row[f], row[f + 1 :] = work.x[b], work.logit[b], work.beside[b]
+        work.logit[b] = score_row(plan.trees, row, f, at)
 
 
 @jit()
@@ -338,6 +343,7 @@ def forward(
     """
     slots = cache.shape[1]
     describe(view, plan.pairs, rows, work.x)
+    read_head(view.rows, rows, plan.shift, plan.mask, work.beside)
     gather(view, rows, work)
     for layer in range(cache.shape[0]):
         if rows.shape[0]:
@@ -366,14 +372,18 @@ def score_ablated(
 ) -> None:
     """Log-odds of rows with parts of their evidence left out: `out` [B, G] for the bit masks `masks` [G]."""
     h = np.empty(work.h.shape[1], np.float32)
-    row, at = np.empty(work.x.shape[1] + 1, np.float32), np.empty(TREES_PER_GROUP, np.int64)
+    f = work.x.shape[1]
+    row, at = np.empty(f + 1 + work.beside.shape[1], np.float32), np.empty(TREES_PER_GROUP, np.int64)
     for b in range(rows.shape[0]):
         for g in range(masks.shape[0]):
             _encode(w, plan, work.x[b], view.rows[rows[b] % view.rows.shape[0]].category, masks[g], h)
             logit = np.float32(0)
             for layer in range(cache.shape[0]):
                 logit += _attend(w, plan, layer, cache[layer], work.near[b], work.edge[b], masks[g], h)
-            for i in range(work.x.shape[1]):
+            for i in range(f):
                 row[i] = w.mean[i] if (masks[g] >> plan.groups[i]) & 1 else work.x[b, i]
-            row[-1] = logit
-            out[b, g] = score_row(plan.trees, row, at)
+            row[f] = logit
+            for i in range(work.beside.shape[1]):
+                left_out = (masks[g] >> plan.groups[f + 1 + i]) & 1
+                row[f + 1 + i] = np.float32(0) if left_out else work.beside[b, i]
+            out[b, g] = score_row(plan.trees, row, f, at)

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from data.schema import CATEGORIES
 from gnn.model.trees import apply_trees, no_trees
 from graph.dag.features import feature_names
+from graph.dag.memory import head_inputs, head_names
 from graph.dag.protocol import DAY_US, NEVER_US, Store, Window
 from graph.dag.sampler import EDGE_FEATURES
 from graph.state import CATEGORY_BUCKETS
@@ -84,6 +85,11 @@ class ModelConfig:
     def inputs(self) -> int:
         """Features of a payment, without categories."""
         return len(feature_names(self.roles))
+
+    @cached_property
+    def beside(self) -> int:
+        """What the head's trees read beside the features and the network's log-odds."""
+        return len(head_names(self.roles))
 
     @property
     def read(self) -> int:
@@ -297,7 +303,8 @@ def uncached(net: RingwatchNet, store: Store, rows: NDArray[np.int64]) -> tuple[
         float32 [B, D] and [B].
     """
     h, logit = _recurse(net, store, rows, net.config.layers)
-    return h, torch.from_numpy(apply_trees(net.trees, store.features(rows, net.config.settle_us), logit.numpy()))
+    x = store.features(rows, net.config.settle_us)
+    return h, torch.from_numpy(apply_trees(net.trees, x, logit.numpy(), beside(store, rows)))
 
 
 def _recurse(net: RingwatchNet, store: Store, rows: NDArray[np.int64], depth: int) -> tuple[Tensor, Tensor]:
@@ -320,3 +327,8 @@ def raw_inputs(store: Store, rows: NDArray[np.int64], settle_us: int) -> tuple[T
         torch.from_numpy(store.features(rows, settle_us)),
         torch.from_numpy(store.column("category", rows).astype(np.int64)),
     )
+
+
+def beside(store: Store, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+    """What the head's trees read beside a payment's features, float32 [B, E]; see `graph.dag.memory.head_names`."""
+    return head_inputs(store.roles, store.column("category", rows), store.column("ring", rows))

@@ -22,7 +22,9 @@ class Trees(NamedTuple):
     """Binary trees in arrays: T trees, N nodes, F features. Without any tree the network's log-odds are the result."""
 
     root: NDArray[np.int32]  # [T] node
-    feature: NDArray[np.int32]  # [N] feature compared, F for the network's log-odds, LEAF in a leaf
+    feature: NDArray[
+        np.int32
+    ]  # [N] feature compared, LEAF in a leaf; F for the network's log-odds, then what the head reads besides
     threshold: NDArray[np.float32]  # [N] left where the feature is at most this
     left: NDArray[np.int32]  # [N] node
     right: NDArray[np.int32]  # [N] node
@@ -41,7 +43,7 @@ def read_trees(arrays: dict[str, NDArray[np.generic]], features: int) -> Trees:
 
     Args:
         arrays: By the names of `Trees`.
-        features: Features that the trees may read, besides the network's log-odds.
+        features: Features that the trees may read, besides the network's log-odds, and what a head reads besides.
 
     Raises:
         ValueError: An array is missing or of another type, or a node leads nowhere, or back.
@@ -67,7 +69,7 @@ def read_trees(arrays: dict[str, NDArray[np.generic]], features: int) -> Trees:
     return trees
 
 
-def random_trees(features: int, seed: int, trees: int = 16, depth: int = 3) -> Trees:
+def random_trees(features: int, seed: int, trees: int = 16, depth: int = 3, beside: int = 0) -> Trees:
     """Random trees beside half of the network's log-odds, for tests and benchmarks that do not measure quality."""
     rng = np.random.default_rng(seed)
     size = 2 ** (depth + 1) - 1
@@ -76,7 +78,7 @@ def random_trees(features: int, seed: int, trees: int = 16, depth: int = 3) -> T
     leaf = at >= size // 2
     return Trees(
         root=first[::size].astype(np.int32),
-        feature=np.where(leaf, LEAF, rng.integers(0, features + 1, len(node))).astype(np.int32),
+        feature=np.where(leaf, LEAF, rng.integers(0, features + 1 + beside, len(node))).astype(np.int32),
         threshold=rng.normal(0.5, 1, len(node)).astype(np.float32),
         left=np.where(leaf, 0, first + 2 * at + 1).astype(np.int32),
         right=np.where(leaf, 0, first + 2 * at + 2).astype(np.int32),
@@ -121,18 +123,19 @@ def pack(trees: Trees) -> PackedTrees:
 
 
 @jit()
-def score_row(trees: PackedTrees, row: NDArray[np.float32], at: NDArray[np.int64]) -> float:
+def score_row(trees: PackedTrees, row: NDArray[np.float32], network: int, at: NDArray[np.int64]) -> float:
     """Log-odds of one payment.
 
     Args:
         trees: The head.
-        row: Features, and behind them the network's log-odds, float32 [F + 1].
+        row: Features, the network's log-odds, and what the head reads besides, float32 [F + 1 + E].
+        network: F, where the network's log-odds are.
         at: Scratch, int64 [TREES_PER_GROUP].
 
     Returns:
         The trees' log-odds and their share of the network's; the network's alone where there are no trees.
     """
-    logit = float(row[row.shape[0] - 1])
+    logit = float(row[network])
     if trees.root.shape[0] == 0:
         return logit
     total = float(trees.base[0]) + float(trees.base[1]) * logit
@@ -148,16 +151,35 @@ def score_row(trees: PackedTrees, row: NDArray[np.float32], at: NDArray[np.int64
     return total
 
 
-def apply_trees(trees: Trees, x: NDArray[np.float32], logit: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Log-odds of payments from features [n, F] and the network's log-odds [n]; float32 [n]."""
+def apply_trees(
+    trees: Trees, x: NDArray[np.float32], logit: NDArray[np.float32], beside: NDArray[np.float32] | None = None
+) -> NDArray[np.float32]:
+    """Log-odds of payments.
+
+    Args:
+        trees: The head.
+        x: Features, float32 [n, F].
+        logit: The network's log-odds, float32 [n].
+        beside: `graph.dag.memory.head_inputs`, float32 [n, E]; without, for trees that read none of them.
+
+    Returns:
+        float32 [n].
+    """
     out = np.empty(len(x), np.float32)
-    _apply(pack(trees), x, logit, out)
+    _apply(pack(trees), x, logit, np.empty((len(x), 0), np.float32) if beside is None else beside, out)
     return out
 
 
 @jit()
-def _apply(trees: PackedTrees, x: NDArray[np.float32], logit: NDArray[np.float32], out: NDArray[np.float32]) -> None:
-    row, at = np.empty(x.shape[1] + 1, np.float32), np.empty(TREES_PER_GROUP, np.int64)
+def _apply(
+    trees: PackedTrees,
+    x: NDArray[np.float32],
+    logit: NDArray[np.float32],
+    beside: NDArray[np.float32],
+    out: NDArray[np.float32],
+) -> None:
+    f = x.shape[1]
+    row, at = np.empty(f + 1 + beside.shape[1], np.float32), np.empty(TREES_PER_GROUP, np.int64)
     for b in range(x.shape[0]):
-        row[:-1], row[-1] = x[b], logit[b]
-        out[b] = score_row(trees, row, at)
+        row[:f], row[f], row[f + 1 :] = x[b], logit[b], beside[b]
+        out[b] = score_row(trees, row, f, at)

@@ -201,6 +201,7 @@ def new_work(config: ModelConfig, b: int) -> Work:
     shape = (b, len(config.roles), config.neighbours)
     return Work(
         x=np.empty((b, config.inputs), np.float32),
+        beside=np.empty((b, config.beside), np.float32),
         near=np.empty(shape, np.int64),
         edge=np.empty((*shape, EDGE), np.float32),
         h=np.empty((b, config.width), np.float32),

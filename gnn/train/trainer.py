@@ -23,16 +23,16 @@ from data.report import Report, silent
 from gnn.errors import ModelError
 from gnn.model.artifact import Artifact
 from gnn.model.calibration import PlattScaling, calibration_covariance, transfer_calibration
-from gnn.model.network import MAX_INT8_STEP, ModelConfig, RingwatchNet
-from gnn.model.trees import apply_trees
+from gnn.model.network import MAX_INT8_STEP, ModelConfig, RingwatchNet, beside
 from gnn.score.replay import capacity_for
 from gnn.train.feed import Feed, state_for
-from gnn.train.head import fit_head, refit_head
+from gnn.train.head import HeadInputs, fit_head, refit_head
 from gnn.train.pretrain import NextPaymentHeads, next_payments
 from gnn.train.prospects import ProspectHeads, prospects
 from gnn.train.targets import Targets, TrainConfig, make_targets
 from gnn.train.threads import one_thread
 from graph.dag.features import feature_names
+from graph.dag.memory import head_names
 from graph.dag.protocol import DAY_US
 from graph.state import GraphState
 
@@ -95,7 +95,8 @@ def fit(
         raise ModelError("there is no payment to learn from")
     net_config = ModelConfig(history.roles, **(shape or {}))
     for left_out in config.without:
-        if not any(name.startswith(left_out) for name in feature_names(net_config.roles)):
+        readable = (*feature_names(net_config.roles), *head_names(net_config.roles))
+        if not any(name.startswith(left_out) for name in readable):
             raise ModelError(f"--without {left_out}: no feature has a name that begins so")
     capacity = capacity_for(len(history), net_config.window)
     state = state_for(config.device, net_config.roles, capacity, net_config.window)
@@ -111,8 +112,9 @@ def fit(
     logit = learner.run()
     net.to("cpu").eval().requires_grad_(False)
     report("growing the head", 0.0)
-    net.trees, grown = fit_head(learner.features(), logit, targets, config.seed)
-    logit = apply_trees(net.trees, learner.features(), logit)
+    inputs = learner.head_inputs()
+    net.trees, grown = fit_head(inputs, logit, targets, config.seed)
+    logit = inputs.score(net.trees, logit)
     known = targets.validation
     is_fraud, account = targets.fraud[known] > 0, state.store.column("entity", known)[:, 0]
     calibration = PlattScaling.fit(logit[known].astype(np.float64), is_fraud)
@@ -143,8 +145,9 @@ def _refit_model(first: "_Learner", grown: dict[str, Any]) -> tuple[RingwatchNet
     logit = learner.run()
     net.to("cpu").eval().requires_grad_(False)
     first.report("growing the head", 0.5)
-    net.trees = refit_head(learner.features(), logit, learner.targets, grown, first.config.seed)
-    return net, apply_trees(net.trees, learner.features(), logit)
+    inputs = learner.head_inputs()
+    net.trees = refit_head(inputs, logit, learner.targets, grown, first.config.seed)
+    return net, inputs.score(net.trees, logit)
 
 
 class _Learner:
@@ -186,10 +189,13 @@ class _Learner:
         logit: NDArray[np.float32] = self._logit.cpu().numpy()
         return logit
 
-    def features(self) -> NDArray[np.float32]:
-        """The features of all rows, those left out at zero, float32 [N, F]."""
+    def head_inputs(self) -> HeadInputs:
+        """What the head reads of all rows, what is left out at zero."""
         x: NDArray[np.float32] = self.x.cpu().numpy()
-        return x
+        names = head_names(self.net.config.roles)
+        read = np.array([not name.startswith(self.config.without) for name in names])
+        held = beside(self.state.store, np.arange(self.state.store.rows))
+        return HeadInputs(x, np.where(read, held, np.float32(0)))
 
     def _features(self) -> Tensor:
         n, without = self.state.store.rows, self.config.without

@@ -186,7 +186,7 @@ class Store(Protocol):
         Args:
             name: `time` (journal time, us: int64 [n]), `amount` (minor units, int64 [n]), `entity` (nodes, -1 where the
                 role is missing, int32 [n, R]), `category` (hashed codes, 0 where missing, uint8 [n, 4]) or `ring` (as
-                in `write_rings`, uint16 [n, 3 or more]).
+                in `write_rings`, and what `graph.dag.memory` says of its entities, uint16 [n, 4]).
             rows: int64 [n].
         """
 

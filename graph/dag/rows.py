@@ -30,7 +30,7 @@ def row_dtype(roles: int) -> np.dtype[np.void]:
             ("amount", "i8"),  # minor units
             ("late", "u4"),  # by how much the journal time was raised, ms
             ("label", "i4"),  # newest label event of the row, -1 where there is none
-            ("ring", "u2", (4,)),  # accounts, tying entities, known frauds of its ring as of the payment; spare
+            ("ring", "u2", (4,)),  # accounts, tying entities, known frauds of its ring; `graph.dag.memory`
             ("ring_back", "u4"),  # 1 + rows back to the payment that founded its ring, 0 where there is none
             ("category", "u1", (4,)),  # hashed currency, channel, mcc, country; 0 where missing
             ("entity", "i4", (roles,)),  # node in each role, -1 where the role is missing

@@ -18,6 +18,7 @@ from graph.dag import rows as kernels
 from graph.dag.features import features
 from graph.dag.ids import HEAD_MODULUS, Ids
 from graph.dag.jumps import Sums, empty_sums, velocity_dtype, with_room_for
+from graph.dag.memory import Memory
 from graph.dag.offsets import Offsets
 from graph.dag.protocol import NEVER_US, ROWS_PER_APPEND, Batch, LabelEvents, Window
 from graph.dag.rows import LABEL, RING_COLUMNS, Records, View, row_dtype
@@ -74,6 +75,7 @@ class GraphStore:
         self.sums = empty_sums()
         self.label_data: Records = np.zeros(1024, LABEL)
         self.label_count = 0
+        self.memory = Memory(self.roles, self.ids.most)
         self.compactions = 0  # times that label events moved: places that others remember are then void
 
     @property
@@ -189,6 +191,7 @@ class GraphStore:
             "ids.head": ArrayPart(ids.head, ids.numbered),
             "ids.buckets": ArrayPart(ids.buckets, len(ids.buckets)),
             "ids.meta": ArrayPart(ids.meta, len(ids.meta)),
+            "memory.frauds": ArrayPart(self.memory.frauds, ids.numbered),
         }
 
     def facts(self) -> dict[str, Any]:
@@ -213,6 +216,8 @@ class GraphStore:
         self.rows, self.clock = facts["rows"], facts["clock"]
         ids.digests, ids.head = arrays["ids.digests"], arrays["ids.head"]
         ids.buckets, ids.meta = arrays["ids.buckets"], arrays["ids.meta"]
+        self.memory.frauds = arrays["memory.frauds"]
+        self.memory.forget_pairs()
 
     def append(self, batch: Batch, offset: int) -> range:
         """Write payments in order, the first at a journal offset and the others after it; returns their rows."""
@@ -225,6 +230,7 @@ class GraphStore:
             self.clock = kernels.append(
                 self.row_data, self.velocity, self.sums, self.ids.head, self.role_type, part, self.rows, self.clock
             )
+            self.memory.write(self.row_data, self.rows, len(part.time), self.window.rows, self.window.span_us)
             self.rows += len(part.time)
         return range(first, first + n)
 
@@ -244,6 +250,7 @@ class GraphStore:
             self.row_data, self.label_data, rows, fraud, time, self.label_count, self.rows, self.oldest
         )
         self.label_count += kept
+        self.memory.label(self.row_data, rows, deltas, self.rows, self.window.rows, self.window.span_us)
         if n:
             self.clock = max(self.clock, int(time.max()))
         return deltas

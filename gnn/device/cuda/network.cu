@@ -276,6 +276,13 @@ extern "C" __global__ void __launch_bounds__(NETWORK_THREADS) attend_many(const 
     attend<TILE>(net, s);
 }
 
+// What the head reads beside a payment's features and the network's log-odds: categories, then what its row remembers.
+__device__ inline float beside(const Net& w, const Row* row, int at) {
+    if (at < CATEGORIES) return row->category[at];
+    at -= CATEGORIES;
+    return (float)(((i32)row->ring[3] >> w.shift[at]) & w.mask[at]);
+}
+
 // The head (gnn/model/trees.py): from the network's log-odds of each payment to the model's; a thread for each.
 extern "C" __global__ void finish(const Net* net) {
     const Net w = *net;
@@ -283,13 +290,18 @@ extern "C" __global__ void finish(const Net* net) {
     i64 item = thread_number();
     if (item >= readers_n(f) * w.variants) return;
     const float* x = f.x + reader_of(w, item) * FEATURES;
+    const Row* row = row_at(f.rows, slot_of(row_number(f, reader_of(w, item)), f.capacity));
     const i64 mask = mask_of(w, item);
     const float logit = w.logit[item];
     double total = (double)w.tree_base[0] + (double)w.tree_base[1] * (double)logit;
     for (i64 t = 0; t < w.trees; t++) {
         i32 node = w.tree_root[t], feature = w.tree_feature[node];
         while (feature >= 0) {
-            float here = feature == FEATURES ? logit : (mask >> w.groups[feature]) & 1 ? w.mean[feature] : x[feature];
+            float here = logit;
+            if (feature < FEATURES)
+                here = (mask >> w.groups[feature]) & 1 ? w.mean[feature] : x[feature];
+            else if (feature > FEATURES)
+                here = (mask >> w.groups[feature]) & 1 ? 0.0f : beside(w, row, feature - FEATURES - 1);
             node = here <= w.tree_threshold[node] ? w.tree_left[node] : w.tree_right[node];
             feature = w.tree_feature[node];
         }

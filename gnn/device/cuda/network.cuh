@@ -87,7 +87,9 @@ struct Net {
     const float* tree_value;
     const float* tree_base;
     i64 trees;           // how many
-    const i32* groups;   // [FEATURES] group of each feature
+    const i32* groups;   // [FEATURES + 1 + E] group of all that the head reads
+    const i32* shift;    // [M] graph.dag.memory.Layout
+    const i32* mask;     // [M]
     const i64* masks;    // [G] groups to leave out, bit by bit; null for none
     i64 variants;        // G: each reader is scored so many times
     i64 layer;           // the layer that `attend` runs

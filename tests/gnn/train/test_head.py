@@ -10,7 +10,7 @@ from gnn.model.artifact import load, untrained
 from gnn.model.network import uncached
 from gnn.model.trees import LEAF, Trees, apply_trees, no_trees, random_trees, read_trees
 from gnn.score.cpu_scorer import CpuScorer
-from gnn.train.head import fit_head, from_sklearn, refit_head
+from gnn.train.head import HeadInputs, fit_head, from_sklearn, network_share, refit_head
 from gnn.train.targets import Targets
 from graph.dag.protocol import Window
 from graph.state import GraphState
@@ -67,12 +67,40 @@ def test_a_head_is_grown_on_the_payments_that_teach_and_grown_again_in_the_same_
     x, logit, fraud = inputs(12_000, 4)
     rows = np.arange(len(x))
     targets = Targets(rows[:8000], rows[8000:], rows[:0], fraud.astype(np.float32), 0)
-    trees, facts = fit_head(x, logit, targets)
+    read = HeadInputs(x, np.zeros((len(x), 0), np.float32))
+    trees, facts = fit_head(read, logit, targets)
     assert facts["validation_ap"] > facts["network_ap"] + 0.1
     assert len(trees.root) == facts["stacked"]["trees"] + facts["plain"]["trees"]
-    for ours, theirs in zip(trees, refit_head(x, logit, targets, facts), strict=True):
+    for ours, theirs in zip(trees, refit_head(read, logit, targets, facts), strict=True):
         np.testing.assert_array_equal(ours, theirs)
-    assert not np.array_equal(refit_head(x, logit, targets.with_validation_in_training, facts).value, trees.value)
+    assert not np.array_equal(refit_head(read, logit, targets.with_validation_in_training, facts).value, trees.value)
+
+
+def test_a_head_learns_from_what_it_reads_beside_the_features():
+    x, logit, fraud = inputs(12_000, 4)
+    beside = np.stack([np.zeros(len(x)), fraud ^ (np.arange(len(x)) % 10 == 0)], 1).astype(np.float32)
+    rows = np.arange(len(x))
+    targets = Targets(rows[:8000], rows[8000:], rows[:0], fraud.astype(np.float32), 0)
+    trees, facts = fit_head(HeadInputs(x, beside), logit, targets)
+    assert (trees.feature == F + 2).any()
+    assert not (trees.feature == F + 1).any()  # it never varies
+    blind = fit_head(HeadInputs(x, beside * 0), logit, targets)[1]
+    assert facts["validation_ap"] > blind["validation_ap"]
+    np.testing.assert_array_equal(
+        HeadInputs(x, beside).score(trees, logit, rows[8000:]), apply_trees(trees, x, logit, beside)[8000:]
+    )
+
+
+def test_the_network_loses_its_share_where_trees_are_better_and_only_as_far_as_frauds_say_so():
+    rng = np.random.default_rng(0)
+    fraud = rng.random(20_000) < 0.05
+    noise = rng.normal(size=(2, len(fraud)))
+    good, bad = 4 * fraud + noise[0], 3 * noise[1]
+    assert network_share(good, bad, fraud) == pytest.approx(1 / 3)
+    assert network_share(bad, good, fraud) < 0.05
+    few = np.flatnonzero(fraud)[:10]
+    kept = np.sort(np.concatenate([few, np.flatnonzero(~fraud)]))
+    assert 0.2 < network_share(bad[kept], good[kept], fraud[kept]) < 1 / 3
 
 
 def test_several_models_and_the_network_are_averaged_by_their_weights(grown):
