@@ -153,8 +153,8 @@ def test_a_store_without_time_windows_has_the_same_rows_and_walks(host, monkeypa
         entity = rng.integers(-1, 9, (40, 2)).astype(np.int32)
         times = np.arange(40, dtype=np.int64) + 40 * i
         batch = Batch(entity, times, times, np.zeros((40, 4), np.uint8))
-        store.append(batch, 40 * i)
-        twin.append(batch)
+        rows = store.append(batch, 40 * i)
+        twin.append(batch, store.column("ring", np.arange(rows.start, rows.stop)))
     np.testing.assert_array_equal(twin.parts()["rows"], store.row_data)
     rows = np.arange(twin.oldest, twin.rows)
     np.testing.assert_array_equal(to_host(twin.device, twin.neighbours(rows, 6)), store.neighbours(rows, 6))
