@@ -110,6 +110,7 @@ class Book:
                 last = case.members[key][-1]
                 if last.company and last.span.current(at):
                     last.span.until, last.span.why = at, LOOSE
+                    case.moved = True
         for account, name in names.items():
             key = "account", name
             case.bringers.setdefault(key, set()).add(node)
@@ -117,6 +118,7 @@ class Book:
             if not times or not times[-1].span.current(at):
                 e = t.entities[account]
                 times.append(Joined(*key, Span(at), int(e["own"]), int(e["since"]), company=True))
+                case.moved = True
                 self.of_entity.setdefault(key, {})[case.id] = None
         bringing = self._bringers.setdefault(node, set())
         if len(found):
@@ -180,11 +182,13 @@ class Book:
             if times and times[-1].span.current(at):  # it was there in company only
                 times[-1].span.until, times[-1].span.why = at, MOVED
             times.append(Joined(*key, Span(at), b >> 1, more))
+            case.moved = True
             self.of_entity.setdefault(key, {})[case.id] = None
             yield slot
         elif kind == LEFT:
             span = case.members[self._keys[a]][-1].span
             span.until, span.why = at, b
+            case.moved = True
             yield slot
         elif kind == TOOK:
             self._keep(a, slot)
@@ -199,6 +203,7 @@ class Book:
             case.frauds.setdefault(a, Span(at))
         elif kind == JUDGED:
             case.confidence.append((at, a / 1e6))
+            case.was_named |= a / 1e6 >= LISTED
             yield slot
         elif kind == TAKEN_UP:
             heir = self.cases[a]
@@ -239,20 +244,14 @@ class Book:
         confidence = case.confidence_at(at)
         last = case.versions[-1] if case.versions else None
         stands = case.stands_at(at)
-        if not stands:
-            state = RingState.ENDED
-        else:
-            listed = confidence >= LISTED or case.named_at(at) is not None
-            state = RingState.ACTIVE if listed else RingState.FORMING
-        moved = last is None or any(
-            j[-1].span.since > last.at or last.at < j[-1].span.until <= at for j in case.members.values()
-        )
+        state = RingState.ENDED if not stands else RingState.ACTIVE if case.was_named else RingState.FORMING
         same = last is not None and state == last.state and (confidence >= LISTED) == (last.confidence >= LISTED)
-        if same and not moved and last is not None and abs(confidence - last.confidence) < STEP:
+        if same and not case.moved and last is not None and abs(confidence - last.confidence) < STEP:
             return
         case.versions.append(Version(len(case.versions) + 1, at, row, state, confidence))
+        case.moved = False
         case.trim()
-        if case.named_at(at) is not None:
+        if case.was_named:
             members = sorted(key for key, j in case.members.items() if j[-1].span.current(at))
             members.sort(key=lambda key: key[0] != "account")
             self.changes.append(RingChange(case.id, len(case.versions), state, confidence, tuple(members), at[0], row))

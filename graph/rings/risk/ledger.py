@@ -123,12 +123,16 @@ class Case:
     frauds: dict[int, Span] = field(default_factory=dict)
     stopped: dict[int, At] = field(default_factory=dict)
     confidence: list[tuple[At, float]] = field(default_factory=list)
+    was_named: bool = False  # whether it ever had the listing confidence
+    moved: bool = True  # whether a member came or went since its last version
     versions: list[Version] = field(default_factory=list)
     company: dict[int, NDArray[np.int64]] = field(default_factory=dict)  # accounts, by the entity that brings them
     bringers: dict[tuple[str, str], set[int]] = field(default_factory=dict)  # entities, by the account they bring
 
     def confidence_at(self, at: At) -> float:
         """Its confidence, or the last that it had."""
+        if self.confidence and self.confidence[-1][0] <= at:
+            return self.confidence[-1][1]
         found = 0.0
         for since, value in self.confidence:
             if since > at:
