@@ -5,10 +5,12 @@ import io
 import json
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 from rich.table import Table
 
 from data.currency import format_totals
@@ -55,12 +57,28 @@ MEMBERS_SCHEMA: Final[pa.Schema] = pa.schema(
 )
 
 
+class RiskHistory(NamedTuple):
+    """A history that was replayed, and its risk rings as of its end.
+
+    Attributes:
+        history: The payments and labels.
+        state: Their graph.
+        rings: Every ring that ever stood.
+        probability: What the model said of each payment, float64 [n].
+    """
+
+    history: History
+    state: GraphState
+    rings: RiskRings
+    probability: NDArray[np.float64]
+
+
 DECLINE: Final[float] = Settings.model_fields["decline"].default
 
 
 def find_risk_rings(
     artifact: Artifact, history: History, report: Report = silent, decline: float = DECLINE
-) -> tuple[GraphState, RiskRings]:
+) -> RiskHistory:
     """Replay a history, and keep its risk rings on the way.
 
     Args:
@@ -73,15 +91,18 @@ def find_risk_rings(
         The graph and the rings as of the end of the history; names are read from it.
     """
     expected = len(history.payments)
+    probability = np.zeros(expected)
     state, scorer = open_model(artifact, rows=expected, source=history)
     rings = RiskRings(state.store, history)
     feed = RingFeed(state, scorer, rings, decline)
     for events in history.events:
         for scored in feed.apply(events):
+            probability[scored.rows.start : scored.rows.stop] = scored.probability
             report("replaying", scored.rows.stop / max(1, expected))
     for scored in feed.settle():
+        probability[scored.rows.start : scored.rows.stop] = scored.probability
         report("replaying", scored.rows.stop / max(1, expected))
-    return state, rings
+    return RiskHistory(history, state, rings, probability)
 
 
 def ranked(records: list[RingRecord], limit: int | None = None) -> list[RingRecord]:

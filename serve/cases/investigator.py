@@ -70,7 +70,7 @@ class Investigator:
         self.engine = RiskRings(state.store, self.journal)
         self._settings = settings
         self._feed = RingFeed(state, _Slot(self.slot), self.engine, settings.decline)
-        self._lookup = Lookup(self.journal, state, self.slot)
+        self._lookup = Lookup(self.journal, state, self.slot.probabilities)
         self._lock = threading.RLock()  # of the journal's one connection, and of all that follows it
         self._told: dict[str, tuple[int, _Told]] = {}  # by ring: version and content as the journal has it
         self._changed: set[str] = set()  # rings that may differ from what the journal has

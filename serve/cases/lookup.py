@@ -1,23 +1,36 @@
 """Payments with what is known of each, for people: from the graph and, where it holds them no more, the journal."""
 
 from collections.abc import Sequence
+from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from data.journal.protocol import Journal
+from data.journal.protocol import IdIndex, LabelIndex, PaymentSource
 from data.schema import ROLES, TIMESTAMP, role
+from graph.rings.protocol import Scores
 from graph.rings.records import RING_PAYMENTS
 from graph.state import GraphState
 from serve.cases.protocol import Entity
-from serve.replica.slot import ModelSlot
 
 PER_ENTITY = 2_000  # payments of one entity that are looked at
 OF_OTHERS = 40  # newest payments of an entity that a ring shares, members' or others', shown as its neighbourhood
 TIED = 100  # entities listed beside one
 COUNTED = 1 << 20  # payments of one entity that are counted
+
+
+class Recorded(PaymentSource, Protocol):
+    """What is read of a journal here."""
+
+    @property
+    def ids(self) -> IdIndex:
+        """Where transaction ids are."""
+
+    @property
+    def labels(self) -> LabelIndex:
+        """What was reported of payments."""
 
 
 class Lookup:
@@ -26,11 +39,11 @@ class Lookup:
     Args:
         journal: Of the payments.
         state: The graph.
-        slot: The model that scored them.
+        probabilities: What the model said of rows in the graph.
     """
 
-    def __init__(self, journal: Journal, state: GraphState, slot: ModelSlot) -> None:
-        self._journal, self._state, self._slot = journal, state, slot
+    def __init__(self, journal: Recorded, state: GraphState, probabilities: Scores) -> None:
+        self._journal, self._state, self._probabilities = journal, state, probabilities
 
     def node(self, role_name: str, name: str) -> int:
         """The node of an entity, -1 where it is not in the graph.
@@ -63,7 +76,7 @@ class Lookup:
         if not len(rows):
             return RING_PAYMENTS.empty_table()
         payments = self._journal.take(store.offsets.of(rows))
-        return self._known(payments, self._slot.probabilities(rows), evidence)
+        return self._known(payments, self._probabilities(rows), evidence)
 
     def payments(self, ids: Sequence[str], evidence: Sequence[str] = ()) -> pa.Table:
         """Payments by their ids, of `RING_PAYMENTS`, oldest first; those that nobody knows are left out.
@@ -77,7 +90,7 @@ class Lookup:
         rows = self._state.transaction_rows(payments["transaction_id"].combine_chunks())
         there = rows >= 0
         probability = np.full(len(rows), np.nan)
-        probability[there] = self._slot.probabilities(rows[there])
+        probability[there] = self._probabilities(rows[there])
         return self._known(payments, probability, evidence)
 
     def ring(self, members: Sequence[tuple[str, str]], evidence: Sequence[str], neighbours: bool) -> pa.Table:

@@ -32,16 +32,18 @@ from gnn.evaluate.metrics import Metrics, as_table, to_dict
 from gnn.evaluate.protocols import check_protocol
 from gnn.train.targets import TrainConfig
 from gnn.train.trainer import train
+from graph.errors import GraphError
 from serve import children
-from serve.batch.rings import draw_rings
+from serve.batch.ring_pages import draw_rings
 from serve.batch.risk_rings import find_risk_rings, ranked, risk_rings_table
 from serve.cli.demo_rings import named_while_active
 from serve.errors import ServeError
 from serve.http.client import RingwatchClient
 from serve.stream.ingest import ingest_runs
-from serve.terminal import Refusals, out, progress
+from serve.terminal import Refusals, out, progress, warn
 
 TOGETHER = 4096  # payments of history in one request
+DRAWN = 5  # rings shown at the end
 FLAGGED = ("review", "decline")  # decisions that stop a payment for a person or for good
 
 
@@ -99,7 +101,7 @@ def run_demo(config: DemoConfig) -> DemoResult:
     """Run it, and print what was caught.
 
     Left in `config.out`: the model, the journal, `answers.parquet` (the probability answered over HTTP for each
-    payment, in journal order), `metrics.json` (what these are worth, of the payments judged) and a ring's picture.
+    payment, in journal order), `metrics.json` (what these are worth, of the payments judged) and pictures of rings.
 
     Raises:
         ModelError: An unknown protocol, or too little to learn from.
@@ -137,9 +139,12 @@ def run_demo(config: DemoConfig) -> DemoResult:
             sent = _send(client, early, live, report)
             # The last labels may come months after the last payment: rings are shown as they were then.
             paid = int(pc.max(history.payments["timestamp"].cast(pa.int64())).as_py())
-        state, rings = find_risk_rings(artifact, History.read(journal), report)
-        tied = state.rings.publish(now=paid).rings(1)
-        pictures = draw_rings(state, tied, config.out / "rings", as_of=paid)
+        replayed = find_risk_rings(artifact, History.read(journal), report)
+        records = replayed.rings.records(as_of=paid)
+        try:
+            pictures, undrawn = draw_rings(replayed, ranked(records, DRAWN), config.out / "rings"), ""
+        except GraphError as error:  # where nobody built their JavaScript
+            pictures, undrawn = [], str(error)
     refusals.summary()
     known = history.labelled(truth)
     metrics = judge(known, sent.probability, start, config.stop, config.protocol)
@@ -148,12 +153,15 @@ def run_demo(config: DemoConfig) -> DemoResult:
     (config.out / "metrics.json").write_text(json.dumps(to_dict(metrics), indent=2) + "\n")
     out.print(as_table(metrics))
     out.print(_caught(sent, known.fraud, known.payments))
-    records = rings.records(as_of=paid)
-    out.print(risk_rings_table(ranked(records, 5), len(records)))
+    out.print(risk_rings_table(ranked(records, DRAWN), len(records)))
     if truth is not None:
-        out.print(named_while_active(rings, config.out / "world"))
-    for picture in pictures:
-        out.print(f"accounts that share devices or cards, the riskiest of them: {picture}")
+        out.print(named_while_active(replayed.rings, config.out / "world"))
+    if undrawn:
+        warn(undrawn)
+    if pictures:
+        out.print(f"play how a ring grew, in a browser: {pictures[0]}", soft_wrap=True)
+    command = f"ringwatch investigate --model {model} --journal {journal} --insecure"
+    out.print(f"investigate, on http://127.0.0.1:8400: {command}", soft_wrap=True)
     return DemoResult(metrics, sent.probability, sent.latency_ms, sent.replayed, history)
 
 

@@ -31,7 +31,7 @@ def rings(
             "--ties", help="List accounts that rare shared devices and cards tie, risky or not, instead of risk rings."
         ),
     ] = False,
-    draw: Annotated[Path | None, folder_option("Folder for a picture of each ring shown; with --ties.")] = None,
+    draw: Annotated[Path | None, folder_option("Folder for a picture of each ring shown: a page to play with.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")] = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV, for spreadsheets.")] = False,
     strict: Strict = False,
@@ -43,20 +43,21 @@ def rings(
     """
     if as_json and as_csv:
         fail("give --json or --csv, not both")
-    if draw is not None and not ties:
-        fail("--draw draws tie rings: give --ties with it")
     if out_folder is not None and ties:
         fail("--out writes risk rings: give it without --ties")
     source = HistoryFrom(transactions, labels, journal, labelled=False)
-    list_rings = _list_ties if ties else _list_risk_rings
     form = "json" if as_json else "csv" if as_csv else ""
-    list_rings(source, model, limit, draw if ties else out_folder, form, strict)
+    if ties:
+        _list_ties(source, model, limit, draw, form, strict)
+    else:
+        _list_risk_rings(source, model, limit, out_folder, draw, form, strict)
 
 
 def _list_risk_rings(
-    source: HistoryFrom, model: Path, limit: int, folder: Path | None, form: str, strict: bool
+    source: HistoryFrom, model: Path, limit: int, folder: Path | None, draw: Path | None, form: str, strict: bool
 ) -> None:
     from gnn.model.artifact import load
+    from serve.batch.ring_pages import draw_rings
     from serve.batch.risk_rings import (
         find_risk_rings,
         ranked,
@@ -69,10 +70,11 @@ def _list_risk_rings(
     with plain_errors(), progress() as report:
         refusals, artifact = Refusals(), load(model)
         history = source.read(strict=strict, on_refusal=refusals)
-        _, engine = find_risk_rings(artifact, history, report)
-        records = engine.records()
-        written = () if folder is None else write_rings(records, folder)
-    found = ranked(records, limit)
+        replayed = find_risk_rings(artifact, history, report)
+        records = replayed.rings.records()
+        found = ranked(records, limit)
+        written = [] if folder is None else list(write_rings(records, folder))
+        written += [] if draw is None else draw_rings(replayed, found, draw)
     if form:
         print(risk_rings_json(found) if form == "json" else risk_rings_csv(found), end="")
     else:

@@ -81,7 +81,7 @@ def test_what_is_found_is_journalled_once_whatever_the_steps_and_restarts(folder
 def test_the_command_for_a_whole_history_finds_the_same_rings(investigator: Investigator, folder: Path) -> None:
     (ring,) = investigator.rings()
     investigator.give_verdict(ring.id, "legitimate", ["ring-2"], "ida")
-    _, offline = find_risk_rings(artifact(), History.read(folder / "journal.sqlite"))
+    offline = find_risk_rings(artifact(), History.read(folder / "journal.sqlite")).rings
     assert offline.records() == investigator.engine.records()
     assert offline.versions(ring.id) == investigator.versions(ring.id)
 

@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from gnn.model.artifact import untrained
+from graph.rings.picture.bundle import made_of
 from serve.batch.risk_rings import MEMBERS_SCHEMA, RINGS_SCHEMA
 from tests.serve.cli.test_cli import ringwatch
 
@@ -61,13 +62,20 @@ def test_a_history_without_risk_has_no_rings_and_says_so(files: list[Path | str]
     assert len(pq.read_table(tmp_path / "out" / "rings.parquet")) == 0
 
 
-@pytest.mark.parametrize(("words", "said"), [(("--draw", "d"), "--ties"), (("--ties", "--out", "o"), "--ties")])
-def test_options_that_do_not_go_together_are_refused(
-    files: list[Path | str], words: tuple[str, ...], said: str
-) -> None:
-    done = ringwatch("rings", *files, *words)
+@pytest.mark.skipif(made_of() is None, reason="the pictures' JavaScript was not built: make picture")
+def test_each_ring_that_is_shown_is_drawn_as_a_page(files: list[Path | str], tmp_path: Path) -> None:
+    done = ringwatch("rings", *files, "--draw", tmp_path / "drawn")
+    assert done.returncode == 0, done.stderr
+    (page,) = (tmp_path / "drawn").iterdir()
+    assert str(page) in done.stdout.replace("\n", "")
+    assert page.name.startswith("K-")
+    assert all(name in page.read_text() for name in ("a0", "a3", "phone", "4 payments of these accounts"))
+
+
+def test_ties_have_no_files_of_rings(files: list[Path | str]) -> None:
+    done = ringwatch("rings", *files, "--ties", "--out", "o")
     assert done.returncode == 2
-    assert said in done.stderr
+    assert "--ties" in done.stderr
 
 
 def test_the_columns_of_files_do_not_change_unseen() -> None:
