@@ -70,7 +70,10 @@ SCHEMAS: Final[Mapping[Kind, pa.Schema]] = MappingProxyType(
                 ("version", pa.int32()),
                 ("state", pa.string()),
                 ("confidence", pa.float64()),
-                ("members", pa.list_(pa.struct([("role", pa.string()), ("name", pa.string())]))),
+                (
+                    "members",
+                    pa.list_(pa.struct([("role", pa.string()), ("name", pa.string()), ("member_role", pa.string())])),
+                ),
                 ("at", TIMESTAMP),
             ]
         ),

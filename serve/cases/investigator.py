@@ -45,7 +45,7 @@ ROWS_PER_STEP = 2_048  # events taken in before a reader gets a turn
 CONFIDENCE_STEPS = 20  # a change of confidence is journalled where it crosses a twentieth
 EMBEDDED = 64  # newest payments of a ring's evidence that it is told by
 
-_Told = tuple[str, int, frozenset[tuple[str, str]]]  # state, confidence in steps, members
+_Told = tuple[str, int, frozenset[tuple[str, str, str]]]  # state, confidence in steps, members
 
 
 class Investigator:
@@ -304,7 +304,7 @@ class Investigator:
 
     def _read_rings(self, events: Events) -> None:
         for row in events.batch.to_pylist():
-            members = frozenset((m["role"], m["name"]) for m in row["members"])
+            members = frozenset((m["role"], m["name"], m["member_role"]) for m in row["members"])
             self._told[row["ring_id"]] = row["version"], (row["state"], _steps(row["confidence"]), members)
             self._changed.add(row["ring_id"])
 
@@ -337,10 +337,10 @@ class Investigator:
                     continue
                 confidence = 0.0
             else:
-                members = frozenset((m.role, m.name) for m in record.members)
+                members = frozenset((m.role, m.name, str(m.member_role)) for m in record.members)
                 content, confidence = (record.state, _steps(record.confidence), members), record.confidence
             if content != told:
-                listed = [{"role": r, "name": n} for r, n in sorted(content[2])]
+                listed = [{"role": r, "name": n, "member_role": m} for r, n, m in sorted(content[2])]
                 row = {"ring_id": ring_id, "version": version + 1, "state": str(content[0]), "confidence": confidence}
                 rows.append({**row, "members": listed, "at": self.clock})
         if rows and self._journals:

@@ -14,10 +14,11 @@ import pyarrow as pa
 
 from data.journal.protocol import Events, Kind
 from data.schema import role
-from graph.rings.records import LISTED, RingState
+from graph.rings.records import LISTED, MemberRole, RingState
 
 CARRIERS: Final = ("account", "payee", "device", "card")
-"""Roles by which a payment is in a ring, the first that is counts: a merchant or an address ties honest payers, too."""
+"""Roles by which a payment is in a ring, the first that is counts. An account counts unless it is a victim, whose
+payments are mostly its own; a payee where it collects the ring's money. Merchants and addresses have honest payers."""
 REMEMBERED: Final = 1_000_000  # events of the journal for which it is known what an entity stood in before
 
 
@@ -45,7 +46,7 @@ class Standing:
         return self.state != RingState.ENDED and self.confidence >= LISTED
 
 
-_Entity = tuple[str, str]  # entity type, name
+_Entity = tuple[str, str]  # role in a payment, name
 _Entry = tuple[int, Standing | None]  # journal offset of the change, and what the entity stands in from there on
 
 
@@ -69,7 +70,7 @@ class RingStanding:
         if events.kind is not Kind.RING:
             return
         for i, row in enumerate(events.batch.to_pylist()):
-            members = frozenset((role(m["role"]).entity_type, m["name"]) for m in row["members"])
+            members = frozenset(entity for m in row["members"] for entity in _carrying(m))
             size = sum(m["role"] == "account" for m in row["members"])
             standing = Standing(row["ring_id"], row["version"], row["state"], row["confidence"], size)
             self._put(events.offset + i, standing, members)
@@ -82,7 +83,7 @@ class RingStanding:
         return None if found is None else found[0]
 
     def members(self, ring_id: str) -> frozenset[tuple[str, str]]:
-        """Entity types and names of those in a ring that has not ended; empty for others."""
+        """Roles and names by which payments are in a ring that has not ended; empty for others."""
         found = self._rings.get(ring_id)
         return frozenset() if found is None else found[1]
 
@@ -100,9 +101,8 @@ class RingStanding:
         if not self._of:
             return found
         for name in reversed(CARRIERS):
-            kind = role(name).entity_type
             for i, value in enumerate(payments.column(role(name).column).to_pylist()):
-                if value is not None and (entries := self._of.get((kind, value))) is not None:
+                if value is not None and (entries := self._of.get((name, value))) is not None:
                     at = bisect_left(entries, offsets[i], key=lambda entry: entry[0]) - 1
                     if at >= 0 and (standing := entries[at][1]) is not None and standing.counts:
                         found[i] = standing
@@ -148,3 +148,12 @@ class RingStanding:
             else:
                 del entries[:at]
         self._swept = before
+
+
+def _carrying(member: Mapping[str, str]) -> list[_Entity]:
+    """The roles in which a member brings a payment into its ring."""
+    name, member_role = member["name"], member["member_role"]
+    if role(member["role"]).entity_type == "account":
+        collects = [("payee", name)] if member_role == MemberRole.COLLECTOR else []
+        return collects + ([("account", name)] if member_role != MemberRole.VICTIM else [])
+    return [(member["role"], name)] if member["role"] in CARRIERS else []

@@ -46,7 +46,7 @@ def rows(kind: Kind, ids: list[str], number: int = 1) -> pa.RecordBatch:
         pa.float64(): number / 2,
         pa.bool_(): bool(number % 2),
         SCHEMAS[Kind.VERDICT].field("transaction_ids").type: ["a", "b"][:number],
-        SCHEMAS[Kind.RING].field("members").type: [{"role": "account", "name": f"s{number}"}],
+        SCHEMAS[Kind.RING].field("members").type: [{"role": "account", "name": f"s{number}", "member_role": "hub"}],
         SCHEMAS[Kind.LABEL].field("reported_at").type: number,
     }
     schema = SCHEMAS[kind]

@@ -25,16 +25,25 @@ from serve.settings import Settings
 from tests.world import payment_batch
 
 PAYMENTS = payment_batch(60, seed=5, accounts=12, devices=6)
-MEMBER = st.sampled_from([("account", "A1"), ("account", "A2"), ("payee", "A3"), ("device", "D1"), ("merchant", "M1")])
+MEMBER = st.sampled_from(
+    [
+        ("account", "A1", "account"),
+        ("account", "A1", "victim"),
+        ("account", "A2", "first account"),
+        ("account", "A3", "collector"),
+        ("device", "D1", "hub"),
+        ("merchant", "M1", "collector"),
+    ]
+)
 RING = st.tuples(
     st.sampled_from(["K-1", "K-2", "K-3"]),
     st.sampled_from(list(RingState)),
     st.sampled_from([0.1, LISTED, 0.9]),
-    st.lists(MEMBER, unique=True, max_size=5),
+    st.lists(MEMBER, unique_by=lambda m: m[:2], max_size=5),
 )
 
 
-def rings(*found: tuple[str, str, float, list[tuple[str, str]]], version: int = 1) -> pa.RecordBatch:
+def rings(*found: tuple[str, str, float, list[tuple[str, str, str]]], version: int = 1) -> pa.RecordBatch:
     """Ring events: id, state, confidence, members."""
     rows = [
         {
@@ -42,7 +51,7 @@ def rings(*found: tuple[str, str, float, list[tuple[str, str]]], version: int = 
             "version": version,
             "state": str(state),
             "confidence": confidence,
-            "members": [{"role": r, "name": n} for r, n in members],
+            "members": [{"role": r, "name": n, "member_role": m} for r, n, m in members],
             "at": 7,
         }
         for name, state, confidence, members in found
@@ -62,9 +71,13 @@ def plain(events: list[Any], offset: int, payment: dict[str, Any]) -> str | None
         for entity in [e for e, (ring, _) in of.items() if ring == name]:
             del of[entity]
         if state is not RingState.ENDED:
-            of.update({(role(r).entity_type, n): (name, confidence >= LISTED) for r, n in members})
+            for r, n, member_role in members:
+                if not (r == "account" and member_role == "victim"):
+                    of[r, n] = (name, confidence >= LISTED)
+                if r == "account" and member_role == "collector":
+                    of["payee", n] = (name, confidence >= LISTED)
     for carrier in CARRIERS:
-        found = of.get((role(carrier).entity_type, payment[role(carrier).column]))
+        found = of.get((carrier, payment[role(carrier).column]))
         if found is not None and found[1]:
             return found[0]
     return None
@@ -101,7 +114,9 @@ def test_what_is_long_past_is_forgotten_and_answers_do_not_change(monkeypatch: p
     for i in range(400):
         name = f"A{i % 40}"
         state = RingState.ACTIVE if i % 80 < 40 else RingState.ENDED
-        standing.apply(Events(Kind.RING, i, rings((f"K-{i % 40}", state, 0.9, [("account", name)]), version=i)))
+        standing.apply(
+            Events(Kind.RING, i, rings((f"K-{i % 40}", state, 0.9, [("account", name, "account")]), version=i))
+        )
     assert len(standing._of) <= 41
     assert sum(map(len, standing._of.values())) <= 160  # of 800 changes
     (found,) = standing.of(paid("A39", None, None), [360])  # in K-39 since 359, ended only at 399
@@ -131,7 +146,7 @@ def test_answers_carry_the_ring_that_another_process_journalled(artifact: Artifa
     account = PAYMENTS.column("account_id").to_pylist()
     assert answered(replica, 0) is None
     with SqliteJournal(replica.settings.journal) as journal, journal.begin() as commit:
-        members = [("account", account[0]), ("account", account[1]), ("device", "D-none")]
+        members = [("account", account[0], "account"), ("account", account[1], "account"), ("device", "D-none", "hub")]
         commit.append(Kind.RING, rings(("K-5", RingState.ACTIVE, 0.875, members)))
     again = next(i for i in range(1, 60) if account[i] == account[0])
     assert answered(replica, again) == {"id": "K-5", "size": 2, "confidence": 0.875, "state": "active"}
