@@ -116,6 +116,8 @@ def test_a_built_wheel_holds_every_module_and_cuda_source_and_nothing_else(tmp_p
     files = [path for package in packages for path in (ROOT / package).rglob("*")]
     kept = {path.relative_to(ROOT).as_posix() for path in files if path.suffix in (".py", ".cu", ".cuh", ".typed")}
     kept |= {path.relative_to(ROOT).as_posix() for path in files if path.name == "bundle.js"}  # built, not committed
+    pages = [path for folder in ("templates", "static") for path in (ROOT / "serve/console" / folder).iterdir()]
+    kept |= {path.relative_to(ROOT).as_posix() for path in pages}
     assert held == kept
     assert sum(name.endswith((".cu", ".cuh")) for name in held) >= 10
 

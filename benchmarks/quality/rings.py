@@ -1,4 +1,4 @@
-"""How well risk rings are found on worlds the model never saw: benchmarks/results/quality_rings.json and docs/rings.md.
+"""How well risk rings are found on worlds the model never saw: benchmarks/results/ring_quality.json and docs/rings.md.
 
 Example: python -m benchmarks.quality.rings
 
@@ -238,14 +238,14 @@ def main() -> None:
     figures["mean_confidence"] = Figure(stated, "1", None, "higher", {"rings among them": real})
     figures["rings_listed"] = Figure(float(len(listed)), "rings", 300.0)
     facts = {"account_months": months, "worlds": list(seeds), "planted": len(tables[OURS])}
-    write("quality_rings", figures, about=__doc__, facts=facts)
-    show("quality_rings", figures)
+    write("ring_quality", figures, about=__doc__, facts=facts)
+    show("ring_quality", figures)
     page()
 
 
 def page() -> None:
     """Write docs/rings.md from the result."""
-    content = json.loads((RESULTS / "quality_rings.json").read_text())
+    content = json.loads((RESULTS / "ring_quality.json").read_text())
     facts = content["facts"]
     lines = [
         "# Rings",
