@@ -25,7 +25,7 @@ from serve.cases.wire import (
     ring_out,
     verdict_out,
 )
-from serve.http.openapi import JSON, problems, refuse_unknown
+from serve.http.openapi import JSON, expect, problems, refuse_unknown
 from serve.http.wire import ARROW, Moment, arrow_bytes, parse
 from serve.problems import Problem
 
@@ -56,6 +56,9 @@ def investigation_routes(investigation: Investigation, who: Who) -> APIRouter:
     async def verdict(request: Request, ring_id: str) -> Response:
         """Record a verdict, and the labels of the payments it lists, in one commit."""
         refuse_unknown(request)
+        if "content-type" not in request.headers or expect(request, JSON) != JSON:
+            # A page of another site can send anything but JSON that says so.
+            raise Problem(415, "Unsupported media type", f"send {JSON}, and say so")
         said: VerdictIn = parse(VerdictIn, await request.body())
         by = who(request)
         return await _answer(lambda: _judge(investigation, ring_id, said, by))

@@ -20,6 +20,7 @@ from gnn.model.artifact import load
 from graph.rings.picture.html import ring_html
 from serve.cases.book import CaseBook
 from serve.cases.investigator import Investigator
+from serve.console.app import LOCAL as HERE
 from serve.console.app import build_console
 from serve.console.ring_routes import Who, investigation_routes
 from serve.console.service_settings import InvestigatorSettings
@@ -78,6 +79,8 @@ def _who(settings: InvestigatorSettings) -> Who:
 
     def who(request: Request) -> str:
         if settings.insecure:
+            if request.url.hostname not in HERE:  # a page from elsewhere may call its own name this machine
+                raise Problem(403, "Forbidden", f"without keys, only requests to {' and '.join(HERE)} are answered")
             return LOCAL
         holder = keys.of(dict(request.headers.raw))
         if holder is None:

@@ -21,7 +21,7 @@ from serve.http.express import Express
 from serve.http.failures import answer_failures
 from serve.http.guard import Guard
 from serve.http.metrics import ServiceMetrics
-from serve.http.openapi import JSON, describe, problems, raw_body, refuse_unknown
+from serve.http.openapi import JSON, describe, expect, problems, raw_body, refuse_unknown
 from serve.http.payments import LoopLag, PaymentDesk, refuse_unready, score_body
 from serve.http.rehearsal import rehearse
 from serve.http.wire import (
@@ -137,7 +137,7 @@ def _payments(app: FastAPI) -> None:
     async def score(request: Request) -> Response:
         """Record one payment durably, score it, and say why; in time, or by rules and unrecorded."""
         # The guard answers this route itself, without a framework in between (`serve.http.guard`).
-        _expect(request, JSON)
+        expect(request, JSON)
         headers = request.headers
         body = await score_body(
             request.app.state.desk, await request.body(), headers.get(DEADLINE), headers.get("prefer")
@@ -156,7 +156,7 @@ def _payments(app: FastAPI) -> None:
     ) -> Response:
         """Score many payments in their order; JSON or an Arrow IPC stream. None is recorded if one is refused."""
         refuse_unknown(request, "reasons")
-        body, kind = await request.body(), _expect(request, JSON, ARROW)
+        body, kind = await request.body(), expect(request, JSON, ARROW)
         budget = _budget(request, settings.bulk_deadline_ms)
         batch, given = await _off_the_loop(body, _read_payments, body, kind, settings.max_items)
         table = ARROW in request.headers.get("accept", "")
@@ -174,7 +174,7 @@ def _payments(app: FastAPI) -> None:
     )
     async def labels(request: Request) -> Response:
         """Record what became known of payments. None is recorded if one is refused."""
-        body, kind = await request.body(), _expect(request, JSON, ARROW)
+        body, kind = await request.body(), expect(request, JSON, ARROW)
         budget = _budget(request, settings.bulk_deadline_ms)
         batch = await _off_the_loop(body, _read_labels, body, kind, settings.max_items)
         return Response(json_bytes(await request.app.state.desk.label(LabelCall(batch), budget)), media_type=JSON)
@@ -303,10 +303,3 @@ def _ready(request: Request) -> Replica:
     replica: Replica = request.app.state.replica
     refuse_unready(replica)
     return replica
-
-
-def _expect(request: Request, *kinds: str) -> str:
-    kind = request.headers.get("content-type", JSON).partition(";")[0].strip().lower()
-    if kind not in kinds:
-        raise Problem(415, "Unsupported media type", f"send {' or '.join(kinds)}, not {kind[:100]!r}")
-    return kind

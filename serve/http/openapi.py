@@ -98,3 +98,11 @@ def refuse_unknown(request: Request, *known: str) -> None:
         if name not in known:
             reason = f"is no parameter here; known are {', '.join(known)}" if known else "is no parameter here"
             raise Problem(422, "Invalid content", f"{name[:100]}: {reason}", [(name[:100], reason)])
+
+
+def expect(request: Request, *kinds: str) -> str:
+    """The content type of a request, one of these: another is refused."""
+    kind = request.headers.get("content-type", JSON).partition(";")[0].strip().lower()
+    if kind not in kinds:
+        raise Problem(415, "Unsupported media type", f"send {' or '.join(kinds)}, not {kind[:100]!r}")
+    return kind

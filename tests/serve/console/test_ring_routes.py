@@ -37,7 +37,9 @@ def settings(folder: Path) -> InvestigatorSettings:
 
 @pytest.fixture
 def client(investigator: Investigator) -> Iterator[TestClient]:
-    with TestClient(build_service(settings(investigator.journal.path.parent), investigator)) as found:
+    with TestClient(
+        build_service(settings(investigator.journal.path.parent), investigator), base_url="http://127.0.0.1"
+    ) as found:
         until = time.monotonic() + 120
         while found.get("/readyz").status_code != 200 and time.monotonic() < until:
             time.sleep(0.05)
@@ -52,7 +54,7 @@ def remote(client: TestClient) -> RemoteInvestigation:
         )
         return httpx.Response(answer.status_code, content=answer.content, headers=answer.headers)
 
-    return RemoteInvestigation(RingwatchClient("http://test", transport=httpx.MockTransport(forward)))
+    return RemoteInvestigation(RingwatchClient("http://127.0.0.1", transport=httpx.MockTransport(forward)))
 
 
 def test_a_client_reads_what_the_investigator_says(investigator: Investigator, remote: RemoteInvestigation) -> None:
@@ -182,6 +184,17 @@ def test_routes_ask_for_a_key_that_may_investigate_and_keep_its_name(
     again.open()
     assert [verdict.by for verdict in again.verdicts()] == ["ida"]
     again.close()
+
+
+def test_without_keys_no_page_from_elsewhere_reads_or_judges(client: TestClient, investigator: Investigator) -> None:
+    assert client.get("/v1/rings", headers={"host": "rebound.example"}).status_code == 403
+    (ring,) = investigator.rings()
+    form = {"content-type": "text/plain"}
+    said = client.post(
+        f"/v1/rings/{ring.id}/verdict", content=b'{"verdict":"fraud","transaction_ids":[]}', headers=form
+    )
+    assert said.status_code == 415
+    assert not investigator.verdicts()
 
 
 def test_rings_become_cases_in_the_background(client: TestClient, investigator: Investigator, tmp_path: Path) -> None:
