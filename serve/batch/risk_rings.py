@@ -20,7 +20,7 @@ from data.schema import TIMESTAMP
 from gnn.model.artifact import Artifact
 from gnn.score.replay import open_model
 from gnn.score.ring_feed import RingFeed
-from graph.rings.records import LISTED, RingRecord, totals
+from graph.rings.records import LISTED, RingRecord, RingState, totals
 from graph.rings.risk.engine import RiskRings
 from graph.state import GraphState
 from serve.settings import Settings
@@ -106,9 +106,9 @@ def find_risk_rings(
 
 
 def ranked(records: list[RingRecord], limit: int | None = None) -> list[RingRecord]:
-    """Those that were ever named, of the highest confidence first, then the newest."""
+    """Those that were ever named, those that stand first, of the highest confidence first, then the newest."""
     named = (r for r in records if r.named_at is not None and r.merged_into is None)
-    return sorted(named, key=lambda r: (-r.confidence, -r.first_seen, r.id))[:limit]
+    return sorted(named, key=lambda r: (r.state is RingState.ENDED, -r.confidence, -r.first_seen, r.id))[:limit]
 
 
 def write_rings(records: list[RingRecord], folder: Path) -> tuple[Path, Path]:
@@ -195,7 +195,7 @@ def risk_rings_csv(found: list[RingRecord]) -> str:
 
 def risk_rings_table(found: list[RingRecord], stood: int) -> Table:
     """For people; `stood` is how many rings there ever were."""
-    table = Table(title=f"{len(found)} of {stood} risk rings, by confidence", caption=f"named from {LISTED:.0%} on")
+    table = Table(title=f"{len(found)} of {stood} risk rings, those that stand first", caption=f"named from {LISTED:.0%} on")
     for name in ("ring", "state", "confidence", "accounts", "shared", "named", "payments", "tried", "known frauds"):
         table.add_column(name, justify="left" if name in ("ring", "state", "shared", "named") else "right")
     for r in found:
