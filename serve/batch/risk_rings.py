@@ -195,7 +195,9 @@ def risk_rings_csv(found: list[RingRecord]) -> str:
 
 def risk_rings_table(found: list[RingRecord], stood: int) -> Table:
     """For people; `stood` is how many rings there ever were."""
-    table = Table(title=f"{len(found)} of {stood} risk rings, those that stand first", caption=f"named from {LISTED:.0%} on")
+    table = Table(
+        title=f"{len(found)} of {stood} risk rings, those that stand first", caption=f"named from {LISTED:.0%} on"
+    )
     for name in ("ring", "state", "confidence", "accounts", "shared", "named", "payments", "tried", "known frauds"):
         table.add_column(name, justify="left" if name in ("ring", "state", "shared", "named") else "right")
     for r in found:

@@ -38,7 +38,14 @@ def test_demo_on_own_files(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "1 row refused" in done.stderr
     assert "-5 is negative" in done.stderr
-    for said in ("frauds held", "fraud money held", "honest payments held", "p50", "p99", "risk rings, those that stand first"):
+    for said in (
+        "frauds held",
+        "fraud money held",
+        "honest payments held",
+        "p50",
+        "p99",
+        "risk rings, those that stand first",
+    ):
         assert said in done.stdout
     answers = pq.read_table(tmp_path / "demo" / "answers.parquet")
     assert answers["transaction_id"].to_pylist() == world.transactions["transaction_id"].to_pylist()
