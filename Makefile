@@ -70,6 +70,10 @@ bench-graph: $(VENV)/.ready ## The transaction store beside the machine's limits
 	$(BIN)/python -m benchmarks.bench_graph
 	$(BIN)/python -m benchmarks.report
 
+bench-investigator: $(VENV)/.ready ## What the investigator costs a payment beside it; needs what `make demo` leaves
+	$(BIN)/python -m benchmarks.bench_investigator
+	$(BIN)/python -m benchmarks.report
+
 gpu-check: ## CUDA tests and benchmarks, without Ray, on the machine's own torch (PY=python3)
 	$(or $(PY),python3) -m benchmarks.gpu_check
 

@@ -101,8 +101,11 @@ def main() -> None:
                     print(f"pair {pair}: p99 {ratios[-1]:.3f}", flush=True)
             finally:
                 group(beside, signal.SIGCONT)
-                group(beside, signal.SIGTERM)
-                beside.wait(60)
+                beside.terminate()  # it ends Ray's processes in good order
+                try:
+                    beside.wait(60)
+                except subprocess.TimeoutExpired:
+                    group(beside, signal.SIGKILL)
     together, alone = np.concatenate(with_it), np.concatenate(without)
     figures = {
         "p99_ratio": Figure(float(np.median(ratios)), "with / without, median of pairs", 1.1, "lower"),
