@@ -41,6 +41,8 @@ TRANSACTION_SCHEMA: Final[pa.Schema] = pa.schema(
         pa.field("channel", pa.string()),
         pa.field("mcc", pa.string()),
         pa.field("country", pa.string()),
+        pa.field("agent_id", pa.string()),
+        pa.field("mandate_id", pa.string()),
     ]
 )
 LABEL_SCHEMA: Final[pa.Schema] = pa.schema(
@@ -51,6 +53,7 @@ LABEL_SCHEMA: Final[pa.Schema] = pa.schema(
     ]
 )
 
+_FIRST_COLUMNS: Final = 14  # of the schema as it was first: content digests are stored, and must not change
 MAX_TRANSACTION_ID: Final = 64  # characters
 MAX_ID: Final = 128  # characters, of every other text
 MAX_AMOUNT: Final = 10**15  # minor units
@@ -81,6 +84,7 @@ ROLES: Final[tuple[Role, ...]] = (
     Role("card", "card_id", "card"),
     Role("payee", "payee_id", "account"),
     Role("location", "location_id", "location"),
+    Role("agent", "agent_id", "agent"),
 )
 CATEGORIES: Final = ("currency", "channel", "mcc", "country")
 
@@ -157,9 +161,17 @@ def content_hashes(batch: pa.RecordBatch) -> list[bytes]:
     injective. The digest is stored in journals: its input must not change within a journal format.
     """
     parts = [column if pa.types.is_string(column.type) else _text(column) for column in batch.columns]
-    joined = pc.binary_join_element_wise(*parts, "\x1f", null_handling="replace", null_replacement="")
+    joined, later = _joined(parts[:_FIRST_COLUMNS]), parts[_FIRST_COLUMNS:]
+    if any(part.null_count < len(part) for part in later):
+        # A row without any of these has the digest that it had before there were such columns.
+        without = pc.equal(_joined(later), "\x1f" * (len(later) - 1))
+        joined = pc.if_else(without, joined, _joined([joined, *later]))
     blake2b = hashlib.blake2b
     return [blake2b(row, digest_size=16).digest() for row in joined.view(pa.binary()).to_pylist()]
+
+
+def _joined(parts: list[pa.Array]) -> pa.Array:
+    return pc.binary_join_element_wise(*parts, "\x1f", null_handling="replace", null_replacement="")
 
 
 def _text(column: pa.Array) -> pa.Array:

@@ -31,6 +31,8 @@ UNCHANGING: Final[Mapping[Kind, str]] = MappingProxyType(
         "would learn from its own decisions",
         Kind.VERDICT: "what is said of a ring is for people; what it says of payments comes as labels of theirs",
         Kind.RING: "a ring is found from scores: a score that read it would feed on itself",
+        Kind.MANDATE: "what an owner allows an agent is enforced by decisions; a score judges what the agent does",
+        Kind.POLICY: "what is decided of a score is no part of it",
         Kind.MODEL: "which model scores is for replicas: the graph is the same for all of them",
     }
 )

@@ -36,7 +36,7 @@ from graph.rings.records import LISTED
 from graph.rings.risk.engine import RiskRings
 from graph.rings.risk.feed import one_by_one
 from graph.state import GraphState
-from serve.replica.standing import RingStanding
+from serve.decide.standing import RingStanding
 
 SIZE = 100_000
 TEACHING, JUDGING = range(101, 105), range(307, 309)  # 301 to 306 were looked at while the engine was made

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from data.errors import JournalError
 from data.schema import LABEL_SCHEMA, TIMESTAMP, TRANSACTION_SCHEMA
 
-FORMAT: Final = 1  # of the payloads and of the content hashes
+FORMAT: Final = 2  # of the payloads; content hashes are the same in all of them
 
 
 class Kind(IntEnum):
@@ -39,14 +39,25 @@ class Kind(IntEnum):
     VERDICT = 4
     MODEL = 5
     RING = 6
+    MANDATE = 7
+    POLICY = 8
 
 
 SCHEMAS: Final[Mapping[Kind, pa.Schema]] = MappingProxyType(
     {
         Kind.TRANSACTION: TRANSACTION_SCHEMA,
         Kind.LABEL: LABEL_SCHEMA,
-        # What became of a payment: approved, declined or reversed.
-        Kind.OUTCOME: pa.schema([("transaction_id", pa.string()), ("outcome", pa.string()), ("at", TIMESTAMP)]),
+        # What became of a payment: what was decided, and what its payer, its bank or its merchant did of it.
+        Kind.OUTCOME: pa.schema(
+            [
+                ("transaction_id", pa.string()),
+                ("outcome", pa.string()),
+                ("at", TIMESTAMP),
+                ("outcome_id", pa.string()),
+                ("amount", pa.int64()),
+                ("by", pa.string()),
+            ]
+        ),
         # What an investigator said of a ring, and of which payments: their labels share its commit.
         Kind.VERDICT: pa.schema(
             [
@@ -77,7 +88,37 @@ SCHEMAS: Final[Mapping[Kind, pa.Schema]] = MappingProxyType(
                 ("at", TIMESTAMP),
             ]
         ),
+        # What an owner lets an agent spend, as of now; a later version takes the place of an earlier one.
+        Kind.MANDATE: pa.schema(
+            [
+                ("mandate_id", pa.string()),
+                ("version", pa.int32()),
+                ("state", pa.string()),
+                ("account_id", pa.string()),
+                ("agent_id", pa.string()),
+                ("currency", pa.string()),
+                ("budget", pa.int64()),
+                ("terms", pa.string()),
+                ("at", TIMESTAMP),
+            ]
+        ),
+        # A policy as it stands from here on: its text, and for whom it decides.
+        Kind.POLICY: pa.schema(
+            [
+                ("name", pa.string()),
+                ("version", pa.string()),
+                ("state", pa.string()),
+                ("share", pa.float64()),
+                ("content", pa.string()),
+                ("by", pa.string()),
+                ("at", TIMESTAMP),
+            ]
+        ),
     }
+)
+# Columns of rows of earlier formats, where they had fewer: later ones were added behind them, and are null there.
+COLUMNS_OF_FORMAT: Final[Mapping[int, Mapping[Kind, int]]] = MappingProxyType(
+    {1: MappingProxyType({Kind.TRANSACTION: 14, Kind.OUTCOME: 3}), 2: MappingProxyType({})}
 )
 
 

@@ -7,7 +7,7 @@ from typing import Any, Final, NamedTuple
 import pyarrow as pa
 
 from data.errors import JournalError
-from data.journal.protocol import FORMAT, SCHEMAS, Kind, known_kinds
+from data.journal.protocol import COLUMNS_OF_FORMAT, FORMAT, SCHEMAS, Kind, known_kinds
 
 _HEAD: Final = struct.Struct("<qqqq")  # first, rows, kind, format
 
@@ -62,13 +62,13 @@ def decode(row: tuple[Any, ...], checked_from: int | None) -> Stored:
     elif given != checksum(first, rows, number, form, payload):
         raise JournalError(f"{what} are damaged: they do not match their checksum; restore a backup")
     way = "upgrade Ringwatch, or read it with the version that wrote it"
-    if form != FORMAT:
-        raise JournalError(f"{what} are of format {form}, this version knows {FORMAT}; {way}")
+    if form not in COLUMNS_OF_FORMAT:
+        raise JournalError(f"{what} are of format {form}, this version knows up to {FORMAT}; {way}")
     if number not in SCHEMAS:
         raise JournalError(f"{what} are of kind {number}, {known_kinds()}; {way}")
     kind = Kind(number)
     try:
-        batch = pa.ipc.read_record_batch(pa.py_buffer(payload), SCHEMAS[kind])
+        batch = _read(kind, form, payload)
         if given is None:
             batch.validate(full=True)
     except (pa.ArrowException, OSError, ValueError) as error:
@@ -76,3 +76,14 @@ def decode(row: tuple[Any, ...], checked_from: int | None) -> Stored:
     if batch.num_rows != rows:
         raise JournalError(f"{what} are damaged: {rows} rows are said, {batch.num_rows} are there; restore a backup")
     return Stored(kind, first, batch, given is not None)
+
+
+def _read(kind: Kind, form: int, payload: bytes) -> pa.RecordBatch:
+    """The rows of a payload; columns that its format did not have yet are null."""
+    schema = SCHEMAS[kind]
+    columns = COLUMNS_OF_FORMAT[form].get(kind, len(schema))
+    batch = pa.ipc.read_record_batch(pa.py_buffer(payload), pa.schema(list(schema)[:columns]))
+    if columns == len(schema):
+        return batch
+    missing = [pa.nulls(batch.num_rows, field.type) for field in list(schema)[columns:]]
+    return pa.RecordBatch.from_arrays([*batch.columns, *missing], schema=schema)

@@ -225,12 +225,12 @@ def _transactions(payments: PaymentColumns, time: Ints, ids: pa.Array, town: Tow
         "ip": _named(names.addresses, payments.ip),
         "card_id": _named(names.cards, payments.card),
         "payee_id": _named(names.accounts, payments.payee),
-        "location_id": pa.nulls(n, pa.string()),
         "channel": _named(pa.array(CHANNELS), payments.channel),
         "mcc": _named(pa.array(MCCS), trade),
         "country": _named(pa.array([country.code for country in COUNTRIES]), payments.country),
     }
-    return pa.table([columns[field.name] for field in TRANSACTION_SCHEMA], schema=TRANSACTION_SCHEMA)
+    arrays = [columns.get(field.name, pa.nulls(n, field.type)) for field in TRANSACTION_SCHEMA]
+    return pa.table(arrays, schema=TRANSACTION_SCHEMA)
 
 
 def _labels(

@@ -16,6 +16,7 @@ from pydantic import TypeAdapter
 
 from data.schema import LABEL_SCHEMA, TRANSACTION_SCHEMA
 from gnn.model.artifact import load
+from serve.decide.decision import Decision
 from serve.http.budget import DEADLINE, Budget
 from serve.http.express import Express
 from serve.http.failures import answer_failures
@@ -180,7 +181,7 @@ def _payments(app: FastAPI) -> None:
         return Response(json_bytes(await request.app.state.desk.label(LabelCall(batch), budget)), media_type=JSON)
 
 
-def _read_payments(body: bytes, kind: str, most: int) -> tuple[pa.RecordBatch, Sequence[str | None]]:
+def _read_payments(body: bytes, kind: str, most: int) -> tuple[pa.RecordBatch, Sequence[Decision | None]]:
     if kind == ARROW:
         batch, given = read_arrow(body, TRANSACTION_SCHEMA, most)
     else:

@@ -25,7 +25,7 @@ from data.schema import (
 )
 from graph.rings.index import Ring
 from graph.rings.records import RingState
-from serve.decide.policy import Decision
+from serve.decide.decision import Action, Decision
 from serve.http import values
 from serve.http.ipc import expanded_bytes, is_compressed
 from serve.problems import Problem, invalid, too_many
@@ -92,6 +92,8 @@ class Payment(Wire):
     channel: Id | None = None
     mcc: Id | None = None
     country: Id | None = None
+    agent_id: Id | None = Field(None, description="the agent that makes the payment for the account's owner")
+    mandate_id: Id | None = Field(None, description="the mandate that the agent makes it under (`/v1/mandates`)")
     decision_given: Decision | None = Field(
         None,
         description="the decision of an answer to this payment that said `recorded: false`: it stands, and is recorded "
@@ -134,6 +136,30 @@ class ModelRef(BaseModel):
     version: str
 
 
+class RuleOut(BaseModel):
+    """A rule of the policy that applied."""
+
+    id: str
+    message: str
+
+
+class RouteOut(BaseModel):
+    """The rail that the payment is to take, and the probability with which the router picks it here."""
+
+    rail: str
+    propensity: float = Field(gt=0, le=1)
+
+
+class MandateOut(BaseModel):
+    """What the payment's mandate says of it."""
+
+    id: str
+    within: bool
+    failed: str | None = Field(description="field of the mandate that forbids the payment, where one does")
+    message: str
+    remaining: int | None = Field(description="budget left after this payment, in minor units; null where unknown")
+
+
 class Answer(BaseModel):
     """The answer to a payment."""
 
@@ -141,6 +167,16 @@ class Answer(BaseModel):
     fraud_probability: float = Field(ge=0, le=1)
     risk_score: int = Field(ge=0, le=100)
     decision: Decision
+    action: Action = Field(description="what is to be done: the decision, and for a challenge which one")
+    policy: str = Field(description="version of the policy that decided")
+    rules: list[RuleOut] = Field(description="its rules that applied, the deciding one first")
+    expected_loss: int | None = Field(
+        description="what the payment is expected to lose if it is approved, in minor units; null where the policy "
+        "knows no costs"
+    )
+    fee_bps: float | None = Field(description="risk-based fee in basis points; null where payments are not priced")
+    route: RouteOut | None = Field(description="null where payments are not routed")
+    mandate: MandateOut | None
     baseline: float | None = Field(
         description="log-odds of a payment of which nothing is known; the reasons' contributions and it add up to the "
         "log-odds of fraud_probability. Null where no reasons are given"
@@ -242,13 +278,13 @@ def batch_of(items: Sequence[Payment] | Sequence[Label], schema: pa.Schema) -> p
     return pa.RecordBatch.from_struct_array(pa.array([item.__dict__ for item in items], pa.struct(list(schema))))
 
 
-def given_of(items: Sequence[Payment]) -> Sequence[str | None]:
+def given_of(items: Sequence[Payment]) -> Sequence[Decision | None]:
     """The decisions that the caller was given before, [n], or nothing where there is none."""
     given = [item.decision_given for item in items]
     return given if any(given) else ()
 
 
-def read_arrow(body: bytes, schema: pa.Schema, most: int) -> tuple[pa.RecordBatch, Sequence[str | None]]:
+def read_arrow(body: bytes, schema: pa.Schema, most: int) -> tuple[pa.RecordBatch, Sequence[Decision | None]]:
     """An Arrow IPC stream as a canonical batch, every row good, and the decisions given before (`given_of`).
 
     Raises:
@@ -282,7 +318,7 @@ def read_arrow(body: bytes, schema: pa.Schema, most: int) -> tuple[pa.RecordBatc
     return good, _given(table)
 
 
-def _given(table: pa.Table) -> Sequence[str | None]:
+def _given(table: pa.Table) -> Sequence[Decision | None]:
     if GIVEN not in table.column_names:
         return ()
     given: list[Any] = table[GIVEN].to_pylist()

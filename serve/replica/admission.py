@@ -11,6 +11,7 @@ import pyarrow as pa
 from data.errors import JournalError
 from data.journal.protocol import SCHEMAS, Commit, Kind, Known, PaymentSource, Report
 from data.schema import TIMESTAMP, content_hashes
+from serve.decide.decision import Decision
 from serve.problems import Problem
 from serve.replica.conflicts import CONFLICTS_SHOWN, Conflict, conflict, within
 
@@ -30,7 +31,7 @@ class ScoreCall:
     batch: pa.RecordBatch
     reasons: bool = True
     table: bool = False
-    given: Sequence[str | None] = ()
+    given: Sequence[Decision | None] = ()
     hashes: Sequence[bytes] = ()
 
 
@@ -71,7 +72,7 @@ class Admitted:
     call: ScoreCall
     offsets: list[int]
     known: list[bool]
-    earlier: list[str | None]  # decisions given before they were recorded
+    earlier: list[Decision | None]  # decisions given before they were recorded
 
 
 @dataclass
@@ -86,7 +87,7 @@ class Admission:
 
     commit: Commit
     recorded: PaymentSource
-    given: Callable[[str, bytes], str | None] = lambda _, __: None
+    given: Callable[[str, bytes], Decision | None] = lambda _, __: None
     _runs: list[tuple[Kind, list[pa.RecordBatch], list[bytes]]] = field(default_factory=list)  # of one kind each
     _ids: dict[str, tuple[int, bytes]] = field(default_factory=dict)  # of this commit
     _known: dict[str, Known | None] = field(default_factory=dict)  # of earlier commits, as far as looked up
@@ -108,12 +109,14 @@ class Admission:
         except Problem as problem:
             return problem
 
-    def outcomes(self, names: list[str], decisions: list[str]) -> None:
+    def outcomes(self, names: list[str], decisions: Sequence[str]) -> None:
         """Record decisions that were given for payments; behind everything that was let in."""
         if names:
             at = pa.scalar(time.time_ns() // 1000, TIMESTAMP)
             columns = [pa.array(names), pa.array(decisions), pa.repeat(at, len(names))]
-            self._add(Kind.OUTCOME, pa.RecordBatch.from_arrays(columns, schema=SCHEMAS[Kind.OUTCOME]), [])
+            schema = SCHEMAS[Kind.OUTCOME]
+            columns += [pa.nulls(len(names), field.type) for field in list(schema)[len(columns) :]]
+            self._add(Kind.OUTCOME, pa.RecordBatch.from_arrays(columns, schema=schema), [])
 
     def append(self) -> None:
         """Write what was let in to the commit."""

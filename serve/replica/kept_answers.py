@@ -6,6 +6,7 @@ from typing import Any
 
 from data.errors import JournalError
 from data.journal.protocol import Journal
+from serve.decide.decision import Decision
 from serve.replica.admission import Admitted
 from serve.replica.answers import Answers, as_json, earlier_decision, with_earlier_decision
 
@@ -60,14 +61,14 @@ class KeptAnswers:
             bodies.append(body)
         return bodies
 
-    def unsettled(self, outcomes: Sequence[Any]) -> tuple[list[str], list[str]]:
+    def unsettled(self, outcomes: Sequence[Any]) -> tuple[list[str], list[Decision]]:
         """Ids and decisions of payments that were decided before they were recorded, and whose journal lacks that.
 
         Where it has a decision already, that one stands.
         """
         names: list[str] = []
-        decisions: list[str] = []
-        now: dict[int, str] = {}  # in this commit
+        decisions: list[Decision] = []
+        now: dict[int, Decision] = {}  # in this commit
         for admitted in outcomes:
             if not isinstance(admitted, Admitted) or not any(admitted.earlier):
                 continue

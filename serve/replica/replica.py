@@ -29,7 +29,7 @@ from gnn.score.rules import request_score, rules_score
 from graph.errors import GraphError, StaleRings
 from graph.rings.protocol import Ring, RingQueries
 from graph.state import GraphState
-from serve.decide.policy import decide
+from serve.decide.decider import Decider
 from serve.problems import Problem
 from serve.replica import snapshots
 from serve.replica.admission import Admission, Admitted, Call, ScoreCall, hashed
@@ -37,7 +37,6 @@ from serve.replica.answers import Answers, as_table
 from serve.replica.follower import Follower
 from serve.replica.kept_answers import KeptAnswers
 from serve.replica.slot import MakeScorers, ModelSlot, default_scorers
-from serve.replica.standing import RingStanding
 from serve.replica.unrecorded import GivenDecisions, RuleAnswers
 from serve.settings import Settings
 
@@ -62,7 +61,7 @@ class Replica:
         journal: What is followed and written to.
         follower: The graph, and how far it has come.
         slot: The model, and what it said of each payment.
-        standing: The rings that the journal holds.
+        decider: What decisions depend on, as of the same place in the journal.
         ready: Whether the journal has been replayed.
         lag: Events of the journal that were not in the graph when it was last looked at.
         batches: Micro-batches so far.
@@ -79,24 +78,24 @@ class Replica:
         self._capacity = capacity_of(artifact, settings)
         self._make_scorers = scorers or default_scorers(settings)
         window = artifact.config.window
+        self.rules = RuleAnswers(artifact, Decider(settings))
         self.follow_with(GraphState(artifact.roles, self._capacity, window, source=self.journal))
         self.ready = False
         self._writing, self._graph = threading.Lock(), threading.Lock()
         self._names = threading.Lock()  # of the journal that names are read from, beside the one that is written
         self._reading: Journal | None = None
         self._kept = KeptAnswers(self.journal)
-        self.rules = RuleAnswers(artifact, settings)
         self.lag = 0
         self.batches = 0
         self.scored_by = {"cuda": 0, "cpu": 0, "rules": 0}
         self.seconds = {"commit": 0.0, "graph": 0.0, "score": 0.0}
 
     def follow_with(self, state: GraphState) -> None:
-        """Follow with this graph from now on, as if nothing in it had been scored and no ring were known."""
+        """Follow with this graph from now on, as if nothing in it had been scored and no decision depended on it."""
         self.follower = Follower(self.journal, state)
         named = self.settings.device == "cuda"
         self.slot = ModelSlot(self.artifact, state, self._make_scorers(self.artifact, state), named)
-        self.standing = RingStanding()
+        self.decider = self.rules.decider = Decider(self.settings)
 
     @property
     def state(self) -> GraphState:
@@ -137,11 +136,11 @@ class Replica:
             if restored is not None:
                 self.follow_with(restored.state)
                 self.slot.adopt(restored.extra, restored.facts)
-                self.standing.adopt(restored.facts.get("rings", ()))
+                self.decider.adopt(restored.facts)
             begun, end = self.follower.position, max(1, self.journal.end)
             self.slot.warm()
             for events in self.follower.steps():
-                self.standing.apply(events)
+                self.decider.apply(events)
                 self.slot.score_new()
                 report("replaying the journal", self.follower.position / end)
         except Exception:
@@ -220,6 +219,7 @@ class Replica:
             try:
                 for event in commit.events:
                     self.follower.apply(event)
+                    self.decider.apply(event)
             except Exception:
                 log.exception("the graph cannot follow the journal")
                 return refused("recorded, but this replica cannot answer; ask again")
@@ -312,7 +312,7 @@ class Replica:
         """Apply what others wrote up to an offset; returns how many events that were."""
         begun = self.follower.position
         for events in self.follower.steps(stop):
-            self.standing.apply(events)
+            self.decider.apply(events)
             if events.kind is Kind.TRANSACTION and len(self.given):
                 self.given.settle(events.batch.column("transaction_id").to_pylist())
         return self.follower.position - begun
@@ -324,20 +324,23 @@ class Replica:
         if not calls:
             return []
         begin, store = time.perf_counter(), self.state.store
-        rows = store.offsets.rows(np.array([offset for call in calls for offset in call.offsets], np.int64))
+        offsets = np.array([offset for call in calls for offset in call.offsets], np.int64)
+        payments = pa.concat_batches([call.call.batch for call in calls])
+        rows = store.offsets.rows(offsets)
         held = rows >= store.oldest
         explained = np.repeat([c.call.reasons and not c.call.table for c in calls], [len(c.offsets) for c in calls])
-        there = np.flatnonzero(held)
-        probability, why = self._judged(rows[there], explained[there], scored_by)
+        probability, why = self._judged(rows[held], explained[held], scored_by)
         by, worse = [scored_by] * len(rows), [degraded] * len(rows)
         if not held.all():  # payments recorded so long ago that the graph holds them no longer, and sent again
-            amounts = np.concatenate([c.call.batch.column("amount").to_numpy() for c in calls])
+            amounts = payments.column("amount").to_numpy()
             probability, (alone, reasons) = _spread(probability, held, 0.0), request_score(amounts[~held])
             probability[~held] = alone
             known, rest = iter(why), iter(reasons)
             why = [next(known) if here else next(rest) for here in held.tolist()]
             for at in np.flatnonzero(~held).tolist():
                 by[at], worse[at] = "rules", True
+        situation = self.decider.situation(payments, offsets, probability, lambda: self.slot.features(rows, held))
+        decided, rings = self.decider.decide(situation), situation.rings
         stages = {**timings, "reasons": time.perf_counter() - begin}
         stages["total"] = sum(stages.values())
         milliseconds = {name: round(1e3 * seconds, 3) for name, seconds in stages.items()}
@@ -348,12 +351,9 @@ class Replica:
             answers = Answers(
                 ids=admitted.call.batch.column("transaction_id").to_pylist(),
                 probability=probability[mine],
-                decisions=[
-                    earlier or decide(p, self.settings)
-                    for p, earlier in zip(probability[mine].tolist(), admitted.earlier, strict=True)
-                ],
+                decided=[one.as_given(d) for one, d in zip(decided[mine], admitted.earlier, strict=True)],
                 explanations=why[mine],
-                rings=self.standing.of(admitted.call.batch, admitted.offsets),
+                rings=rings[mine],
                 scored_by=by[mine],
                 degraded=worse[mine],
                 offsets=admitted.offsets,

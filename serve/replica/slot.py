@@ -13,6 +13,7 @@ from gnn.score.cuda_scorer import CudaScorer
 from gnn.score.devices import choose_device
 from gnn.score.protocol import Scorer
 from gnn.score.reasons import Explanation
+from graph.dag.features import feature_names
 from graph.device.cuda_device import CudaDevice
 from graph.errors import GraphError
 from graph.memory import ArrayPart, reserve
@@ -141,6 +142,18 @@ class ModelSlot:
                     breaker.failed()
                     log.exception("the %s scorer gave no reasons", scorer.device_name)
         return [None] * len(rows)
+
+    def features(self, rows: NDArray[np.int64], held: NDArray[np.bool_]) -> Mapping[str, NDArray[np.float32]]:
+        """What the model knows of payments from the graph as of each, by name, float32 [n]; NaN where not held.
+
+        Args:
+            rows: Of the payments, [n].
+            held: Whether each row is in the buffer, [n].
+        """
+        names = feature_names(self.artifact.roles)
+        found = np.full((len(rows), len(names)), np.nan, np.float32)
+        found[held] = self.state.store.features(rows[held], self.settle_us)
+        return dict(zip(names, found.T, strict=True))
 
     def parts(self) -> dict[str, ArrayPart]:
         """What a snapshot keeps of this model, by name."""

@@ -82,7 +82,7 @@ def bring_up_to_date(artifact: Artifact, settings: Settings, report: Report) -> 
             if replica.open(report) == replica.follower.position:
                 return None
             slot = replica.slot
-            facts = {**slot.facts(), "rings": replica.standing.facts()}
+            facts = {**slot.facts(), **replica.decider.facts()}
             return save(replica.state, settings.snapshot_folder, slot.parts(), facts)
         finally:
             replica.close()

@@ -17,10 +17,10 @@ from gnn.model.artifact import Artifact
 from gnn.score.reasons import Explanation
 from gnn.score.rules import LARGE_AMOUNT, prospect_score, request_score
 from graph.state import GraphState
-from serve.decide.policy import decide
+from serve.decide.decider import Decider
+from serve.decide.decision import Decided, Decision
 from serve.replica.admission import ScoreCall
 from serve.replica.answers import Answers, as_json, as_table
-from serve.settings import Settings
 
 MOST = 25_000  # decisions remembered; beyond them the oldest are forgotten, and counted
 LOOKED_UP = 64  # payments of one call that the graph is asked about; a larger call is no payment in a hurry
@@ -34,14 +34,14 @@ class GivenDecisions:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._given: OrderedDict[str, tuple[Content, str]] = OrderedDict()
+        self._given: OrderedDict[str, tuple[Content, Decision]] = OrderedDict()
         self.forgotten = 0  # of which nobody said that they were recorded
 
     def __len__(self) -> int:
         """Payments answered that are not known to be recorded."""
         return len(self._given)
 
-    def give(self, name: str, content: Content, decision: str) -> str:
+    def give(self, name: str, content: Content, decision: Decision) -> Decision:
         """The decision for a payment: the one given before, where its content was the same."""
         with self._lock:
             there = self._given.get(name)
@@ -53,7 +53,7 @@ class GivenDecisions:
                 self.forgotten += 1
             return decision
 
-    def of(self, name: str, content: bytes) -> str | None:
+    def of(self, name: str, content: bytes) -> Decision | None:
         """The decision given for a payment of this content."""
         there = self._given.get(name)
         return there[1] if there is not None and _hash(there[0]) == content else None
@@ -75,11 +75,11 @@ class RuleAnswers:
 
     Args:
         artifact: The model that could not answer; it is named in the answers.
-        settings: Their thresholds decide.
+        decider: Decides.
     """
 
-    def __init__(self, artifact: Artifact, settings: Settings) -> None:
-        self._artifact, self._settings = artifact, settings
+    def __init__(self, artifact: Artifact, decider: Decider) -> None:
+        self._artifact, self.decider = artifact, decider
         self.given = GivenDecisions()
         self._small = request_score(np.array([0]))  # what every payment gets to which no rule applies
 
@@ -98,14 +98,16 @@ class RuleAnswers:
         n, names = len(batch), batch.column("transaction_id").to_pylist()
         hashes = call.hashes or content_hashes(batch)
         carried = list(call.given) or [None] * n
-        decisions = [
-            self.given.give(name, content, earlier or decide(float(p), self._settings))
-            for name, content, earlier, p in zip(names, hashes, carried, probability, strict=True)
+        decided = [
+            one.as_given(self.given.give(name, content, earlier or one.decision))
+            for name, content, earlier, one in zip(
+                names, hashes, carried, self.decider.decide_unrecorded(batch, probability), strict=True
+            )
         ]
-        answers = self._answers(names, probability, why if call.reasons else [None] * n, decisions, carried)
+        answers = self._answers(names, probability, why if call.reasons else [None] * n, decided, carried)
         return as_table(answers) if call.table else [as_json(answers, i) for i in range(n)]
 
-    def answer_request(self, name: str, amount: int, carried: str | None, content: Callable[[], bytes]) -> bytes:
+    def answer_request(self, name: str, amount: int, carried: Decision | None, content: Callable[[], bytes]) -> bytes:
         """The answer to one payment from its amount alone, at the least cost: for when there are too many.
 
         Args:
@@ -116,22 +118,23 @@ class RuleAnswers:
         """
         small = amount < LARGE_AMOUNT
         probability, why = self._small if small else request_score(np.array([amount]))
-        decision = self.given.give(name, content, carried or decide(float(probability[0]), self._settings))
-        return as_json(self._answers([name], probability, why, [decision], [carried]), 0)
+        decided = self.decider.decide_at_once(float(probability[0]))
+        decided = decided.as_given(self.given.give(name, content, carried or decided.decision))
+        return as_json(self._answers([name], probability, why, [decided], [carried]), 0)
 
     def _answers(
         self,
         names: list[str],
         probability: NDArray[np.float64],
         why: Sequence[Explanation | None],
-        decisions: list[str],
-        carried: list[str | None],
+        decided: list[Decided],
+        carried: Sequence[Decision | None],
     ) -> Answers:
         n = len(names)
         return Answers(
             ids=names,
             probability=probability,
-            decisions=decisions,
+            decided=decided,
             explanations=why,
             rings=[None] * n,
             scored_by=["rules"] * n,

@@ -346,3 +346,16 @@ def test_control_characters_are_seen_in_a_slice() -> None:
     for control in ("\x1f", "\x7f", "\x9f"):
         table = rows("device_id", ["longer than the rest", "b", control]).slice(1)
         assert [r.row for r in check_transactions(table)[1]] == [1]
+
+
+def test_a_payment_without_an_agent_has_the_digest_it_had_before_there_were_agents() -> None:
+    row = {"transaction_id": "t", "timestamp": 5, "account_id": "a", "merchant_id": "m", "amount": 7, "currency": "EUR"}
+    plain, by_agent = (
+        pa.RecordBatch.from_pylist([{**row, **more}], schema=TRANSACTION_SCHEMA) for more in ({}, {"agent_id": "g"})
+    )
+    text = "\x1f".join(["t", "5", "a", "m", "", "7", "EUR"] + [""] * 7)
+    before = hashlib.blake2b(text.encode(), digest_size=16).digest()
+    both = pa.Table.from_batches([plain, by_agent]).combine_chunks().to_batches()[0]
+    assert content_hashes(plain) == [before]
+    assert content_hashes(both) == [before, *content_hashes(by_agent)]
+    assert content_hashes(by_agent) != [before]

@@ -17,6 +17,7 @@ from gnn.model.artifact import Artifact, load
 from gnn.model.network import RingwatchNet
 from gnn.score.replay import open_model, score_events
 from graph.dag.protocol import Store
+from serve.decide.decision import USUAL_ACTION
 from serve.replica.admission import LabelCall, ScoreCall
 from serve.replica.replica import Replica
 from serve.settings import Settings
@@ -27,6 +28,8 @@ CACHES = ("float32", "float16", "int8")
 CALL = (1, 3, 64, 7)  # payments of a call, in turn
 ANSWERED = 12  # one answer in so many is kept
 RINGS = 40
+
+LATER_FIELDS = ("rules", "expected_loss", "fee_bps", "route", "mandate")  # nothing asked for them
 
 
 def artifact(history: str, cache: str = "float32") -> Artifact:
@@ -87,6 +90,9 @@ def answers(history: str) -> list[dict[str, Any]]:
         replica.close()
     for answer in found:
         assert (answer.pop("recorded"), answer.pop("earlier_decision")) == (True, None)
+        assert answer.pop("action") == USUAL_ACTION[answer["decision"]]
+        assert answer.pop("policy") == "thresholds 0.05/0.2/0.6"
+        assert [answer.pop(name) for name in LATER_FIELDS] == [[], None, None, None, None]
         del answer["timings"]
     return [*found[::ANSWERED], *rings]
 

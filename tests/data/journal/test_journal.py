@@ -208,11 +208,42 @@ def test_commits_wait_for_the_disk(tmp_path: Path) -> None:
         assert pragma("PRAGMA synchronous").fetchone() == (2,)
 
 
+def test_a_journal_of_the_first_format_is_read_with_the_later_columns_empty(tmp_path: Path) -> None:
+    outcome = pa.schema(list(SCHEMAS[Kind.OUTCOME])[:3])
+    first = {
+        Kind.TRANSACTION: payments(["a", "b"]).select(TRANSACTION_SCHEMA.names[:14]),
+        Kind.OUTCOME: pa.RecordBatch.from_pylist([{"transaction_id": "a", "outcome": "decline", "at": 3}], outcome),
+    }
+    with SqliteJournal(tmp_path / "j.db") as journal:
+        pass
+    other = sqlite3.connect(tmp_path / "j.db")
+    at = 0
+    for kind, batch in first.items():
+        payload = batch.serialize().to_pybytes()
+        row = (at, len(batch), int(kind), 1, payload)
+        other.execute("INSERT INTO events VALUES (?,?,?,?,?,?)", (*row, checksum(*row)))
+        at += len(batch)
+    other.commit()
+    other.close()
+    with SqliteJournal(tmp_path / "j.db") as journal:
+        seen = {events.kind: events.batch for events in journal.replay()}
+        assert (
+            journal.take(np.array([1])).to_pylist()
+            == payments(["b"]).set_column(1, "timestamp", pa.array([1], TIMESTAMP)).to_pylist()
+        )
+    assert seen[Kind.TRANSACTION].equals(payments(["a", "b"]))
+    assert seen[Kind.OUTCOME].to_pylist()[0] | {"at": None} == {
+        **dict.fromkeys(SCHEMAS[Kind.OUTCOME].names),
+        "transaction_id": "a",
+        "outcome": "decline",
+    }
+
+
 def test_events_of_another_version_are_refused_by_number_and_offset(tmp_path: Path) -> None:
     path = tmp_path / "j.db"
     for column, said in (
         ("kind", r"offset 2 are of kind 9, this version knows 1 \(transaction\), .*upgrade Ringwatch"),
-        ("format", r"offset 2 are of format 9, this version knows 1; upgrade Ringwatch"),
+        ("format", r"offset 2 are of format 9, this version knows up to 2; upgrade Ringwatch"),
     ):
         path.unlink(missing_ok=True)
         with SqliteJournal(path) as journal:

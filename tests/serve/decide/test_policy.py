@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serve.decide.policy import Decision, decide
+from serve.decide.decision import Decision
+from serve.decide.policy import decide
 from serve.settings import Settings
 
 MILDEST_FIRST = ("approve", "challenge", "review", "decline")

@@ -16,11 +16,11 @@ from data.report import silent
 from data.schema import role
 from gnn.model.artifact import Artifact, untrained
 from graph.rings.records import LISTED, RingState
-from serve.replica import standing as standing_module
+from serve.decide import standing as standing_module
+from serve.decide.standing import CARRIERS, RingStanding
 from serve.replica.admission import ScoreCall
 from serve.replica.replica import Replica
 from serve.replica.snapshots import bring_up_to_date
-from serve.replica.standing import CARRIERS, RingStanding
 from serve.settings import Settings
 from tests.world import payment_batch
 

@@ -1,0 +1,73 @@
+"""Everything of the journal that a decision depends on, kept current, and the decision."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from data.journal.protocol import Events
+from serve.decide.decision import Decided, Situation
+from serve.decide.policy import Policy, ThresholdPolicy
+from serve.decide.standing import RingStanding
+from serve.settings import Settings
+
+
+class Decider:
+    """Follows the journal beside the graph, and decides payments as of their places in it.
+
+    Whoever follows the journal hands it every event in order (`apply`); what a snapshot keeps of it are its `facts`.
+
+    Args:
+        settings: Thresholds of the policy that decides where none was activated.
+
+    Attributes:
+        rings: The rings that the journal holds.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.rings = RingStanding()
+        self._policy: Policy = ThresholdPolicy(settings)
+
+    def apply(self, events: Events) -> None:
+        """Take in the next events."""
+        self.rings.apply(events)
+
+    def situation(
+        self,
+        payments: pa.RecordBatch,
+        offsets: NDArray[np.int64],
+        probability: NDArray[np.float64],
+        features: Callable[[], Mapping[str, NDArray[Any]]] | None = None,
+    ) -> Situation:
+        """What is known of recorded payments, each as of its offset.
+
+        Args:
+            payments: Canonical, [n].
+            offsets: Their journal offsets, int64 [n]; their events have been applied.
+            probability: Calibrated probability of fraud, float64 [n].
+            features: See `Situation.features`.
+        """
+        rings = self.rings.of(payments, offsets.tolist())
+        return Situation(payments, offsets, probability, rings, [None] * len(rings), features)
+
+    def decide(self, situation: Situation) -> list[Decided]:
+        """Decide payments, [n]."""
+        return self._policy.decide(situation)
+
+    def decide_unrecorded(self, payments: pa.RecordBatch, probability: NDArray[np.float64]) -> list[Decided]:
+        """Decide payments that are not known to be recorded, from themselves alone; from any thread."""
+        return [self._policy.at_once(p) for p in probability.tolist()]
+
+    def decide_at_once(self, probability: float) -> Decided:
+        """Decide one payment that is not known to be recorded, at the least cost; from any thread."""
+        return self._policy.at_once(probability)
+
+    def facts(self) -> dict[str, Any]:
+        """What a snapshot keeps, as JSON."""
+        return {"rings": self.rings.facts()}
+
+    def adopt(self, facts: Mapping[str, Any]) -> None:
+        """Go on from what `facts` gave; what is not among them is as at the start of a journal."""
+        self.rings.adopt(facts.get("rings", ()))
