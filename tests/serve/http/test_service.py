@@ -76,6 +76,7 @@ def test_an_answer_has_all_its_parts(client):
     assert set(body) == {
         "transaction_id", "fraud_probability", "risk_score", "decision", "baseline", "reasons", "ring", "model",
         "scored_by", "degraded", "journal_offset", "recorded", "earlier_decision", "timings",
+            "action", "policy", "rules", "expected_loss", "fee_bps", "route", "mandate",
     }  # fmt: skip
     assert body["scored_by"] == "cpu"
     assert not body["degraded"]
