@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from data.errors import JournalError
 from data.journal.protocol import SCHEMAS, Events, Kind, check_schema
-from data.journal.sqlite_file import Watch, checked_from, connect
+from data.journal.sqlite_file import Watch, checked_from, connect, refuse_copy
 from data.journal.sqlite_tables import SqliteAnswerStore, SqliteIdIndex, SqliteLabelIndex, reading
 from data.journal.stored import decode, encode
 from data.schema import content_hashes
@@ -75,6 +75,8 @@ class SqliteJournal:
         JournalError: The file cannot be opened, was cut or damaged, or is no journal of this version.
     """
 
+    _is_copy = False  # of a topic, which only `data.journal.kafka` writes to
+
     def __init__(self, path: Path | str, *, readonly: bool = False) -> None:
         self.path = Path(path)
         self._connection = connect(self.path, readonly=readonly)
@@ -83,6 +85,8 @@ class SqliteJournal:
         self.answers = SqliteAnswerStore(self._connection, self.path)
         try:
             with reading(self.path):
+                if not readonly and not self._is_copy:
+                    refuse_copy(self._connection)
                 self._checked_from = checked_from(self._connection)
                 self._last()
             self._watch = Watch(self.path)

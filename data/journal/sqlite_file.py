@@ -84,6 +84,19 @@ def layout_of(connection: sqlite3.Connection) -> int:
     return int(connection.execute("PRAGMA user_version").fetchone()[0])
 
 
+def refuse_copy(connection: sqlite3.Connection) -> None:
+    """Refuse a file that holds what a topic does, and only what a topic does.
+
+    Raises:
+        JournalError: It is one.
+    """
+    if connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'topic'").fetchone():
+        name = connection.execute("SELECT name FROM topic").fetchone()[0]
+        raise JournalError(
+            f"is the local copy of the Kafka topic {name!r}: give kafka://host:port/{name} to write to it"
+        )
+
+
 class Watch:
     """Notices that a file which is open was removed, replaced or cut.
 

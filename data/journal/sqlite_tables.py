@@ -118,6 +118,7 @@ class SqliteAnswerStore:
 
     def __init__(self, connection: sqlite3.Connection, path: Path) -> None:
         self._connection, self._path = connection, path
+        self.durable = True  # whether commits beside it wait for the disk
 
     def find(self, offsets: Sequence[int]) -> dict[int, bytes]:
         """The answers kept for the transactions at these offsets; one that is damaged counts as not kept."""
@@ -144,7 +145,8 @@ class SqliteAnswerStore:
                     run("ROLLBACK")
                     raise
             finally:
-                run("PRAGMA synchronous=FULL")
+                if self.durable:
+                    run("PRAGMA synchronous=FULL")
         except sqlite3.Error as error:
             raise JournalError(f"cannot keep answers in {self._path}: {error}") from error
 

@@ -1,7 +1,8 @@
 """Each journal, id index and answer store does what the protocols say."""
 
+import itertools
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -9,11 +10,13 @@ from hypothesis import settings
 from hypothesis.stateful import run_state_machine_as_test
 
 from data.errors import JournalError
+from data.journal.kafka import KafkaJournal
 from data.journal.memory import MemoryAnswerStore, MemoryIdIndex, MemoryJournal, MemoryLabelIndex
 from data.journal.protocol import AnswerStore, Events, IdIndex, Journal, Kind, LabelIndex
 from data.journal.sqlite import SqliteJournal
 from data.journal.sqlite_tables import TABLES, SqliteAnswerStore, SqliteIdIndex, SqliteLabelIndex
 from tests.data.journal import conformance
+from tests.data.journal.brokers import MockCluster
 from tests.data.journal.conformance import Implementation, JournalMachine, rows
 
 
@@ -29,9 +32,44 @@ def reread(journal: Journal, folder: Path) -> MemoryJournal:
     return again
 
 
+TOPICS = itertools.count()
+CLUSTER: list[MockCluster] = []  # one for all tests of this file
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cluster() -> Iterator[None]:
+    yield
+    while CLUSTER:
+        CLUSTER.pop().close()
+
+
+def on_a_topic(folder: Path) -> KafkaJournal:
+    if not CLUSTER:
+        CLUSTER.append(MockCluster())
+    return KafkaJournal(CLUSTER[0].topic(f"journal-{next(TOPICS)}"), folder / "copy.db")
+
+
+def on_the_same_copy(journal: Journal, folder: Path) -> KafkaJournal:
+    assert isinstance(journal, KafkaJournal)
+    journal.close()
+    return KafkaJournal(journal.address, journal.path)
+
+
+def copied_anew(journal: Journal, folder: Path) -> KafkaJournal:
+    """All but the answers is had again from the topic."""
+    assert isinstance(journal, KafkaJournal)
+    again = KafkaJournal(journal.address, folder / f"copy-{next(TOPICS)}.db")
+    kept = journal.answers.find(range(journal.end + 2))
+    again.answers.keep(list(kept.items()))
+    journal.close()
+    return again
+
+
 IMPLEMENTATIONS = [
     Implementation("sqlite", lambda folder: SqliteJournal(folder / "j.db"), reopened),
     Implementation("memory", lambda folder: MemoryJournal(), reread),
+    Implementation("kafka", on_a_topic, on_the_same_copy),
+    Implementation("kafka copied anew", on_a_topic, copied_anew),
 ]
 every_journal = pytest.mark.parametrize("implementation", IMPLEMENTATIONS, ids=lambda i: i.name)
 
@@ -48,7 +86,10 @@ def test_a_journal_does_what_a_list_would(
 ) -> None:
     run_state_machine_as_test(
         lambda: JournalMachine(implementation, lambda: tmp_path_factory.mktemp("journal")),
-        settings=settings(max_examples=60, stateful_step_count=20, deadline=None),
+        # A reader of the mock cluster waits a tenth of a second for its first message.
+        settings=settings(
+            max_examples=5 if "kafka" in implementation.name else 60, stateful_step_count=20, deadline=None
+        ),
     )
 
 
