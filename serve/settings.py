@@ -6,6 +6,7 @@ from typing import Annotated, Any, Self
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from data.errors import JournalError
 from serve.errors import ServeError
 
 PREFIX = "RINGWATCH_"
@@ -21,7 +22,9 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid", protected_namespaces=())
 
     model: Path
-    journal: Path = Path("var/journal.sqlite")
+    journal: Path = Path("var/journal.sqlite")  # a file, or kafka://host:port/topic: then the file is its local copy
+    journal_topic: str | None = None  # kafka://host:port/topic, where `journal` names the local copy
+    kafka_options: Path | None = None  # file of librdkafka's settings, `name=value` on each line: logins, certificates
     host: str = "127.0.0.1"
     port: int = Field(8000, ge=1024, le=65535)
     replicas: int = Field(1, ge=1, le=64)
@@ -56,6 +59,52 @@ class Settings(BaseSettings):
     def snapshot_folder(self) -> Path:
         """Where snapshots are kept."""
         return self.snapshots or self.journal.with_suffix(".snapshots")
+
+    def kafka_settings(self) -> dict[str, str]:
+        """What `kafka_options` holds, by name. Values may be secret: they are never shown.
+
+        Raises:
+            ServeError: The file cannot be read, or a line is no setting.
+        """
+        if (path := self.kafka_options) is None:
+            return {}
+        try:
+            text = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise ServeError(f"{PREFIX}KAFKA_OPTIONS: cannot read {path}: {error}") from None
+        found: dict[str, str] = {}
+        for number, line in enumerate(text.splitlines(), 1):
+            name, equals, value = line.partition("=")
+            if not line.strip() or line.lstrip().startswith("#"):
+                continue
+            if not equals or not name.strip():
+                raise ServeError(f"{PREFIX}KAFKA_OPTIONS: {path}, line {number}: write name=value")
+            found[name.strip()] = value.strip()
+        return found
+
+    @model_validator(mode="before")
+    @classmethod
+    def _topic_of_address(cls, found: dict[str, Any]) -> dict[str, Any]:
+        """A journal that is an address names a topic; its local copy lies where a journal would."""
+        journal = found.get("journal")
+        if not isinstance(journal, (str, Path)) or not str(journal).startswith("kafka:"):
+            return found
+        if found.get("journal_topic"):
+            raise ValueError("name the topic once: as RINGWATCH_JOURNAL or as RINGWATCH_JOURNAL_TOPIC")
+        topic = str(journal)
+        return {**found, "journal": Path("var") / f"{topic.rpartition('/')[2]}.sqlite", "journal_topic": topic}
+
+    @field_validator("journal_topic")
+    @classmethod
+    def _is_an_address(cls, topic: str | None) -> str | None:
+        if topic is None:
+            return None
+        from data.journal.kafka_topic import Address
+
+        try:
+            return str(Address.parse(topic))
+        except JournalError as error:
+            raise ValueError(str(error)) from None
 
     @model_validator(mode="before")
     @classmethod

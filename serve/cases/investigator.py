@@ -20,7 +20,6 @@ from numpy.typing import NDArray
 from pydantic_core import from_json
 
 from data.journal.protocol import SCHEMAS, Events, Kind
-from data.journal.sqlite import SqliteJournal
 from data.report import Report, silent
 from data.schema import LABEL_SCHEMA
 from gnn.model.artifact import Artifact
@@ -36,6 +35,7 @@ from serve.cases.lookup import Lookup
 from serve.cases.protocol import EVERY, Entity, GivenVerdict, RingFilter, Verdict
 from serve.decide.policy import decide
 from serve.replica.follower import Follower
+from serve.replica.journals import open_journal
 from serve.replica.replica import capacity_of
 from serve.replica.slot import ModelSlot
 from serve.settings import Settings
@@ -62,7 +62,7 @@ class Investigator:
 
     def __init__(self, artifact: Artifact, settings: Settings, *, journals: bool = True) -> None:
         self.artifact, self._journals = artifact, journals
-        self.journal = SqliteJournal(settings.journal)
+        self.journal = open_journal(settings, window_us=artifact.config.window.span_us)
         capacity = capacity_of(artifact, settings)
         state = GraphState(artifact.roles, capacity, artifact.config.window, source=self.journal)
         self.follower = Follower(self.journal, state)

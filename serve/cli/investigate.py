@@ -16,9 +16,9 @@ def register(app: typer.Typer) -> None:
 
 def investigate(
     model: Model,
-    journal: Annotated[Path, typer.Option(envvar="RINGWATCH_JOURNAL", help="Journal of a service.")] = Path(
-        "var/journal.sqlite"
-    ),
+    journal: Annotated[
+        str, typer.Option(envvar="RINGWATCH_JOURNAL", help="Journal of a service: a file, or kafka://host:port/topic.")
+    ] = "var/journal.sqlite",
     cases: Annotated[
         str | None,
         typer.Option(
@@ -46,7 +46,7 @@ def investigate(
     from serve.console.service_settings import InvestigatorSettings
 
     with plain_errors():
-        if not journal.exists():
+        if not journal.startswith("kafka:") and not Path(journal).exists():
             fail(f"no journal at {journal}")
         run_investigator(
             InvestigatorSettings.from_environment(

@@ -132,8 +132,12 @@ def rescore(
 def serve(
     model: Model,
     journal: Annotated[
-        Path, typer.Option(envvar="RINGWATCH_JOURNAL", help="Journal of payments and labels; created if it is missing.")
-    ] = Path("var/journal.sqlite"),
+        str,
+        typer.Option(
+            envvar="RINGWATCH_JOURNAL",
+            help="Journal of payments and labels: a file, or kafka://host:port/topic; made if it is missing.",
+        ),
+    ] = "var/journal.sqlite",
     host: Annotated[str, typer.Option(envvar="RINGWATCH_HOST", help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(envvar="RINGWATCH_PORT", min=1024, max=65535, help="Port to listen on.")] = 8000,
     replicas: Annotated[

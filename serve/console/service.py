@@ -15,7 +15,6 @@ from typing import Any
 
 from fastapi import FastAPI, Request
 
-from data.journal.sqlite import SqliteJournal
 from gnn.model.artifact import load
 from graph.rings.picture.html import ring_html
 from serve.cases.book import CaseBook
@@ -33,6 +32,7 @@ from serve.http.logs import log_to
 from serve.http.openapi import problems
 from serve.http.values import EPOCH, TICK
 from serve.problems import Problem
+from serve.replica.journals import open_journal
 
 log = logging.getLogger("ringwatch")
 NICENESS = 10  # of the process: scoring goes first
@@ -194,7 +194,7 @@ def run_investigator(settings: InvestigatorSettings) -> None:
         ServeError: The address cannot be listened on.
     """
     load(settings.model)
-    SqliteJournal(settings.journal).close()
+    open_journal(settings).close()
     listen(settings.host, [settings.port]).close()
     settings = absolute(settings)
     line = f"rings and console on http://{settings.host}:{settings.port}; its log: {log_file(settings)}"

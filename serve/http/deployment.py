@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from data.digests import key_from_environment, key_is_secret
-from data.journal.sqlite import SqliteJournal
 from gnn.model.artifact import load
 from serve.children import safe_folder
 from serve.errors import ServeError
 from serve.http.listener import Listener, listen
 from serve.http.logs import log_to
 from serve.ray_address import check_address
+from serve.replica.journals import open_journal
 from serve.settings import Settings
 from serve.terminal import out, warn
 
@@ -107,7 +107,7 @@ def log_file(settings: Settings, port: int) -> Path:
 def absolute(settings: S) -> S:
     """Paths that mean the same in a replica, whose working directory is another."""
     paths = {"model": settings.model, "journal": settings.journal, "snapshots": settings.snapshots}
-    paths["keys_file"] = settings.keys_file
+    paths |= {"keys_file": settings.keys_file, "kafka_options": settings.kafka_options}
     return settings.model_copy(update={name: path and path.resolve() for name, path in paths.items()})
 
 
@@ -123,7 +123,7 @@ def _check(settings: Settings) -> None:
     """Say what is wrong here and now: a replica would say it in a traceback, and be started again for ever."""
     load(settings.model)
     key_from_environment()
-    SqliteJournal(settings.journal).close()
+    open_journal(settings).close()
     for port in ports(settings):
         listen(settings.host, [port]).close()
 

@@ -23,7 +23,7 @@ def rehearse(artifact: Artifact, settings: Settings) -> None:
         settings: The service's.
     """
     with tempfile.TemporaryDirectory(prefix="ringwatch-rehearsal-") as folder:
-        aside = {"journal": Path(folder) / "journal.sqlite", "snapshots": None, "device": "cpu"}
+        aside = {"journal": Path(folder) / "journal.sqlite", "journal_topic": None, "snapshots": None, "device": "cpu"}
         replica = Replica(artifact, settings.model_copy(update=aside))
         replica.open()
         now = int(time.time() * 1e6)

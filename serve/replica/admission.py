@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import pyarrow as pa
@@ -93,6 +93,7 @@ class Admission:
     _known: dict[str, Known | None] = field(default_factory=dict)  # of earlier commits, as far as looked up
     _labels: dict[str, set[Report]] = field(default_factory=dict)  # recorded, or of this commit
     _rows: int = 0
+    _appended: list[tuple[int, int]] = field(default_factory=list)  # first offset and rows of each run, as expected
 
     def look_up(self, calls: Sequence[Call]) -> None:
         """Look up the payments of all calls that will be taken: at once, they cost a fraction."""
@@ -122,7 +123,38 @@ class Admission:
         """Write what was let in to the commit."""
         for kind, batches, hashes in self._runs:
             batch = batches[0] if len(batches) == 1 else pa.concat_batches(batches)
-            self.commit.append(kind, batch, hashes if kind is Kind.TRANSACTION else None)
+            first = self.commit.append(kind, batch, hashes if kind is Kind.TRANSACTION else None)
+            self._appended.append((first, len(batch)))
+
+    def settle(self, outcomes: Sequence[Any]) -> list[Any]:
+        """What became of the calls, once their commit is durable.
+
+        Where a broker orders commits, payments of other writers may lie before these, and may have taken their ids: one
+        of the same content is a repeat then, and a call with one of other content contradicts what is recorded.
+
+        Args:
+            outcomes: What `take` gave for each call.
+        """
+        if [(events.offset, len(events.batch)) for events in self.commit.events] == self._appended:
+            return list(outcomes)
+        return [self._settled(each) if isinstance(each, Admitted) else each for each in outcomes]
+
+    def _settled(self, admitted: Admitted) -> "Admitted | Problem":
+        batch = admitted.call.batch
+        ids, hashes = batch.column("transaction_id").to_pylist(), admitted.call.hashes or content_hashes(batch)
+        found = self.commit.ids.find(ids)
+        other = [i for i, name in enumerate(ids) if found[name].content_hash != hashes[i]]
+        if other:
+            there = self.recorded.take(np.array([found[ids[i]].offset for i in other[:CONFLICTS_SHOWN]])).to_pylist()
+            shown = [Conflict(i, row, "recorded as") for i, row in zip(other, there, strict=False)]
+            return conflict(batch, shown, len(other))
+        mine = [range(e.offset, e.offset + len(e.batch)) for e in self.commit.events if e.kind is Kind.TRANSACTION]
+        offsets = [found[name].offset for name in ids]
+        known = [
+            before or not any(offset in run for run in mine)
+            for before, offset in zip(admitted.known, offsets, strict=True)
+        ]
+        return replace(admitted, offsets=offsets, known=known)
 
     def _add(self, kind: Kind, batch: pa.RecordBatch, hashes: Sequence[bytes]) -> None:
         if not self._runs or self._runs[-1][0] is not kind:

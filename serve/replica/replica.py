@@ -20,7 +20,6 @@ from numpy.typing import NDArray
 
 from data.errors import JournalError
 from data.journal.protocol import Journal, Kind
-from data.journal.sqlite import SqliteJournal
 from data.report import Report, silent
 from gnn.model.artifact import Artifact
 from gnn.score.reasons import Explanation
@@ -35,6 +34,7 @@ from serve.replica import snapshots
 from serve.replica.admission import Admission, Admitted, Call, ScoreCall, hashed
 from serve.replica.answers import Answers, as_table
 from serve.replica.follower import Follower
+from serve.replica.journals import open_journal
 from serve.replica.kept_answers import KeptAnswers
 from serve.replica.slot import MakeScorers, ModelSlot, default_scorers
 from serve.replica.unrecorded import GivenDecisions, RuleAnswers
@@ -74,10 +74,10 @@ class Replica:
         self, artifact: Artifact, settings: Settings, scorers: MakeScorers | None = None, *, readonly: bool = False
     ) -> None:
         self.artifact, self.settings = artifact, settings
-        self.journal: Journal = SqliteJournal(settings.journal, readonly=readonly)
+        window = artifact.config.window
+        self.journal: Journal = open_journal(settings, readonly=readonly, window_us=window.span_us)
         self._capacity = capacity_of(artifact, settings)
         self._make_scorers = scorers or default_scorers(settings)
-        window = artifact.config.window
         self.rules = RuleAnswers(artifact, Decider(settings))
         self.follow_with(GraphState(artifact.roles, self._capacity, window, source=self.journal))
         self.ready = False
@@ -208,9 +208,10 @@ class Replica:
                 outcomes = [admission.take(call) for call in calls]
                 admission.outcomes(*self._kept.unsettled(outcomes))
                 admission.append()
+            outcomes = admission.settle(outcomes)
         except JournalError as error:
             log.error("journal: %s", error)
-            return refused("the journal cannot be written; nothing was recorded")
+            return refused("the journal cannot be written: nothing is known to be recorded; send the same again")
         except GraphError:
             log.exception("the graph cannot follow the journal")
             return refused("this replica lost its place in the journal and is being replaced; nothing was recorded")
@@ -218,8 +219,10 @@ class Replica:
         with self._graph:
             try:
                 for event in commit.events:
+                    self._catch_up(event.offset)  # where a broker orders commits, others may have come between
                     self.follower.apply(event)
                     self.decider.apply(event)
+                self._catch_up(commit.end)
             except Exception:
                 log.exception("the graph cannot follow the journal")
                 return refused("recorded, but this replica cannot answer; ask again")
@@ -300,7 +303,7 @@ class Replica:
     def _reader(self) -> Journal:
         """The journal once more, for readers beside the thread that scores; `_names` is held."""
         if self._reading is None:
-            self._reading = SqliteJournal(self.settings.journal, readonly=True)
+            self._reading = open_journal(self.settings, readonly=True)
         return self._reading
 
     def _ring_scores(self, rows: NDArray[np.int64]) -> NDArray[np.float64]:

@@ -43,6 +43,7 @@ def test_every_setting_can_be_set_by_the_environment(monkeypatch: pytest.MonkeyP
         "replicas": "3",
         "port": "4000",
         "cuda_memory": "1.5",
+        "journal_topic": "kafka://broker:9092/journal",
     }
     for name in Settings.model_fields:
         if name not in ("api_keys", "model"):
@@ -132,3 +133,33 @@ def test_a_replica_gets_what_was_set_and_not_its_own_environment(monkeypatch: py
     monkeypatch.setenv("RINGWATCH_PORT", "9003")
     received = pickle.loads(sent)
     assert (received.port, keys(received)) == (9002, [KEY])
+
+
+def test_a_journal_that_is_an_address_names_a_topic_and_a_local_copy(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = read(journal="kafka://one:9092,two:9092/payments")
+    assert settings.journal_topic == "kafka://one:9092,two:9092/payments"
+    assert settings.journal == Path("var/payments.sqlite")
+    assert settings.snapshot_folder == Path("var/payments.snapshots")
+    monkeypatch.setenv("RINGWATCH_JOURNAL", "kafka://one:9092/payments")
+    assert read().journal_topic == "kafka://one:9092/payments"
+    assert read(journal="other.sqlite").journal_topic is None
+    elsewhere = read(journal="other.sqlite", journal_topic="kafka://one:9092/payments")
+    assert (elsewhere.journal, elsewhere.journal_topic) == (Path("other.sqlite"), "kafka://one:9092/payments")
+    with pytest.raises(ServeError, match="write it as kafka://host:port/topic"):
+        read(journal="kafka://one/payments")
+    with pytest.raises(ServeError, match="name the topic once"):
+        read(journal="kafka://one:9092/payments", journal_topic="kafka://one:9092/payments")
+
+
+def test_kafka_options_are_read_from_their_file_and_not_shown(tmp_path: Path) -> None:
+    path = tmp_path / "kafka.properties"
+    path.write_text("# of the broker\n\nsecurity.protocol = SASL_SSL\nsasl.password=a=b\n")
+    settings = read(kafka_options=path)
+    assert settings.kafka_settings() == {"security.protocol": "SASL_SSL", "sasl.password": "a=b"}
+    assert "a=b" not in repr(settings)
+    assert read().kafka_settings() == {}
+    path.write_text("sasl.password=x\nsecret")
+    with pytest.raises(ServeError, match=r"line 2: write name=value$"):
+        settings.kafka_settings()
+    with pytest.raises(ServeError, match="cannot read"):
+        read(kafka_options=tmp_path / "none").kafka_settings()
