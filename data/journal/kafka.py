@@ -22,7 +22,7 @@ from data.journal.kafka_records import pack
 from data.journal.kafka_topic import Address, Topic, log
 from data.journal.protocol import Events
 from data.journal.sqlite import SqliteCommit
-from data.journal.sqlite_tables import SqliteAnswerStore, SqliteIdIndex, SqliteLabelIndex
+from data.journal.sqlite_tables import SqliteAnswerStore, SqliteIdIndex, SqliteLabelIndex, SqliteOutcomeIndex
 
 TIMEOUT: Final = 10.0  # seconds
 
@@ -103,6 +103,11 @@ class KafkaJournal:
     def labels(self) -> SqliteLabelIndex:
         """What was reported of payments, as far as the topic was read."""
         return self.copy.labels
+
+    @property
+    def outcomes(self) -> SqliteOutcomeIndex:
+        """What became of payments, as far as the topic was read."""
+        return self.copy.outcomes
 
     @property
     def answers(self) -> SqliteAnswerStore:

@@ -6,8 +6,8 @@ answers can be made again from the topic. Processes of one machine may share a c
 
 What a record becomes depends on the records before it and on nothing else, so that all copies of a topic are equal:
 
-- Payments whose id came earlier are left out, the same or not. The first record decides; a writer whose payment came
-  second learns so when its own record comes back.
+- Payments and outcomes whose id came earlier are left out, the same or not. The first record decides; a writer whose
+  payment came second learns so when its own record comes back.
 - A record that was delivered twice counts once.
 - Bytes that no journal wrote are passed over, and kept with the reason until they are in the dead-letter topic.
 """
@@ -22,7 +22,7 @@ import pyarrow as pa
 
 from data.errors import JournalError
 from data.journal.kafka_records import Foreign, Record, unpack
-from data.journal.protocol import Events, Kind
+from data.journal.protocol import Events, IdIndex, Kind, OutcomeIndex
 from data.journal.sqlite import SqliteCommit, SqliteJournal
 from data.journal.sqlite_tables import reading
 from data.schema import content_hashes
@@ -62,7 +62,7 @@ class Applied:
     Attributes:
         own: Rows of the record that was looked for, where they came to be.
         rows: Rows added.
-        repeated: Payments left out, since their ids came earlier.
+        repeated: Payments and outcomes left out, since their ids came earlier.
         doubled: Records left out, since they were delivered before.
         foreign: Records passed over, since no journal wrote them.
     """
@@ -194,9 +194,12 @@ class LocalCopy(SqliteJournal):
         for kind, batch in record.runs:
             hashes = None
             if kind is Kind.TRANSACTION:
-                batch, left_out = _first_ones(commit, batch)
+                batch, left_out = _first_ones(commit.ids, batch, "transaction_id")
                 done.repeated += left_out
                 hashes = content_hashes(batch)
+            elif kind is Kind.OUTCOME:
+                batch, left_out = _first_ones(commit.outcomes, batch, "outcome_id")
+                done.repeated += left_out
             commit.append(kind, batch, hashes)
         if own == (record.writer, record.sequence):
             done.own = commit.events[known:]
@@ -210,15 +213,16 @@ class LocalCopy(SqliteJournal):
         self._connection.execute("INSERT OR REPLACE INTO dead_letters VALUES (?, ?, ?)", row)
 
 
-def _first_ones(commit: SqliteCommit, batch: pa.RecordBatch) -> tuple[pa.RecordBatch, int]:
-    """Payments of a batch whose ids are not in the journal yet, and how many others there are."""
-    ids = batch.column("transaction_id").to_pylist()
-    seen: set[str] = set(commit.ids.find(ids))
+def _first_ones(index: IdIndex | OutcomeIndex, batch: pa.RecordBatch, column: str) -> tuple[pa.RecordBatch, int]:
+    """Rows of a batch whose ids are not in the journal yet, or that have none, and how many others there are."""
+    ids = batch.column(column).to_pylist()
+    seen: set[str] = set(index.find([name for name in ids if name is not None]))
     fresh = []
     for at, name in enumerate(ids):
         if name not in seen:
-            seen.add(name)
             fresh.append(at)
+            if name is not None:
+                seen.add(name)
     if len(fresh) == len(ids):
         return batch, 0
     return batch.take(pa.array(fresh, pa.int64())), len(ids) - len(fresh)

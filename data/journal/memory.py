@@ -10,7 +10,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from data.errors import JournalError
-from data.journal.protocol import SCHEMAS, Events, Kind, Known, Report, check_schema
+from data.journal.protocol import SCHEMAS, Events, Kind, Known, Report, check_schema, outcomes_of
+from data.outcomes import Became
 from data.schema import content_hashes
 
 
@@ -71,6 +72,37 @@ def _reports(labels: pa.RecordBatch) -> Iterator[tuple[str, Report]]:
         yield name, (reported, fraud)
 
 
+class MemoryOutcomeIndex:
+    """Outcomes in dictionaries."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, list[Became]] = {}  # as often as each came: the first counts
+
+    def find(self, ids: Sequence[str]) -> dict[str, Became]:
+        """Outcomes by their own ids."""
+        return {i: self._known[i][0] for i in ids if i in self._known}
+
+    def of(self, transaction_ids: Sequence[str]) -> dict[str, list[Became]]:
+        """Outcomes of payments, by time and id."""
+        wanted, grouped = set(transaction_ids), dict[str, list[Became]]()
+        for first, *_ in self._known.values():
+            if first.transaction_id in wanted:
+                grouped.setdefault(first.transaction_id, []).append(first)
+        return {i: sorted(found, key=lambda b: (b.at, b.outcome_id)) for i, found in grouped.items()}
+
+    def add(self, outcomes: pa.RecordBatch) -> None:
+        """Add outcomes; an id that is there stays."""
+        for became in outcomes_of(outcomes):
+            self._known.setdefault(became.outcome_id, []).append(became)
+
+    def forget(self, outcomes: pa.RecordBatch) -> None:
+        """Take outcomes out again: those of a commit that did not come to be."""
+        for became in outcomes_of(outcomes):
+            self._known[became.outcome_id].pop()
+            if not self._known[became.outcome_id]:
+                del self._known[became.outcome_id]
+
+
 class MemoryAnswerStore:
     """Answers in a dictionary."""
 
@@ -91,8 +123,8 @@ class MemoryAnswerStore:
 class MemoryCommit:
     """One open commit of a `MemoryJournal`; see `data.journal.protocol.Commit`."""
 
-    def __init__(self, ids: MemoryIdIndex, labels: MemoryLabelIndex, end: int) -> None:
-        self.ids, self.labels, self.end = ids, labels, end
+    def __init__(self, ids: MemoryIdIndex, labels: MemoryLabelIndex, outcomes: MemoryOutcomeIndex, end: int) -> None:
+        self.ids, self.labels, self.outcomes, self.end = ids, labels, outcomes, end
         self.events: list[Events] = []
         self.spoilt = False
 
@@ -106,6 +138,8 @@ class MemoryCommit:
                 self.ids.add(batch.column(0).to_pylist(), first, content)
             elif kind is Kind.LABEL:
                 self.labels.add(batch)
+            elif kind is Kind.OUTCOME:
+                self.outcomes.add(batch)
             self.events.append(Events(kind, first, batch))
             self.end += batch.num_rows
         self.spoilt = False
@@ -139,7 +173,8 @@ class MemoryJournal:
         self.answers = MemoryAnswerStore()
         self._events: list[Events] = []
         self._first: list[int] = []  # offset of each of them
-        self._ids, self._labels, self._indexed = MemoryIdIndex(), MemoryLabelIndex(), 0  # of how many of the events
+        self._ids, self._labels, self._outcomes = MemoryIdIndex(), MemoryLabelIndex(), MemoryOutcomeIndex()
+        self._indexed = 0  # of how many of the events
         self._end = 0
         self._committing = False
         self._extend(events)
@@ -157,6 +192,12 @@ class MemoryJournal:
         return self._labels
 
     @property
+    def outcomes(self) -> MemoryOutcomeIndex:
+        """What became of payments."""
+        self._index()
+        return self._outcomes
+
+    @property
     def end(self) -> int:
         """The offset that the next event will take."""
         return self._end
@@ -166,7 +207,7 @@ class MemoryJournal:
         """Open a group commit; nothing of it is there if the block raises."""
         if self._committing:
             raise JournalError("cannot begin a commit: another one of this journal is open")
-        commit = MemoryCommit(self.ids, self.labels, self._end)
+        commit = MemoryCommit(self.ids, self.labels, self.outcomes, self._end)
         self._committing = True
         try:
             yield commit
@@ -178,6 +219,8 @@ class MemoryJournal:
                     self._ids.forget(events.batch.column(0).to_pylist())
                 elif events.kind is Kind.LABEL:
                     self._labels.forget(events.batch)
+                elif events.kind is Kind.OUTCOME:
+                    self._outcomes.forget(events.batch)
             raise
         finally:
             self._committing = False
@@ -227,6 +270,8 @@ class MemoryJournal:
                 self._ids.add(events.batch.column(0).to_pylist(), events.offset, content_hashes(events.batch))
             elif events.kind is Kind.LABEL:
                 self._labels.add(events.batch)
+            elif events.kind is Kind.OUTCOME:
+                self._outcomes.add(events.batch)
             self._indexed += 1
 
     def _extend(self, events: Iterable[Events]) -> None:

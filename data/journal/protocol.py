@@ -1,15 +1,16 @@
 """The ordered log that everything follows: its events, and the protocols that a journal is made of.
 
-A journal is four things that a reader may mistake for one:
+A journal is five things that a reader may mistake for one:
 
 - `Journal` gives order and durability: rows of events at dense offsets, and each replay gives the same rows again.
 - `IdIndex` says where a transaction id is, and with what content, so that a repeat is told from a contradiction.
 - `LabelIndex` says what was reported of a payment, so that a label that comes again is told from news.
+- `OutcomeIndex` says what became of a payment, so that an outcome that comes again is told from news.
 - `AnswerStore` keeps the answers that were given.
 
-`SqliteJournal` holds all of them in one file, and writes events, ids and labels in one commit. A broker such as Kafka
-gives the first alone: there the others are files of the follower's own, derived from the topic, and can be made again
-from it.
+`SqliteJournal` holds all of them in one file, and writes events, ids, labels and outcomes in one commit. A broker such
+as Kafka gives the first alone: there the others are files of the follower's own, derived from the topic, and can be
+made again from it.
 What is typed against these protocols and relies on no more than they say runs on both.
 """
 
@@ -25,6 +26,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from data.errors import JournalError
+from data.outcomes import Became
 from data.schema import LABEL_SCHEMA, TIMESTAMP, TRANSACTION_SCHEMA
 
 FORMAT: Final = 2  # of the payloads; content hashes are the same in all of them
@@ -47,7 +49,8 @@ SCHEMAS: Final[Mapping[Kind, pa.Schema]] = MappingProxyType(
     {
         Kind.TRANSACTION: TRANSACTION_SCHEMA,
         Kind.LABEL: LABEL_SCHEMA,
-        # What became of a payment: what was decided, and what its payer, its bank or its merchant did of it.
+        # What became of a payment: what was decided, and what its payer, its bank or its merchant did of it. The
+        # payment's account and mandate are repeated, so that a follower need not remember every payment.
         Kind.OUTCOME: pa.schema(
             [
                 ("transaction_id", pa.string()),
@@ -56,6 +59,8 @@ SCHEMAS: Final[Mapping[Kind, pa.Schema]] = MappingProxyType(
                 ("outcome_id", pa.string()),
                 ("amount", pa.int64()),
                 ("by", pa.string()),
+                ("account_id", pa.string()),
+                ("mandate_id", pa.string()),
             ]
         ),
         # What an investigator said of a ring, and of which payments: their labels share its commit.
@@ -163,6 +168,15 @@ def check_schema(kind: Kind, batch: pa.RecordBatch) -> None:
         raise JournalError(f"a batch of {kind.name.lower()} events must have the columns {schema.names}")
 
 
+def outcomes_of(batch: pa.RecordBatch) -> list[Became]:
+    """The reported outcomes among events of `SCHEMAS[Kind.OUTCOME]`: decisions that were given have no id."""
+    return [
+        Became(row["outcome_id"], row["transaction_id"], row["outcome"], row["at"], row["amount"], row["by"])
+        for row in batch.set_column(2, "at", batch.column("at").cast(pa.int64())).to_pylist()
+        if row["outcome_id"] is not None
+    ]
+
+
 def known_kinds() -> str:
     """The kinds of this version, for messages."""
     return "this version knows " + ", ".join(f"{kind.value} ({kind.name.lower()})" for kind in Kind)
@@ -206,6 +220,31 @@ class LabelIndex(Protocol):
 
     def add(self, labels: pa.RecordBatch) -> None:
         """Add labels of `SCHEMAS[Kind.LABEL]`; for the journal alone, with its commit. One that is there stays.
+
+        Raises:
+            JournalError: The index cannot be written.
+        """
+
+
+class OutcomeIndex(Protocol):
+    """What was reported to have become of each payment. Derived from the events, those with an `outcome_id`."""
+
+    def find(self, ids: Sequence[str]) -> dict[str, Became]:
+        """Outcomes by their own ids; one that was never added is not among the keys.
+
+        Raises:
+            JournalError: The index cannot be read.
+        """
+
+    def of(self, transaction_ids: Sequence[str]) -> dict[str, list[Became]]:
+        """Outcomes of payments, by time and id; a payment without any is not among the keys.
+
+        Raises:
+            JournalError: The index cannot be read.
+        """
+
+    def add(self, outcomes: pa.RecordBatch) -> None:
+        """Add outcomes of `SCHEMAS[Kind.OUTCOME]`; for the journal alone, with its commit. An id that is there stays.
 
         Raises:
             JournalError: The index cannot be written.
@@ -257,6 +296,10 @@ class Commit(Protocol):
         """The labels that the journal holds, those of this commit included."""
 
     @property
+    def outcomes(self) -> OutcomeIndex:
+        """The outcomes that the journal holds, those of this commit included."""
+
+    @property
     def end(self) -> int:
         """The offset that the next row appended takes, if no other writer comes between (see `events`)."""
 
@@ -300,6 +343,10 @@ class Journal(PaymentSource, Protocol):
     @property
     def labels(self) -> LabelIndex:
         """What was reported of payments."""
+
+    @property
+    def outcomes(self) -> OutcomeIndex:
+        """What became of payments."""
 
     @property
     def answers(self) -> AnswerStore:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from data.errors import JournalError
 from data.journal.protocol import SCHEMAS, Events, Kind, check_schema
 from data.journal.sqlite_file import Watch, checked_from, connect, refuse_copy
-from data.journal.sqlite_tables import SqliteAnswerStore, SqliteIdIndex, SqliteLabelIndex, reading
+from data.journal.sqlite_tables import SqliteAnswerStore, SqliteIdIndex, SqliteLabelIndex, SqliteOutcomeIndex, reading
 from data.journal.stored import decode, encode
 from data.schema import content_hashes
 
@@ -32,12 +32,20 @@ class SqliteCommit:
         connection: In that transaction.
         ids: Over the same connection.
         labels: The same.
+        outcomes: The same.
         end: The offset that the next row appended will take.
     """
 
-    def __init__(self, connection: sqlite3.Connection, ids: SqliteIdIndex, labels: SqliteLabelIndex, end: int) -> None:
+    def __init__(
+        self,
+        connection: sqlite3.Connection,
+        ids: SqliteIdIndex,
+        labels: SqliteLabelIndex,
+        outcomes: SqliteOutcomeIndex,
+        end: int,
+    ) -> None:
         self._connection = connection
-        self.ids, self.labels, self.end = ids, labels, end
+        self.ids, self.labels, self.outcomes, self.end = ids, labels, outcomes, end
         self.events: list[Events] = []
         self.spoilt = False  # an append failed, and may have been half done
 
@@ -55,6 +63,8 @@ class SqliteCommit:
                 self.ids.add(batch.column(0).to_pylist(), first, content)
             elif kind is Kind.LABEL:
                 self.labels.add(batch)
+            elif kind is Kind.OUTCOME:
+                self.outcomes.add(batch)
             self.events.append(Events(kind, first, batch))
             self.end = first + rows
         self.spoilt = False
@@ -82,6 +92,7 @@ class SqliteJournal:
         self._connection = connect(self.path, readonly=readonly)
         self.ids = SqliteIdIndex(self._connection, self.path)
         self.labels = SqliteLabelIndex(self._connection, self.path)
+        self.outcomes = SqliteOutcomeIndex(self._connection, self.path)
         self.answers = SqliteAnswerStore(self._connection, self.path)
         try:
             with reading(self.path):
@@ -121,7 +132,7 @@ class SqliteJournal:
         except sqlite3.Error as error:
             raise JournalError(f"cannot begin a commit to {self.path}: {error}") from error
         try:
-            commit = SqliteCommit(self._connection, self.ids, self.labels, self._end())
+            commit = SqliteCommit(self._connection, self.ids, self.labels, self.outcomes, self._end())
             yield commit
             if commit.spoilt:
                 raise JournalError(f"cannot commit to {self.path}: an append to it failed")

@@ -1,8 +1,8 @@
 """The journal's file: made whole or not at all, opened for writing or for reading, watched while it is open.
 
-A file of layout 1 has no checksums, one of layout 2 no table of labels. Opened for writing both become one of layout 3:
-everything that is written from then on has a checksum, and the labels that are there are put into their table. Opened
-for reading they are read as they are.
+A file of layout 1 has no checksums, one of layout 2 no table of labels, one of layout 3 none of outcomes. Opened for
+writing each becomes one of layout 4: everything that is written from then on has a checksum, and the labels and
+outcomes that are there are put into their tables. Opened for reading they are read as they are.
 
 A journal is never empty: it is made under another name and linked to its own, so that a file of 0 bytes was cut.
 """
@@ -21,7 +21,7 @@ from data.journal import sqlite_tables
 from data.journal.protocol import Kind
 from data.journal.stored import decode
 
-LAYOUT: Final = 3  # of the tables; what is in the payloads has a format of its own
+LAYOUT: Final = 4  # of the tables; what is in the payloads has a format of its own
 _APPLICATION: Final = 0x52575448  # "RWTH", marks the file as ours
 _BUSY: Final = 30.0  # seconds that a writer waits for another process
 _EVENTS: Final = """
@@ -248,6 +248,12 @@ def _upgrade(connection: sqlite3.Connection, path: Path) -> None:
             index, since = sqlite_tables.SqliteLabelIndex(connection, path), checked_from(connection)
             for row in connection.execute(f"SELECT * FROM events WHERE kind = {Kind.LABEL:d} ORDER BY first"):
                 index.add(decode(row, since).batch)
+        if layout < 4:
+            for statement in sqlite_tables.OUTCOMES.split(";"):
+                connection.execute(statement)
+            outcomes, since = sqlite_tables.SqliteOutcomeIndex(connection, path), checked_from(connection)
+            for row in connection.execute(f"SELECT * FROM events WHERE kind = {Kind.OUTCOME:d} ORDER BY first"):
+                outcomes.add(decode(row, since).batch)
         connection.execute(f"PRAGMA user_version={LAYOUT}")
 
     if layout_of(connection) < LAYOUT:

@@ -1,4 +1,4 @@
-"""Transaction ids, labels and answers in SQLite tables: beside the events in one file, or in a file of their own."""
+"""Ids, labels, outcomes and answers in SQLite tables: beside the events in one file, or in a file of their own."""
 
 import sqlite3
 import zlib
@@ -10,7 +10,8 @@ from typing import Any, Final
 import pyarrow as pa
 
 from data.errors import JournalError
-from data.journal.protocol import Known, Report
+from data.journal.protocol import Known, Report, outcomes_of
+from data.outcomes import Became
 
 _SIZES: Final = (256, 64, 16, 4, 1)  # rows of one statement
 LABELS: Final = """
@@ -19,7 +20,14 @@ CREATE TABLE IF NOT EXISTS labels (
     PRIMARY KEY (transaction_id, reported_at, is_fraud)
 ) WITHOUT ROWID;
 """
-TABLES: Final = f"""{LABELS}
+OUTCOMES: Final = """
+CREATE TABLE IF NOT EXISTS outcomes (
+    outcome_id TEXT PRIMARY KEY, transaction_id TEXT NOT NULL, outcome TEXT NOT NULL, at INTEGER NOT NULL,
+    amount INTEGER, reporter TEXT
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS outcomes_of_payments ON outcomes (transaction_id, at, outcome_id);
+"""
+TABLES: Final = f"""{LABELS}{OUTCOMES}
 CREATE TABLE IF NOT EXISTS ids (
     transaction_id TEXT PRIMARY KEY, position INTEGER NOT NULL, content BLOB NOT NULL
 ) WITHOUT ROWID;
@@ -108,6 +116,45 @@ class SqliteLabelIndex:
             raise JournalError(f"cannot write to the journal {self._path}: {error}") from error
 
 
+class SqliteOutcomeIndex:
+    """Outcomes in the table `outcomes`; see `data.journal.protocol.OutcomeIndex`.
+
+    Args:
+        connection: Of the file that holds the table. Whoever opened it commits what is added.
+        path: The file, for messages.
+    """
+
+    def __init__(self, connection: sqlite3.Connection, path: Path) -> None:
+        self._connection, self._path = connection, path
+
+    def find(self, ids: Sequence[str]) -> dict[str, Became]:
+        """Outcomes by their own ids."""
+        return {found.outcome_id: found for found in self._where("outcome_id", ids)}
+
+    def of(self, transaction_ids: Sequence[str]) -> dict[str, list[Became]]:
+        """Outcomes of payments, by time and id."""
+        grouped: dict[str, list[Became]] = {}
+        for found in self._where("transaction_id", list(dict.fromkeys(transaction_ids))):
+            grouped.setdefault(found.transaction_id, []).append(found)
+        return grouped
+
+    def add(self, outcomes: pa.RecordBatch) -> None:
+        """Add outcomes; an id that is there stays. If it raises, the caller must roll back."""
+        rows = sorted(outcomes_of(outcomes), key=lambda became: became.outcome_id)
+        try:
+            _insert(self._connection, "INSERT OR IGNORE INTO outcomes VALUES", rows)
+        except sqlite3.Error as error:
+            raise JournalError(f"cannot write to the journal {self._path}: {error}") from error
+
+    def _where(self, column: str, names: Sequence[str]) -> Iterator[Became]:
+        with reading(self._path):
+            for part in _parts(names):
+                query = (
+                    f"SELECT * FROM outcomes WHERE {column} IN ({','.join('?' * len(part))}) ORDER BY at, outcome_id"
+                )
+                yield from map(Became._make, self._connection.execute(query, part).fetchall())
+
+
 class SqliteAnswerStore:
     """Answers in the table `answers`; see `data.journal.protocol.AnswerStore`.
 
@@ -164,10 +211,11 @@ def _parts(items: Sequence[Any]) -> Iterator[Sequence[Any]]:
             at += size
 
 
-def _insert(connection: sqlite3.Connection, into: str, rows: Sequence[tuple[Any, Any, Any]]) -> None:
-    """Insert rows of three values."""
+def _insert(connection: sqlite3.Connection, into: str, rows: Sequence[tuple[Any, ...]]) -> None:
+    """Insert rows, all of as many values."""
     for part in _parts(rows):
-        connection.execute(f"{into} {','.join(['(?,?,?)'] * len(part))}", [value for row in part for value in row])
+        marks = f"({','.join('?' * len(part[0]))})"
+        connection.execute(f"{into} {','.join([marks] * len(part))}", [value for row in part for value in row])
 
 
 def answer_is_whole(row: tuple[Any, ...]) -> bool:

@@ -9,9 +9,9 @@ from typing import Any, Final
 import pyarrow as pa
 
 from data.errors import JournalError
-from data.journal.protocol import Kind
+from data.journal.protocol import Kind, outcomes_of
 from data.journal.sqlite_file import checked_from, connect, layout_of
-from data.journal.sqlite_tables import SqliteIdIndex, SqliteLabelIndex, answer_is_whole
+from data.journal.sqlite_tables import SqliteIdIndex, SqliteLabelIndex, SqliteOutcomeIndex, answer_is_whole
 from data.journal.stored import Stored, decode
 from data.report import Report, silent
 from data.schema import content_hashes
@@ -56,7 +56,7 @@ class JournalReport:
 
 
 def verify(path: Path | str, report: Report = silent) -> JournalReport:
-    """Check a journal against itself: pages, checksums, dense offsets, ids and labels against the events, and answers.
+    """Check a journal against itself: pages, checksums, offsets, answers, and what is indexed against the events.
 
     It only reads, and holds no lock for long: a service may write to the journal meanwhile.
 
@@ -95,8 +95,8 @@ def _pages(connection: sqlite3.Connection, path: Path, found: JournalReport, rep
 
 
 def _events(connection: sqlite3.Connection, path: Path, found: JournalReport, report: Report) -> None:
-    """Every row by itself, that offsets are dense, and that ids and labels in their tables are those of the events."""
-    since, indexed = checked_from(connection), layout_of(connection) >= 3
+    """Every row by itself, that offsets are dense, and that what is indexed in tables is what the events say."""
+    since, indexed, became = checked_from(connection), layout_of(connection) >= 3, layout_of(connection) >= 4
     row = connection.execute("SELECT first, rows FROM events ORDER BY first DESC LIMIT 1").fetchone()
     end = 0 if row is None else row[0] + (row[1] if isinstance(row[1], int) else 1)
     expected = labels = 0
@@ -119,6 +119,8 @@ def _events(connection: sqlite3.Connection, path: Path, found: JournalReport, re
             labels += len(held.batch)
             if indexed:
                 _labels(connection, path, held, found)
+        elif held.kind is Kind.OUTCOME and became:
+            _outcomes(connection, path, held, found)
         report("checking events", expected / max(1, end))
     count = connection.execute("SELECT count(*) FROM ids WHERE position < ?", (end,)).fetchone()[0]
     if count != found.transactions:
@@ -166,6 +168,14 @@ def _labels(connection: sqlite3.Connection, path: Path, held: Stored, found: Jou
     for n, name in enumerate(ids):
         if (reported[n], fraud[n]) not in known.get(name, ()):
             found.add(f"the label of {name!r} at offset {held.first + n} is not in the index of labels")
+
+
+def _outcomes(connection: sqlite3.Connection, path: Path, held: Stored, found: JournalReport) -> None:
+    index, expected = SqliteOutcomeIndex(connection, path), outcomes_of(held.batch)
+    known = index.find([became.outcome_id for became in expected])
+    for became in expected:
+        if known.get(became.outcome_id) != became:
+            found.add(f"the outcome {became.outcome_id!r} of {became.transaction_id!r} is not in the index of outcomes")
 
 
 def _answers(connection: sqlite3.Connection, path: Path, found: JournalReport, report: Report) -> None:

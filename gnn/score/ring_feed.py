@@ -8,13 +8,12 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from data.journal.protocol import Events, Kind
+from data.outcomes import whole
 from gnn.score.cpu_scorer import ROWS_PER_BATCH
 from gnn.score.replay import Scored
 from graph.rings.risk.engine import RiskRings
 from graph.rings.risk.feed import one_by_one
 from graph.state import GraphState
-
-STOPPED = ("decline", "declined", "reversed")  # decisions and outcomes by which a payment's money is not lost
 
 
 class ScoresRows(Protocol):
@@ -90,10 +89,15 @@ class RingFeed:
         self._labels.append((self.state.store.rows, rows, believed, times))
 
     def _became(self, events: Events) -> None:
+        """A payment's money is safe, or is gone, by the last outcome that says so; most say neither."""
         rows = self.state.transaction_rows(events.batch.column("transaction_id"))
-        stopped = np.isin(events.batch.column("outcome").to_numpy(zero_copy_only=False), STOPPED)
+        paid = np.zeros(len(rows), np.int64)
+        paid[rows >= 0] = self.state.store.column("amount", rows[rows >= 0])
+        outcomes, amounts = (events.batch.column(name).to_pylist() for name in ("outcome", "amount"))
+        stopped = whole(outcomes, amounts, paid.tolist())
         for row, held, at in zip(rows, stopped, events.batch.column("at").cast(pa.int64()).to_numpy(), strict=True):
-            self.rings.outcomes(np.array([row]), np.array([held]), int(at))
+            if held is not None:
+                self.rings.outcomes(np.array([row]), np.array([held]), int(at))
 
 
 _NOTHING = (np.empty(0, np.int64), np.empty(0, np.int8), np.empty(0, np.int64))

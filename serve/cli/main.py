@@ -240,11 +240,19 @@ def capacity(
         out.print(capacity_table(deployment, model, models))
 
 
-@app.command(epilog=example("ingest --transactions day2.parquet --labels reported2.parquet"))
+@app.command(epilog=example("ingest --transactions day2.parquet --labels reported2.parquet --outcomes became2.csv"))
 @reads
 def ingest(
     transactions: Transactions = None,
     labels: Labels = None,
+    outcomes: Annotated[
+        Path | None,
+        typer.Option(
+            help="What became of payments: Parquet, CSV or JSON lines with the columns transaction_id, outcome and at, "
+            "and amount, outcome_id and by where there are any. Sent behind the others.",
+            show_default=False,
+        ),
+    ] = None,
     journal: Journal = None,
     url: Annotated[
         str, typer.Option(help="Address of the service; its key is read from RINGWATCH_API_KEY.")
@@ -254,7 +262,7 @@ def ingest(
     answers: Annotated[Path | None, file_option("Parquet file for the answers.")] = None,
     strict: Strict = False,
 ) -> None:
-    """Send payments and labels to a running service.
+    """Send payments, labels and outcomes to a running service.
 
     From files, or with --transactions - from an Arrow IPC stream on standard input; in order of time. Labels may be of
     payments that came in other files, and may come alone: the service knows which payments there are.
@@ -262,7 +270,13 @@ def ingest(
     from serve.http.client import RingwatchClient
     from serve.stream.ingest import ingest as run
     from serve.stream.ingest import rows_in
+    from serve.stream.outcomes import read_outcomes, send_outcomes
 
+    if outcomes is not None and (transactions, labels, journal) == (None, None, None):
+        with plain_errors(), progress() as report, RingwatchClient.from_environment(url) as client:
+            became = send_outcomes(client, read_outcomes(outcomes), strict=strict, report=report)
+        out.print(became.summary())
+        return
     source = HistoryFrom(transactions, labels, journal, labelled=False, sent=True)
     options = getattr(labels or transactions, "options", ReadOptions())
     with plain_errors():
@@ -271,6 +285,8 @@ def ingest(
             runs = source.stream(when(start, "--from"), when(until, "--until"), strict, refusals)
             total = rows_in(transactions) + rows_in(labels)
             done = run(client, runs, total=total, answers=answers, strict=strict, report=report)
+            rows = [] if outcomes is None else read_outcomes(outcomes)
+            became = send_outcomes(client, rows, strict=strict, report=report)
         refusals.summary()
         if done.unknown:
             unknown = (
@@ -278,6 +294,8 @@ def ingest(
             )
             err.print(unknown, style="yellow", markup=False, highlight=False, soft_wrap=True)
         out.print(done.summary())
+        if outcomes is not None:
+            out.print(became.summary())
         done.judge(options.max_refused)
 
 

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from data.journal.protocol import Events
 from serve.decide.decision import Decided, Situation
+from serve.decide.outcomes import OutcomeBook, Tally
 from serve.decide.policy import Policy, ThresholdPolicy
 from serve.decide.standing import RingStanding
 from serve.settings import Settings
@@ -24,15 +25,18 @@ class Decider:
 
     Attributes:
         rings: The rings that the journal holds.
+        outcomes: What became of accounts' payments.
     """
 
     def __init__(self, settings: Settings) -> None:
         self.rings = RingStanding()
+        self.outcomes = OutcomeBook()
         self._policy: Policy = ThresholdPolicy(settings)
 
     def apply(self, events: Events) -> None:
         """Take in the next events."""
         self.rings.apply(events)
+        self.outcomes.apply(events)
 
     def situation(
         self,
@@ -50,7 +54,11 @@ class Decider:
             features: See `Situation.features`.
         """
         rings = self.rings.of(payments, offsets.tolist())
-        return Situation(payments, offsets, probability, rings, [None] * len(rings), features)
+
+        def tallies() -> list[Tally]:
+            return self.outcomes.of(payments.column("account_id").to_pylist(), offsets.tolist())
+
+        return Situation(payments, offsets, probability, rings, [None] * len(rings), features, tallies)
 
     def decide(self, situation: Situation) -> list[Decided]:
         """Decide payments, [n]."""
@@ -66,8 +74,9 @@ class Decider:
 
     def facts(self) -> dict[str, Any]:
         """What a snapshot keeps, as JSON."""
-        return {"rings": self.rings.facts()}
+        return {"rings": self.rings.facts(), "outcomes": self.outcomes.facts()}
 
     def adopt(self, facts: Mapping[str, Any]) -> None:
         """Go on from what `facts` gave; what is not among them is as at the start of a journal."""
         self.rings.adopt(facts.get("rings", ()))
+        self.outcomes.adopt(facts.get("outcomes", ()))

@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from serve.decide.outcomes import Tally
 from serve.decide.standing import Standing
 
 Decision = Literal["approve", "challenge", "review", "decline"]
@@ -82,6 +83,7 @@ class Situation:
         mandates: What each payment's mandate says, [n]; None without one.
         features: Features of the graph as of each payment, by name (`graph.dag.features.feature_names`), each
             float32 [n]; computed when they are first asked for. None where there is no graph to ask.
+        tallies: What became of the payments of each account before, [n]; None where nothing is known.
     """
 
     payments: pa.RecordBatch
@@ -90,6 +92,7 @@ class Situation:
     rings: Sequence[Standing | None]
     mandates: Sequence[MandateState | None]
     features: Callable[[], Mapping[str, NDArray[Any]]] | None = None
+    tallies: Callable[[], Sequence[Tally]] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,18 +31,21 @@ from serve.http.wire import (
     AsOf,
     Label,
     LabelsAccepted,
+    Outcome,
+    OutcomesAccepted,
     Payment,
     RingOut,
     arrow_bytes,
     batch_of,
     given_of,
     moment_or_now,
+    outcomes_batch,
     parse,
     read_arrow,
     ring_out,
 )
 from serve.problems import Problem
-from serve.replica.admission import Call, LabelCall, ScoreCall
+from serve.replica.admission import Call, LabelCall, OutcomeCall, ScoreCall
 from serve.replica.answers import json_bytes
 from serve.replica.batcher import Batcher
 from serve.replica.replica import Replica
@@ -178,7 +181,24 @@ def _payments(app: FastAPI) -> None:
         body, kind = await request.body(), expect(request, JSON, ARROW)
         budget = _budget(request, settings.bulk_deadline_ms)
         batch = await _off_the_loop(body, _read_labels, body, kind, settings.max_items)
-        return Response(json_bytes(await request.app.state.desk.label(LabelCall(batch), budget)), media_type=JSON)
+        return Response(json_bytes(await request.app.state.desk.report(LabelCall(batch), budget)), media_type=JSON)
+
+    @app.post(
+        "/v1/outcomes",
+        responses=problems(),
+        response_model=OutcomesAccepted,
+        openapi_extra=raw_body(Outcome | list[Outcome]),
+        tags=["payments"],
+    )
+    async def outcomes(request: Request) -> Response:
+        """Record what became of payments: approved, declined, challenged, reversed, refunded, charged back.
+
+        None is recorded if one is refused. An outcome is no label, and changes no score.
+        """
+        body, _ = await request.body(), expect(request, JSON)
+        budget = _budget(request, settings.bulk_deadline_ms)
+        batch = await _off_the_loop(body, _read_outcomes, body, settings.max_items)
+        return Response(json_bytes(await request.app.state.desk.report(OutcomeCall(batch), budget)), media_type=JSON)
 
 
 def _read_payments(body: bytes, kind: str, most: int) -> tuple[pa.RecordBatch, Sequence[Decision | None]]:
@@ -195,6 +215,11 @@ def _read_labels(body: bytes, kind: str, most: int) -> pa.RecordBatch:
         return _not_empty(read_arrow(body, LABEL_SCHEMA, most)[0])
     many = body.lstrip()[:1] == b"["
     return _not_empty(batch_of(parse(Label, body, most) if many else [parse(Label, body)], LABEL_SCHEMA))
+
+
+def _read_outcomes(body: bytes, most: int) -> pa.RecordBatch:
+    many = body.lstrip()[:1] == b"["
+    return _not_empty(outcomes_batch(parse(Outcome, body, most) if many else [parse(Outcome, body)]))
 
 
 def _not_empty(batch: pa.RecordBatch) -> pa.RecordBatch:

@@ -153,6 +153,22 @@ class RingwatchClient:
         answer: dict[str, Any] = _content(response)
         return answer
 
+    def outcome(self, transaction_id: str, outcome: str, at: str | int, **more: Any) -> dict[str, Any]:
+        """Report what became of a payment.
+
+        Args:
+            transaction_id: Of the payment.
+            outcome: `approved`, `declined`, `refunded`, ...: see `data.outcomes.REPORTED`.
+            at: When, as in a payment.
+            more: `amount` (minor units), `outcome_id`, `by`.
+        """
+        return self.outcomes([{"transaction_id": transaction_id, "outcome": outcome, "at": at, **more}])
+
+    def outcomes(self, found: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        """Report what became of payments; how many were recorded now, and before."""
+        answer: dict[str, Any] = self.call("POST", "/v1/outcomes", [dict(one) for one in found])
+        return answer
+
     def ties(self, limit: int = 20, as_of: str | int | None = None) -> list[dict[str, Any]]:
         """The riskiest tie rings: accounts tied by rare devices and cards that they share.
 

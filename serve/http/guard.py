@@ -17,7 +17,12 @@ from serve.settings import Settings
 
 log = logging.getLogger("ringwatch")
 OPEN = ("/livez", "/readyz", "/openapi.json")  # asked without a key
-SCOPES = (("/v1/labels", ("label",)), ("/v1/ties", ("score", "investigate")), ("/metrics", ()))
+SCOPES = (
+    ("/v1/labels", ("label",)),
+    ("/v1/outcomes", ("label",)),
+    ("/v1/ties", ("score", "investigate")),
+    ("/metrics", ()),
+)
 """Which scopes a path takes, one of them each; every other path takes `score`."""
 _DEADLINE = DEADLINE.encode()
 _JSON = (b"content-type", b"application/json")

@@ -8,7 +8,7 @@ from pydantic import TypeAdapter
 from starlette.requests import Request
 
 from serve.http.guard import OPEN
-from serve.http.wire import ARROW, Label, Payment
+from serve.http.wire import ARROW, Label, Outcome, Payment
 from serve.problems import MEDIA_TYPE, Problem, ProblemDetails
 
 JSON = "application/json"
@@ -45,7 +45,7 @@ def raw_body(shape: Any, *, arrow: bool = False) -> dict[str, Any]:
     """The description of a body that a route reads raw.
 
     Args:
-        shape: `Payment`, `Label`, a list of them, or either.
+        shape: `Payment`, `Label`, `Outcome`, a list of them, or either.
         arrow: Whether an Arrow IPC stream is taken too.
     """
     content: dict[str, Any] = {JSON: {"schema": _schema(shape)}}
@@ -69,7 +69,7 @@ def _described(app: FastAPI) -> dict[str, Any]:
     found = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
     components = found.setdefault("components", {})
     schemas = components.setdefault("schemas", {})
-    for model in (Payment, Label, ProblemDetails):
+    for model in (Payment, Label, Outcome, ProblemDetails):
         schema = model.model_json_schema(ref_template=REFERENCE)
         schemas.update(schema.pop("$defs", {}))
         schemas[model.__name__] = schema
@@ -83,7 +83,7 @@ def _described(app: FastAPI) -> dict[str, Any]:
 
 def _schema(shape: Any) -> dict[str, Any]:
     """A reference to each model of a shape; the models themselves are among the components."""
-    if shape in (Payment, Label):
+    if shape in (Payment, Label, Outcome):
         return {"$ref": REFERENCE.format(model=shape.__name__)}
     if isinstance(shape, type) or getattr(shape, "__origin__", None) is list:
         return {"type": "array", "items": _schema(get_args(shape)[0])}

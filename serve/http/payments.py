@@ -13,7 +13,7 @@ from serve.http.budget import Budget
 from serve.http.metrics import ServiceMetrics
 from serve.http.wire import Payment, batch_of, given_of, parse, refuse_future, refuse_future_moment
 from serve.problems import Problem
-from serve.replica.admission import Call, CheckCall, LabelCall, ScoreCall
+from serve.replica.admission import Call, CheckCall, LabelCall, OutcomeCall, ScoreCall
 from serve.replica.batcher import Batcher
 from serve.replica.conflicts import conflict, within
 from serve.replica.replica import Replica
@@ -126,13 +126,14 @@ class PaymentDesk:
         except Exception as error:
             return self._by_rules(call, _served_by_rules(error, budget).title)
 
-    async def label(self, call: LabelCall, budget: Budget) -> dict[str, int]:
-        """Counts of what was done with labels.
+    async def report(self, call: LabelCall | OutcomeCall, budget: Budget) -> dict[str, int]:
+        """Counts of what was done with labels or outcomes.
 
         Raises:
             Problem: The call is refused, or cannot be served in time.
         """
-        refuse_future(call.batch, "reported_at", self.settings.max_future_s)
+        moment = "reported_at" if isinstance(call, LabelCall) else "at"
+        refuse_future(call.batch, moment, self.settings.max_future_s)
         refuse_unready(self.replica)
         if len(call.batch) <= CHECKED:
             done: dict[str, int] = await self.batcher.submit(call, _cost(len(call.batch)), budget.left_s, timed=False)
@@ -140,7 +141,7 @@ class PaymentDesk:
         await self._check(call, budget)
         total: dict[str, int] = {}
         for start in range(0, len(call.batch), CHECKED):
-            part = LabelCall(call.batch.slice(start, CHECKED))
+            part = replace(call, batch=call.batch.slice(start, CHECKED))
             cost = _cost(len(part.batch))
             counts = await self.batcher.submit(part, cost, budget.left_s, bulk=True, timed=False)
             for what, count in counts.items():
@@ -191,7 +192,7 @@ class PaymentDesk:
             )
             at += rows
 
-    async def _check(self, call: ScoreCall | LabelCall, budget: Budget) -> None:
+    async def _check(self, call: ScoreCall | LabelCall | OutcomeCall, budget: Budget) -> None:
         """Refuse a large call as a whole, before any of it is recorded."""
         for start in range(0, len(call.batch), CHECKED):
             part = replace(call, batch=call.batch.slice(start, CHECKED))

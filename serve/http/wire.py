@@ -7,13 +7,15 @@ import time
 from collections.abc import Sequence
 from datetime import datetime
 from functools import cache
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, Self, get_args
 
 import pyarrow as pa
 from fastapi import Query
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
 from data.errors import DataError
+from data.journal.protocol import SCHEMAS, Kind
+from data.outcomes import PARTIAL, default_id
 from data.schema import (
     MAX_AMOUNT,
     MAX_ID,
@@ -107,6 +109,51 @@ class Label(Wire):
     transaction_id: TransactionId
     is_fraud: Flag
     reported_at: Moment
+
+
+class Outcome(Wire):
+    """What became of a payment. It is no label: no score reads it."""
+
+    transaction_id: TransactionId
+    outcome: Literal[
+        "approved",
+        "declined",
+        "challenge_passed",
+        "challenge_failed",
+        "reversed",
+        "refunded",
+        "expired",
+        "chargeback_opened",
+        "chargeback_won",
+        "chargeback_lost",
+    ]
+    at: Moment
+    amount: int | None = Field(
+        None,
+        ge=1,
+        le=MAX_AMOUNT,
+        description="of what part of the money, in minor units of the payment's currency; null for all of it. "
+        f"Only with {', '.join(sorted(PARTIAL))}",
+    )
+    outcome_id: Id | None = Field(
+        None,
+        description="tells a repeat from news; by default made from the content, so that two outcomes of the same "
+        "content at the same moment are one",
+    )
+    by: Id | None = Field(None, description="who says so", examples=["bank"])
+
+    @model_validator(mode="after")
+    def _is_partial(self) -> Self:
+        if self.amount is not None and self.outcome not in PARTIAL:
+            raise ValueError(f"amount: {self.outcome} is of the whole payment; leave the amount out")
+        return self
+
+
+class OutcomesAccepted(BaseModel):
+    """The outcomes of a call, all durable now."""
+
+    accepted: int = Field(description="recorded now")
+    repeated: int = Field(description="recorded before: the same id and content")
 
 
 class ReasonOut(BaseModel):
@@ -276,6 +323,16 @@ def batch_of(items: Sequence[Payment] | Sequence[Label], schema: pa.Schema) -> p
     """Checked items as a canonical batch."""
     # Rows at once, as structs: a payment by itself costs a quarter of what an array for each column does.
     return pa.RecordBatch.from_struct_array(pa.array([item.__dict__ for item in items], pa.struct(list(schema))))
+
+
+def outcomes_batch(items: Sequence[Outcome]) -> pa.RecordBatch:
+    """Checked outcomes as events; account and mandate are filled in where the payments are known."""
+    rows = [item.__dict__.copy() for item in items]
+    for row in rows:
+        row["outcome_id"] = row["outcome_id"] or default_id(
+            row["transaction_id"], row["outcome"], row["at"], row["amount"], row["by"]
+        )
+    return pa.RecordBatch.from_pylist(rows, SCHEMAS[Kind.OUTCOME])
 
 
 def given_of(items: Sequence[Payment]) -> Sequence[Decision | None]:

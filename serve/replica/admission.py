@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import pyarrow as pa
@@ -14,6 +14,7 @@ from data.schema import TIMESTAMP, content_hashes
 from serve.decide.decision import Decision
 from serve.problems import Problem
 from serve.replica.conflicts import CONFLICTS_SHOWN, Conflict, conflict, within
+from serve.replica.reported import ReportedOutcomes
 
 
 @dataclass(frozen=True)
@@ -43,13 +44,20 @@ class LabelCall:
 
 
 @dataclass(frozen=True)
+class OutcomeCall:
+    """Outcomes to record, all or none: of `SCHEMAS[Kind.OUTCOME]`, accounts and mandates left out."""
+
+    batch: pa.RecordBatch
+
+
+@dataclass(frozen=True)
 class CheckCall:
-    """Payments or labels to look at without recording them: whether they would be let in."""
+    """Payments, labels or outcomes to look at without recording them: whether they would be let in."""
 
-    call: ScoreCall | LabelCall
+    call: ScoreCall | LabelCall | OutcomeCall
 
 
-Call = ScoreCall | LabelCall | CheckCall
+Call = ScoreCall | LabelCall | OutcomeCall | CheckCall
 
 
 def hashed(calls: Sequence[Call]) -> list[Call]:
@@ -75,6 +83,15 @@ class Admitted:
     earlier: list[Decision | None]  # decisions given before they were recorded
 
 
+class GivenBefore(NamedTuple):
+    """A decision that was given for a payment before it was recorded; fields as columns of its event."""
+
+    transaction_id: str
+    outcome: Decision
+    account_id: str
+    mandate_id: str | None
+
+
 @dataclass
 class Admission:
     """A commit being filled by the calls of a micro-batch.
@@ -95,29 +112,32 @@ class Admission:
     _rows: int = 0
     _appended: list[tuple[int, int]] = field(default_factory=list)  # first offset and rows of each run, as expected
 
+    def __post_init__(self) -> None:
+        self._reported = ReportedOutcomes(self.commit.outcomes, self._payments)
+
     def look_up(self, calls: Sequence[Call]) -> None:
         """Look up the payments of all calls that will be taken: at once, they cost a fraction."""
         batches = [(call.call if isinstance(call, CheckCall) else call).batch for call in calls]
         self._find([name for batch in batches for name in batch.column("transaction_id").to_pylist()])
 
-    def take(self, call: ScoreCall | LabelCall | CheckCall) -> "Admitted | dict[str, int] | Problem | None":
+    def take(self, call: Call) -> "Admitted | dict[str, int] | Problem | None":
         """Let a call in, all of it or nothing; None for one that only asked whether it would be."""
         try:
             if isinstance(call, CheckCall):
                 self._check(call.call)
                 return None
+            if isinstance(call, OutcomeCall):
+                return self._became(call)
             return self._labelled(call) if isinstance(call, LabelCall) else self._scored(call)
         except Problem as problem:
             return problem
 
-    def outcomes(self, names: list[str], decisions: Sequence[str]) -> None:
+    def outcomes(self, given: Sequence[GivenBefore]) -> None:
         """Record decisions that were given for payments; behind everything that was let in."""
-        if names:
+        if given:
             at = pa.scalar(time.time_ns() // 1000, TIMESTAMP)
-            columns = [pa.array(names), pa.array(decisions), pa.repeat(at, len(names))]
-            schema = SCHEMAS[Kind.OUTCOME]
-            columns += [pa.nulls(len(names), field.type) for field in list(schema)[len(columns) :]]
-            self._add(Kind.OUTCOME, pa.RecordBatch.from_arrays(columns, schema=schema), [])
+            rows = [{**one._asdict(), "at": at.as_py()} for one in given]
+            self._add(Kind.OUTCOME, pa.RecordBatch.from_pylist(rows, schema=SCHEMAS[Kind.OUTCOME]), [])
 
     def append(self) -> None:
         """Write what was let in to the commit."""
@@ -170,9 +190,11 @@ class Admission:
             self._known.update({name: found.get(name) for name in new})
         return {name: known for name in ids if (known := self._known[name]) is not None}
 
-    def _check(self, call: ScoreCall | LabelCall) -> None:
-        if isinstance(call, LabelCall):
+    def _check(self, call: ScoreCall | LabelCall | OutcomeCall) -> None:
+        if isinstance(call, LabelCall | OutcomeCall):
             self._refuse_unknown(call)
+            if isinstance(call, OutcomeCall):
+                self._reported.fresh(call.batch)
         else:
             self._places(call.batch, call.hashes or content_hashes(call.batch))
 
@@ -235,7 +257,30 @@ class Admission:
                     return Conflict(row, waiting.slice(at, 1).to_pylist()[0], "recorded as")
         return within(batch, row, ids.index(name))
 
-    def _refuse_unknown(self, call: LabelCall) -> None:
+    def _payments(self, ids: Sequence[str]) -> dict[str, dict[str, Any]]:
+        """Payments by id, all of which are recorded or in this commit."""
+        there = [known.offset for known in self._find([*ids]).values()]
+        try:
+            recorded = self.recorded.take(np.array(there, np.int64)).to_pylist()
+        except JournalError as error:  # no reason to refuse the calls of others
+            raise Problem(503, "Unavailable", f"a payment that an outcome is of cannot be read: {error}") from None
+        found = {row["transaction_id"]: row for row in recorded}
+        if waiting := {*ids} - {*found}:
+            for kind, batches, _ in self._runs:
+                rows = [row for batch in batches for row in batch.to_pylist()] if kind is Kind.TRANSACTION else ()
+                found |= {row["transaction_id"]: row for row in rows if row["transaction_id"] in waiting}
+        return found
+
+    def _became(self, call: OutcomeCall) -> dict[str, int]:
+        """Record what became of payments, each outcome once; see `serve.replica.reported`."""
+        self._refuse_unknown(call)
+        batch, fresh = self._reported.fresh(call.batch)
+        if fresh:
+            self._reported.add(fresh)
+            self._add(Kind.OUTCOME, batch, [])
+        return {"accepted": len(fresh), "repeated": len(call.batch) - len(fresh)}
+
+    def _refuse_unknown(self, call: LabelCall | OutcomeCall) -> None:
         ids = call.batch.column("transaction_id").to_pylist()
         known = self._find(ids)
         missing = [

@@ -7,7 +7,7 @@ from typing import Any
 from data.errors import JournalError
 from data.journal.protocol import Journal
 from serve.decide.decision import Decision
-from serve.replica.admission import Admitted
+from serve.replica.admission import Admitted, GivenBefore
 from serve.replica.answers import Answers, as_json, earlier_decision, with_earlier_decision
 
 log = logging.getLogger("ringwatch")
@@ -61,19 +61,19 @@ class KeptAnswers:
             bodies.append(body)
         return bodies
 
-    def unsettled(self, outcomes: Sequence[Any]) -> tuple[list[str], list[Decision]]:
-        """Ids and decisions of payments that were decided before they were recorded, and whose journal lacks that.
+    def unsettled(self, outcomes: Sequence[Any]) -> list[GivenBefore]:
+        """Decisions of payments that were decided before they were recorded, and whose journal lacks that.
 
         Where it has a decision already, that one stands.
         """
-        names: list[str] = []
-        decisions: list[Decision] = []
+        found: list[GivenBefore] = []
         now: dict[int, Decision] = {}  # in this commit
         for admitted in outcomes:
             if not isinstance(admitted, Admitted) or not any(admitted.earlier):
                 continue
             kept = self.find([o for o, known in zip(admitted.offsets, admitted.known, strict=True) if known])
-            ids = admitted.call.batch.column("transaction_id").to_pylist()
+            columns = ("transaction_id", "account_id", "mandate_id")
+            ids, accounts, mandates = (admitted.call.batch.column(name).to_pylist() for name in columns)
             for i, (offset, decision) in enumerate(zip(admitted.offsets, admitted.earlier, strict=True)):
                 if decision is None:
                     continue
@@ -82,9 +82,8 @@ class KeptAnswers:
                     admitted.earlier[i] = stands
                 else:
                     now[offset] = decision
-                    names.append(ids[i])
-                    decisions.append(decision)
-        return names, decisions
+                    found.append(GivenBefore(ids[i], decision, accounts[i], mandates[i]))
+        return found
 
     def write(self) -> None:
         """Write them to the store. One that cannot be written is lost: it can be computed again."""

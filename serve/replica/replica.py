@@ -206,7 +206,7 @@ class Replica:
                 admission = Admission(commit, self.journal, self.given.of)
                 admission.look_up(calls)
                 outcomes = [admission.take(call) for call in calls]
-                admission.outcomes(*self._kept.unsettled(outcomes))
+                admission.outcomes(self._kept.unsettled(outcomes))
                 admission.append()
             outcomes = admission.settle(outcomes)
         except JournalError as error:

@@ -115,7 +115,7 @@ def _send_labels(client: RingwatchClient, batch: pa.RecordBatch, done: Ingested,
         try:
             said = client.label_many(batch)
         except Refused as refused:
-            unknown = _unknown_rows(refused)
+            unknown = unknown_rows(refused)
             if not unknown:
                 raise
             ids = batch.column("transaction_id").take(pa.array(unknown)).to_pylist()
@@ -131,7 +131,7 @@ def _send_labels(client: RingwatchClient, batch: pa.RecordBatch, done: Ingested,
         return
 
 
-def _unknown_rows(refused: Refused) -> list[int]:
+def unknown_rows(refused: Refused) -> list[int]:
     """Rows of a call whose payments the service does not know, where that is why it was refused."""
     if refused.status != 422 or not str(refused.problem.get("type")).endswith(":unknown-transaction"):
         return []

@@ -16,7 +16,19 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from data.errors import JournalError
-from data.journal.protocol import SCHEMAS, AnswerStore, Commit, Events, IdIndex, Journal, Kind, LabelIndex, Report
+from data.journal.protocol import (
+    SCHEMAS,
+    AnswerStore,
+    Commit,
+    Events,
+    IdIndex,
+    Journal,
+    Kind,
+    LabelIndex,
+    OutcomeIndex,
+    Report,
+)
+from data.outcomes import Became
 from data.schema import content_hashes
 
 Row = tuple[Kind, dict[str, Any]]
@@ -53,6 +65,8 @@ def rows(kind: Kind, ids: list[str], number: int = 1) -> pa.RecordBatch:
     columns = [pa.array([values[field.type]] * len(ids), field.type) for field in schema]
     if schema.field(0).type == pa.string():
         columns[0] = pa.array(ids, pa.string())
+    if "outcome_id" in schema.names:
+        columns[schema.get_field_index("outcome_id")] = pa.array([f"o{number}-{i}" for i in ids])
     return pa.RecordBatch.from_arrays(columns, schema=schema)
 
 
@@ -288,6 +302,36 @@ def check_labels(index: LabelIndex) -> None:
     index.add(rows(Kind.LABEL, ["a"], 7))
     assert index.find(["a", "b", "c", "a"]) == {"a": [(4, False), (7, True)], "b": [(7, True)]}
     assert index.find([]) == {}
+
+
+def reported(*found: Became) -> pa.RecordBatch:
+    """Outcomes as events."""
+    rows = [{**became._asdict(), "account_id": "a", "mandate_id": None} for became in found]
+    return pa.RecordBatch.from_pylist(rows, SCHEMAS[Kind.OUTCOME])
+
+
+def check_outcomes(index: OutcomeIndex) -> None:
+    """An index by itself: the first of an id stays, and a decision without an id is none of its."""
+    first = Became("o1", "t1", "refunded", 9, 500, "bank")
+    other = Became("o2", "t1", "approved", 4)
+    index.add(reported(first))
+    index.add(reported(other, first._replace(amount=1), Became("o3", "t2", "declined", 1)))
+    index.add(rows(Kind.OUTCOME, ["t9"]).set_column(3, "outcome_id", pa.nulls(1, pa.string())))
+    assert index.find(["o1", "o2", "o9", "o1"]) == {"o1": first, "o2": other}
+    assert index.of(["t1", "t9", "t1"]) == {"t1": [other, first]}
+    assert index.find([]) == index.of([]) == {}
+
+
+def check_outcomes_of(journal: Journal) -> None:
+    """Beside the events, with their commit or not at all."""
+    kept = Became("o1", "t1", "reversed", 9, 5)
+    with journal.begin() as commit:
+        commit.append(Kind.OUTCOME, reported(kept))
+        assert commit.outcomes.find(["o1"]) == {"o1": kept}
+    with undone(), journal.begin() as commit:
+        commit.append(Kind.OUTCOME, reported(kept._replace(amount=6), kept._replace(outcome_id="o2")))
+        raise Undo
+    assert journal.outcomes.of(["t1"]) == {"t1": [kept]}
 
 
 def check_answers(store: AnswerStore) -> None:

@@ -11,10 +11,16 @@ from hypothesis.stateful import run_state_machine_as_test
 
 from data.errors import JournalError
 from data.journal.kafka import KafkaJournal
-from data.journal.memory import MemoryAnswerStore, MemoryIdIndex, MemoryJournal, MemoryLabelIndex
-from data.journal.protocol import AnswerStore, Events, IdIndex, Journal, Kind, LabelIndex
+from data.journal.memory import (
+    MemoryAnswerStore,
+    MemoryIdIndex,
+    MemoryJournal,
+    MemoryLabelIndex,
+    MemoryOutcomeIndex,
+)
+from data.journal.protocol import AnswerStore, Events, IdIndex, Journal, Kind, LabelIndex, OutcomeIndex
 from data.journal.sqlite import SqliteJournal
-from data.journal.sqlite_tables import TABLES, SqliteAnswerStore, SqliteIdIndex, SqliteLabelIndex
+from data.journal.sqlite_tables import TABLES, SqliteAnswerStore, SqliteIdIndex, SqliteLabelIndex, SqliteOutcomeIndex
 from tests.data.journal import conformance
 from tests.data.journal.brokers import MockCluster
 from tests.data.journal.conformance import Implementation, JournalMachine, rows
@@ -130,6 +136,22 @@ def test_an_id_index_works_in_a_file_of_its_own(make: Callable[[Path], IdIndex],
 )
 def test_a_label_index_works_in_a_file_of_its_own(make: Callable[[Path], LabelIndex], tmp_path: Path) -> None:
     conformance.check_labels(make(tmp_path / "labels.db"))
+
+
+@pytest.mark.parametrize(
+    "make",
+    [lambda path: MemoryOutcomeIndex(), lambda path: SqliteOutcomeIndex(table_of(path), path)],
+    ids=["memory", "sqlite"],
+)
+def test_an_outcome_index_works_in_a_file_of_its_own(make: Callable[[Path], OutcomeIndex], tmp_path: Path) -> None:
+    conformance.check_outcomes(make(tmp_path / "outcomes.db"))
+
+
+@every_journal
+def test_a_journal_knows_outcomes_by_id_and_by_payment(implementation: Implementation, tmp_path: Path) -> None:
+    journal = implementation.make(tmp_path)
+    conformance.check_outcomes_of(journal)
+    journal.close()
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,8 @@ from data.errors import JournalError
 from data.journal.protocol import Events, Kind
 from data.journal.sqlite import SqliteJournal
 from data.journal.verify import verify
-from tests.data.journal.conformance import rows
+from data.outcomes import Became
+from tests.data.journal.conformance import reported, rows
 
 FLIPS, CUTS = 70, 20
 
@@ -365,6 +366,19 @@ def test_a_file_without_a_table_of_labels_gets_it_when_written(path: Path, old: 
         assert verify(file).ok
 
 
+def test_a_file_without_a_table_of_outcomes_gets_it_when_written(path: Path) -> None:
+    sent = Became("o1", "t-0-3-0", "refunded", 9, 5)
+    with SqliteJournal(path) as journal, journal.begin() as commit:
+        commit.append(Kind.OUTCOME, reported(sent))
+    run(path, "DROP TABLE outcomes", "PRAGMA user_version=3")
+    assert verify(path).ok
+    with SqliteJournal(path) as journal:
+        assert journal.outcomes.of(["t-0-3-0"]) == {"t-0-3-0": [sent]}
+    assert verify(path).ok
+    run(path, "UPDATE outcomes SET amount = 6")
+    assert verify(path).faults == ["the outcome 'o1' of 't-0-3-0' is not in the index of outcomes"]
+
+
 def test_damage_without_a_checksum_is_an_error_where_it_shows(old: Path) -> None:
     run(old, "UPDATE events SET payload = substr(payload, 1, 300) WHERE first = 9")
     with SqliteJournal(old, readonly=True) as journal, pytest.raises(JournalError, match="offset 9 are damaged"):
@@ -372,9 +386,9 @@ def test_damage_without_a_checksum_is_an_error_where_it_shows(old: Path) -> None
 
 
 def test_a_file_of_a_later_layout_is_not_touched(path: Path) -> None:
-    run(path, "PRAGMA user_version=4")
+    run(path, "PRAGMA user_version=5")
     for readonly in (False, True):
-        with pytest.raises(JournalError, match="layout 4, this version knows up to 3; upgrade Ringwatch"):
+        with pytest.raises(JournalError, match="layout 5, this version knows up to 4; upgrade Ringwatch"):
             SqliteJournal(path, readonly=readonly)
 
 
