@@ -10,6 +10,7 @@ from data.files.options import ReadOptions
 from serve.cli import investigate as cli_investigate
 from serve.cli import journal as cli_journal
 from serve.cli import keys as cli_keys
+from serve.cli import policies as cli_policies
 from serve.cli import quality as cli_quality
 from serve.cli import rings as cli_rings
 from serve.cli import training as cli_training
@@ -88,6 +89,7 @@ cli_training.register(app)
 cli_quality.register(app)
 cli_journal.register(app)
 cli_keys.register(app)
+cli_policies.register(app)
 cli_investigate.register(app)
 
 

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from data.journal.protocol import Events
 from serve.decide.decision import Decided, Situation
 from serve.decide.outcomes import OutcomeBook, Tally
-from serve.decide.policy import Policy, ThresholdPolicy
+from serve.decide.policies.book import PolicyBook
+from serve.decide.policy import ThresholdPolicy
 from serve.decide.standing import RingStanding
 from serve.settings import Settings
 
@@ -26,17 +27,19 @@ class Decider:
     Attributes:
         rings: The rings that the journal holds.
         outcomes: What became of accounts' payments.
+        policies: The policies that it holds.
     """
 
     def __init__(self, settings: Settings) -> None:
         self.rings = RingStanding()
         self.outcomes = OutcomeBook()
-        self._policy: Policy = ThresholdPolicy(settings)
+        self.policies = PolicyBook(ThresholdPolicy(settings))
 
     def apply(self, events: Events) -> None:
         """Take in the next events."""
         self.rings.apply(events)
         self.outcomes.apply(events)
+        self.policies.apply(events)
 
     def situation(
         self,
@@ -62,21 +65,28 @@ class Decider:
 
     def decide(self, situation: Situation) -> list[Decided]:
         """Decide payments, [n]."""
-        return self._policy.decide(situation)
+        return self.policies.decide(situation)
 
     def decide_unrecorded(self, payments: pa.RecordBatch, probability: NDArray[np.float64]) -> list[Decided]:
         """Decide payments that are not known to be recorded, from themselves alone; from any thread."""
-        return [self._policy.at_once(p) for p in probability.tolist()]
+        n = len(payments)
+        unrecorded = Situation(payments, np.full(n, -1), probability, [None] * n, [None] * n)
+        return self.policies.decide_unrecorded(unrecorded)
 
     def decide_at_once(self, probability: float) -> Decided:
         """Decide one payment that is not known to be recorded, at the least cost; from any thread."""
-        return self._policy.at_once(probability)
+        return self.policies.deciding.at_once(probability)
 
     def facts(self) -> dict[str, Any]:
         """What a snapshot keeps, as JSON."""
-        return {"rings": self.rings.facts(), "outcomes": self.outcomes.facts()}
+        return {
+            "rings": self.rings.facts(),
+            "outcomes": self.outcomes.facts(),
+            "policies": self.policies.facts(),
+        }
 
     def adopt(self, facts: Mapping[str, Any]) -> None:
         """Go on from what `facts` gave; what is not among them is as at the start of a journal."""
         self.rings.adopt(facts.get("rings", ()))
         self.outcomes.adopt(facts.get("outcomes", ()))
+        self.policies.adopt(facts.get("policies", {}))

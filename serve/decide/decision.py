@@ -94,6 +94,19 @@ class Situation:
     features: Callable[[], Mapping[str, NDArray[Any]]] | None = None
     tallies: Callable[[], Sequence[Tally]] | None = None
 
+    def take(self, rows: NDArray[np.int64]) -> "Situation":
+        """Some of the payments, by their places, int64 [m]."""
+        read, known = self.features, self.tallies
+        return Situation(
+            self.payments.take(pa.array(rows)),
+            self.offsets[rows],
+            self.probability[rows],
+            [self.rings[i] for i in rows.tolist()],
+            [self.mandates[i] for i in rows.tolist()],
+            None if read is None else lambda: {name: values[rows] for name, values in read().items()},
+            None if known is None else lambda: [known()[i] for i in rows.tolist()],
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Decided:

@@ -24,6 +24,7 @@ from serve.http.guard import Guard
 from serve.http.metrics import ServiceMetrics
 from serve.http.openapi import JSON, describe, expect, problems, raw_body, refuse_unknown
 from serve.http.payments import LoopLag, PaymentDesk, refuse_unready, score_body
+from serve.http.policies import add_policies
 from serve.http.rehearsal import rehearse
 from serve.http.wire import (
     ARROW,
@@ -103,6 +104,7 @@ def build_app(settings: Settings, replica: Replica | None = None) -> FastAPI:
     _probes(app)
     _payments(app)
     _rings(app)
+    add_policies(app)
     return app
 
 

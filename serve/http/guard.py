@@ -21,6 +21,7 @@ SCOPES = (
     ("/v1/labels", ("label",)),
     ("/v1/outcomes", ("label",)),
     ("/v1/ties", ("score", "investigate")),
+    ("/v1/policies", ("admin",)),
     ("/metrics", ()),
 )
 """Which scopes a path takes, one of them each; every other path takes `score`."""

@@ -35,6 +35,19 @@ class ServiceMetrics:
             "Decisions given for payments that are not known to be recorded",
             registry=self._registry,
         )
+        of_policy = ["policy", "state"]
+        self._decided = Gauge(
+            "ringwatch_policy_decisions", "Decisions by policy", [*of_policy, "decision"], registry=self._registry
+        )
+        self._hits = Gauge(
+            "ringwatch_policy_rule_hits", "Payments by rule", [*of_policy, "rule"], registry=self._registry
+        )
+        self._differing = Gauge(
+            "ringwatch_policy_differing",
+            "Payments that a policy in shadow would have decided otherwise",
+            ["policy"],
+            registry=self._registry,
+        )
         self._by_why: dict[str, Any] = {}
         self._offset = Gauge("ringwatch_journal_offset", "Events applied", registry=self._registry)
         self._lag = Gauge("ringwatch_journal_lag", "Events of the journal not applied yet", registry=self._registry)
@@ -63,4 +76,10 @@ class ServiceMetrics:
             self._scored.labels(by).set(rows)
         for stage, seconds in replica.seconds.items():
             self._stage.labels(stage).set(seconds)
+        policies = replica.decider.policies
+        for gauge, counts in ((self._decided, policies.decisions), (self._hits, policies.hits)):
+            for names, count in list(counts.items()):
+                gauge.labels(*names).set(count)
+        for version, count in list(policies.differing.items()):
+            self._differing.labels(version).set(count)
         return generate_latest(self._registry)

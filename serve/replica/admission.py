@@ -12,6 +12,8 @@ from data.errors import JournalError
 from data.journal.protocol import SCHEMAS, Commit, Kind, Known, PaymentSource, Report
 from data.schema import TIMESTAMP, content_hashes
 from serve.decide.decision import Decision
+from serve.decide.policies.book import PolicyBook
+from serve.decide.policies.life import PolicyEvent
 from serve.problems import Problem
 from serve.replica.conflicts import CONFLICTS_SHOWN, Conflict, conflict, within
 from serve.replica.reported import ReportedOutcomes
@@ -51,13 +53,20 @@ class OutcomeCall:
 
 
 @dataclass(frozen=True)
+class PolicyCall:
+    """A policy to give a state to; see `serve.decide.policies.life`."""
+
+    event: PolicyEvent
+
+
+@dataclass(frozen=True)
 class CheckCall:
     """Payments, labels or outcomes to look at without recording them: whether they would be let in."""
 
     call: ScoreCall | LabelCall | OutcomeCall
 
 
-Call = ScoreCall | LabelCall | OutcomeCall | CheckCall
+Call = ScoreCall | LabelCall | OutcomeCall | CheckCall | PolicyCall
 
 
 def hashed(calls: Sequence[Call]) -> list[Call]:
@@ -100,11 +109,13 @@ class Admission:
         commit: Open.
         recorded: Where the payments of earlier commits are read, to say what a contradiction is about.
         given: The decision given before a payment was recorded, by its id and content hash, where there is one.
+        policies: Those of the journal up to this commit.
     """
 
     commit: Commit
     recorded: PaymentSource
     given: Callable[[str, bytes], Decision | None] = lambda _, __: None
+    policies: PolicyBook | None = None
     _runs: list[tuple[Kind, list[pa.RecordBatch], list[bytes]]] = field(default_factory=list)  # of one kind each
     _ids: dict[str, tuple[int, bytes]] = field(default_factory=dict)  # of this commit
     _known: dict[str, Known | None] = field(default_factory=dict)  # of earlier commits, as far as looked up
@@ -117,7 +128,8 @@ class Admission:
 
     def look_up(self, calls: Sequence[Call]) -> None:
         """Look up the payments of all calls that will be taken: at once, they cost a fraction."""
-        batches = [(call.call if isinstance(call, CheckCall) else call).batch for call in calls]
+        found = [call.call if isinstance(call, CheckCall) else call for call in calls]
+        batches = [call.batch for call in found if not isinstance(call, PolicyCall)]
         self._find([name for batch in batches for name in batch.column("transaction_id").to_pylist()])
 
     def take(self, call: Call) -> "Admitted | dict[str, int] | Problem | None":
@@ -128,9 +140,22 @@ class Admission:
                 return None
             if isinstance(call, OutcomeCall):
                 return self._became(call)
+            if isinstance(call, PolicyCall):
+                return self._activated(call)
             return self._labelled(call) if isinstance(call, LabelCall) else self._scored(call)
         except Problem as problem:
             return problem
+
+    def _activated(self, call: PolicyCall) -> dict[str, int]:
+        """Record what a policy does from here on, unless it does so already."""
+        if self.policies is not None:
+            self.policies.refuse(call.event)
+            if self.policies.stands(call.event):
+                return {"accepted": 0, "repeated": 1}
+        if any(kind is Kind.POLICY for kind, _, _ in self._runs):
+            raise Problem(409, "Conflict", "another policy is being activated at this moment; look, and try again")
+        self._add(Kind.POLICY, call.event.batch(), [])
+        return {"accepted": 1, "repeated": 0}
 
     def outcomes(self, given: Sequence[GivenBefore]) -> None:
         """Record decisions that were given for payments; behind everything that was let in."""

@@ -33,6 +33,7 @@ from serve.problems import Problem
 from serve.replica import snapshots
 from serve.replica.admission import Admission, Admitted, Call, ScoreCall, hashed
 from serve.replica.answers import Answers, as_table
+from serve.replica.followed import Followed, spread
 from serve.replica.follower import Follower
 from serve.replica.journals import open_journal
 from serve.replica.kept_answers import KeptAnswers
@@ -62,6 +63,7 @@ class Replica:
         follower: The graph, and how far it has come.
         slot: The model, and what it said of each payment.
         decider: What decisions depend on, as of the same place in the journal.
+        followed: Has it take in events, and where every payment counts, decide them in their order.
         ready: Whether the journal has been replayed.
         lag: Events of the journal that were not in the graph when it was last looked at.
         batches: Micro-batches so far.
@@ -85,8 +87,7 @@ class Replica:
         self._names = threading.Lock()  # of the journal that names are read from, beside the one that is written
         self._reading: Journal | None = None
         self._kept = KeptAnswers(self.journal)
-        self.lag = 0
-        self.batches = 0
+        self.lag = self.batches = 0
         self.scored_by = {"cuda": 0, "cpu": 0, "rules": 0}
         self.seconds = {"commit": 0.0, "graph": 0.0, "score": 0.0}
 
@@ -96,6 +97,7 @@ class Replica:
         named = self.settings.device == "cuda"
         self.slot = ModelSlot(self.artifact, state, self._make_scorers(self.artifact, state), named)
         self.decider = self.rules.decider = Decider(self.settings)
+        self.followed = Followed(self.decider)
 
     @property
     def state(self) -> GraphState:
@@ -140,8 +142,9 @@ class Replica:
             begun, end = self.follower.position, max(1, self.journal.end)
             self.slot.warm()
             for events in self.follower.steps():
-                self.decider.apply(events)
+                self.followed.note(events)
                 self.slot.score_new()
+                self.followed.decide(self.slot)
                 report("replaying the journal", self.follower.position / end)
         except Exception:
             self.follower.broken = True
@@ -171,6 +174,7 @@ class Replica:
                         log.exception("the graph cannot follow the journal")
                         return False
                     self.slot.score_new()
+                    self.followed.decide(self.slot)
             return self.lag > 0
 
     def fill(self) -> bool:
@@ -203,7 +207,7 @@ class Replica:
             with self.journal.begin() as commit:
                 with self._graph:
                     self._catch_up(commit.end)  # what others wrote comes first, while nobody else may write
-                admission = Admission(commit, self.journal, self.given.of)
+                admission = Admission(commit, self.journal, self.given.of, self.decider.policies)
                 admission.look_up(calls)
                 outcomes = [admission.take(call) for call in calls]
                 admission.outcomes(self._kept.unsettled(outcomes))
@@ -221,7 +225,7 @@ class Replica:
                 for event in commit.events:
                     self._catch_up(event.offset)  # where a broker orders commits, others may have come between
                     self.follower.apply(event)
-                    self.decider.apply(event)
+                    self.followed.note(event)
                 self._catch_up(commit.end)
             except Exception:
                 log.exception("the graph cannot follow the journal")
@@ -229,6 +233,7 @@ class Replica:
             applied = time.perf_counter()
             self.lag = 0
             scored_by, degraded = self.slot.score_new()
+            self.followed.decide(self.slot)
             scored = time.perf_counter()
             timings = {"commit": committed - begin, "graph": applied - committed, "score": scored - applied}
             self.batches += 1
@@ -315,7 +320,7 @@ class Replica:
         """Apply what others wrote up to an offset; returns how many events that were."""
         begun = self.follower.position
         for events in self.follower.steps(stop):
-            self.decider.apply(events)
+            self.followed.note(events)
             if events.kind is Kind.TRANSACTION and len(self.given):
                 self.given.settle(events.batch.column("transaction_id").to_pylist())
         return self.follower.position - begun
@@ -336,7 +341,7 @@ class Replica:
         by, worse = [scored_by] * len(rows), [degraded] * len(rows)
         if not held.all():  # payments recorded so long ago that the graph holds them no longer, and sent again
             amounts = payments.column("amount").to_numpy()
-            probability, (alone, reasons) = _spread(probability, held, 0.0), request_score(amounts[~held])
+            probability, (alone, reasons) = spread(probability, held, 0.0), request_score(amounts[~held])
             probability[~held] = alone
             known, rest = iter(why), iter(reasons)
             why = [next(known) if here else next(rest) for here in held.tolist()]
@@ -381,13 +386,6 @@ class Replica:
             for at, reason in zip(places.tolist(), self.slot.reasons(rows[places]), strict=True):
                 why[at] = reason
         return self.slot.probabilities(rows), why
-
-
-def _spread(values: NDArray[Any], held: NDArray[np.bool_], missing: float) -> NDArray[Any]:
-    """Values of those that are held, with `missing` in the places of the others."""
-    out = np.full(len(held), missing, values.dtype)
-    out[held] = values
-    return out
 
 
 def capacity_of(artifact: Artifact, settings: Settings) -> int:
