@@ -11,7 +11,7 @@ import logging
 import threading
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -33,7 +33,10 @@ from graph.state import GraphState
 from serve.cases.comparison import compare, likeness
 from serve.cases.lookup import Lookup
 from serve.cases.protocol import EVERY, Entity, GivenVerdict, RingFilter, Verdict
+from serve.cases.spending import Spending
 from serve.decide.policy import decide
+from serve.decide.spending.guidance import Advice
+from serve.decide.spending.profile import Profile
 from serve.replica.follower import Follower
 from serve.replica.journals import open_journal
 from serve.replica.replica import capacity_of
@@ -72,6 +75,7 @@ class Investigator:
         self._feed = RingFeed(state, _Slot(self.slot), self.engine, settings.decline)
         self._lookup = Lookup(self.journal, state, self.slot.probabilities)
         self._lock = threading.RLock()  # of the journal's one connection, and of all that follows it
+        self._spending = Spending(self.journal, state.store, self._lookup, self.engine, self._lock)
         self._told: dict[str, tuple[int, _Told]] = {}  # by ring: version and content as the journal has it
         self._changed: set[str] = set()  # rings that may differ from what the journal has
         self._verdicts: dict[str, GivenVerdict] = {}  # by their own id, in the order of the journal
@@ -124,7 +128,7 @@ class Investigator:
             else:
                 found = (self.engine.record(name, as_of) for name in self.engine.rings_of(*wanted.entity))
                 records = [record for record in found if record is not None]
-        chosen = sorted((r for r in records if _matches(r, wanted)), key=_order)
+        chosen = sorted((r for r in records if wanted.takes(r)), key=_order)
         if after is not None:
             at = next((i for i, record in enumerate(chosen) if record.id == after), None)
             if at is None:
@@ -156,6 +160,16 @@ class Investigator:
             records = [record for ring in rings if (record := self.engine.record(ring)) is not None]
             evidence = [t for record in records for t in record.evidence]
             return self._lookup.entity(role, name, limit, rings, evidence)
+
+    def profile(self, account: str, as_of: int | None = None) -> Profile | None:
+        """See `Investigation.profile`."""
+        return self._spending.profile(account, as_of)
+
+    def guidance(
+        self, account: str, balance: Mapping[str, int] | None = None, as_of: int | None = None
+    ) -> tuple[Advice, ...] | None:
+        """See `Investigation.guidance`."""
+        return self._spending.guidance(account, balance, as_of)
 
     def payment(self, transaction_id: str) -> pa.Table | None:
         """See `Investigation.payment`."""
@@ -365,15 +379,6 @@ class _Slot:
 
 def _accounts(records: Sequence[RingRecord]) -> list[str]:
     return [name for record in records for name in record.accounts]
-
-
-def _matches(record: RingRecord, wanted: RingFilter) -> bool:
-    return (
-        (not wanted.states or record.state in wanted.states)
-        and (wanted.since is None or record.last_seen >= wanted.since)
-        and (wanted.until is None or record.first_seen < wanted.until)
-        and record.confidence >= wanted.confidence
-    )
 
 
 def _order(record: RingRecord) -> tuple[float, int, int]:

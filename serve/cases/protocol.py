@@ -4,13 +4,15 @@
 any of it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal, Protocol
 
 import pyarrow as pa
 
 from graph.rings.records import RingRecord, RingState
+from serve.decide.spending.guidance import Advice
+from serve.decide.spending.profile import Profile
 
 Verdict = Literal["fraud", "legitimate"]
 
@@ -32,6 +34,15 @@ class RingFilter:
     since: int | None = None
     until: int | None = None
     confidence: float = 0.0
+
+    def takes(self, record: RingRecord) -> bool:
+        """Whether a ring is asked for, its members aside."""
+        return (
+            (not self.states or record.state in self.states)
+            and (self.since is None or record.last_seen >= self.since)
+            and (self.until is None or record.first_seen < self.until)
+            and record.confidence >= self.confidence
+        )
 
 
 EVERY: Final = RingFilter()
@@ -133,6 +144,31 @@ class Investigation(Protocol):
 
     def entity(self, role: str, name: str, limit: int = 200) -> Entity | None:
         """What is known of an entity; None where it was never seen or has left the graph."""
+
+    def profile(self, account: str, as_of: int | None = None) -> Profile | None:
+        """What an account pays again and again, what it earns, what comes next and what was unusual.
+
+        Args:
+            account: Whose.
+            as_of: From what was known at this moment, us; by default now.
+
+        Returns:
+            None where it was never seen or has left the graph.
+        """
+
+    def guidance(
+        self, account: str, balance: Mapping[str, int] | None = None, as_of: int | None = None
+    ) -> tuple[Advice, ...] | None:
+        """What to tell an account's owner, the most certain first; what is not certain enough is left out.
+
+        Args:
+            account: Whose.
+            balance: What it holds, minor units by currency, if that is known.
+            as_of: As of `profile`.
+
+        Returns:
+            None where it was never seen or has left the graph.
+        """
 
     def payment(self, transaction_id: str) -> pa.Table | None:
         """One payment, of `RING_PAYMENTS`; None where it is not in the journal."""

@@ -1,6 +1,6 @@
 """An investigation at a running service: the same answers as the one in this process gives, over HTTP."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 from urllib.parse import quote, urlencode
@@ -10,6 +10,7 @@ import pyarrow as pa
 from graph.rings.records import RING_PAYMENTS, RingRecord
 from serve.cases.comparison import COMPARISON
 from serve.cases.protocol import EVERY, Entity, GivenVerdict, RingFilter, Verdict
+from serve.cases.spending_wire import GuidanceOut, ProfileOut, guidance_in, profile_in
 from serve.cases.wire import (
     EntityOut,
     PaymentOut,
@@ -22,6 +23,8 @@ from serve.cases.wire import (
     ring_in,
     verdict_in,
 )
+from serve.decide.spending.guidance import Advice
+from serve.decide.spending.profile import Profile
 from serve.http.client import Refused, RingwatchClient
 from serve.http.values import EPOCH, TICK
 
@@ -80,6 +83,19 @@ class RemoteInvestigation:
         found = self._find(f"/v1/entities/{quote(role, safe='')}/{quote(name, safe='')}?limit={limit}")
         return None if found is None else entity_in(EntityOut.model_validate(found))
 
+    def profile(self, account: str, as_of: int | None = None) -> Profile | None:
+        """See `Investigation.profile`."""
+        found = self._of_account(account, "profile", [] if as_of is None else [("as_of", as_of)])
+        return None if found is None else profile_in(ProfileOut.model_validate(found))
+
+    def guidance(
+        self, account: str, balance: Mapping[str, int] | None = None, as_of: int | None = None
+    ) -> tuple[Advice, ...] | None:
+        """See `Investigation.guidance`."""
+        query: list[tuple[str, Any]] = [("balance", f"{code}:{minor}") for code, minor in (balance or {}).items()]
+        found = self._of_account(account, "guidance", query + ([] if as_of is None else [("as_of", as_of)]))
+        return None if found is None else guidance_in(GuidanceOut.model_validate(found))
+
     def payment(self, transaction_id: str) -> pa.Table | None:
         """See `Investigation.payment`."""
         found = self._find(f"/v1/payments/{quote(transaction_id, safe='')}")
@@ -135,6 +151,10 @@ class RemoteInvestigation:
         if found is None:
             raise KeyError(ring_id)
         return found
+
+    def _of_account(self, account: str, part: str, query: list[tuple[str, Any]]) -> Any:
+        path = f"/v1/accounts/{quote(account, safe='')}/{part}"
+        return self._find(f"{path}?{urlencode(query)}" if query else path)
 
     def _find(self, path: str) -> Any:
         """What is there, None where nothing is."""

@@ -5,7 +5,8 @@ Needs pandas, and DuckDB for `Workbench.sql`: `pip install 'ringwatch[notebook]'
 
 import getpass
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any, Self
 
@@ -20,6 +21,8 @@ from graph.rings.records import LISTED, RingRecord, RingState, totals
 from serve.cases.investigator import Investigator
 from serve.cases.protocol import Entity, GivenVerdict, Investigation, RingFilter
 from serve.cases.remote import RemoteInvestigation
+from serve.decide.spending.guidance import Advice
+from serve.decide.spending.profile import Profile
 from serve.errors import ServeError
 from serve.http.client import RingwatchClient
 from serve.settings import Settings
@@ -151,6 +154,35 @@ class Workbench:
     def payments_of(self, role: str, name: str) -> Frame:
         """The newest payments of an entity, oldest first, with scores and labels."""
         return _frame(self.entity(role, name).payments)
+
+    def profile(self, account: str) -> Profile:
+        """What an account pays again and again, what it earns, what comes next and what was unusual.
+
+        Raises:
+            KeyError: It was never seen, or has left the graph.
+        """
+        self._follow()
+        found = self.investigation.profile(account)
+        if found is None:
+            raise KeyError(account)
+        return found
+
+    def guidance(self, account: str, balance: Mapping[str, int] | None = None) -> Frame:
+        """What to tell an account's owner, the most certain first: a line for each item, with its evidence.
+
+        Args:
+            account: Whose.
+            balance: What it holds, minor units by currency, if that is known.
+
+        Raises:
+            KeyError: It was never seen, or has left the graph.
+        """
+        self._follow()
+        found = self.investigation.guidance(account, balance)
+        if found is None:
+            raise KeyError(account)
+        columns = [field.name for field in fields(Advice)]
+        return _times(_pandas().DataFrame([asdict(one) for one in found], columns=columns), "at")
 
     def draw(self, ring_id: str, neighbours: bool = True) -> Any:
         """A picture to play with, as a widget: see `graph.rings.picture.widget.RingWidget`."""

@@ -7,6 +7,7 @@ import typer
 from rich.markup import escape
 
 from data.files.options import ReadOptions
+from serve.cli import account as cli_account
 from serve.cli import investigate as cli_investigate
 from serve.cli import journal as cli_journal
 from serve.cli import keys as cli_keys
@@ -91,6 +92,7 @@ cli_journal.register(app)
 cli_keys.register(app)
 cli_policies.register(app)
 cli_investigate.register(app)
+cli_account.register(app)
 
 
 @app.command(epilog=example("rescore --model var/model --transactions t.parquet --labels l.parquet --out var/scores"))

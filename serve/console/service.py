@@ -19,6 +19,7 @@ from gnn.model.artifact import load
 from graph.rings.picture.html import ring_html
 from serve.cases.book import CaseBook
 from serve.cases.investigator import Investigator
+from serve.console.account_routes import account_routes
 from serve.console.app import LOCAL as HERE
 from serve.console.app import build_console
 from serve.console.ring_routes import Who, investigation_routes
@@ -67,6 +68,7 @@ def build_service(settings: InvestigatorSettings, investigator: Investigator | N
     answer_failures(app)
     app.state.keeper = keeper
     app.include_router(investigation_routes(held, _who(settings)))
+    app.include_router(account_routes(held, _who(settings)))
     _probes(app, held, keeper)
     secret = read_secret(settings.journal.with_suffix(".console-secret"))
     pages = ConsoleSettings(secret, settings.https, settings.insecure, somebody=LOCAL)

@@ -1,6 +1,6 @@
 """An investigation in memory over rings made by hand, for tests of cases and the console."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -10,6 +10,10 @@ from data.schema import ROLES
 from graph.rings.records import RING_PAYMENTS, Member, MemberRole, Money, RingRecord, RingState
 from serve.cases.comparison import COMPARISON
 from serve.cases.protocol import Entity, GivenVerdict, RingFilter, Verdict
+from serve.decide.spending.crowd import Crowd
+from serve.decide.spending.guidance import Advice, Around, guidance
+from serve.decide.spending.past import Past
+from serve.decide.spending.profile import Profile, profile
 
 START = datetime(2026, 3, 4, 9, tzinfo=UTC)
 HOUR = 3_600_000_000
@@ -106,6 +110,7 @@ class FakeInvestigation:
         self.payments: list[dict[str, object]] = []
         self.given: list[GivenVerdict] = []
         self.fails: Exception | None = None
+        self.now: datetime | None = None
 
     def put(self, record: RingRecord) -> RingRecord:
         """A new version of a ring."""
@@ -115,7 +120,7 @@ class FakeInvestigation:
 
     @property
     def clock(self) -> int:
-        return BEGIN + 40 * HOUR
+        return BEGIN + 40 * HOUR if self.now is None else int(self.now.timestamp() * 1e6)
 
     @property
     def position(self) -> int:
@@ -171,6 +176,20 @@ class FakeInvestigation:
         order = sorted(((r, n, k) for (r, n), k in tied.items()), key=lambda t: (-t[2], t))
         rings = [r.id for (*_, r) in self.records.values() if (role, name) in [(m.role, m.name) for m in r.members]]
         return Entity(role, name, times[0], times[-1], table.slice(0, limit), len(rows), tuple(rings), tuple(order))
+
+    def profile(self, account: str, as_of: int | None = None) -> Profile | None:
+        past = self._past(account, as_of)
+        return None if past is None else profile(past, Crowd())
+
+    def guidance(
+        self, account: str, balance: Mapping[str, int] | None = None, as_of: int | None = None
+    ) -> tuple[Advice, ...] | None:
+        past = self._past(account, as_of)
+        return None if past is None else guidance(past, profile(past, Crowd()), Around(balance=balance or {}))
+
+    def _past(self, account: str, as_of: int | None) -> Past | None:
+        rows = [p for p in self.payments if account in (p["account_id"], p["payee_id"])]
+        return Past.of(account, self._table(rows), self.clock if as_of is None else as_of) if rows else None
 
     def payment(self, transaction_id: str) -> pa.Table | None:
         rows = [p for p in self.payments if p["transaction_id"] == transaction_id]

@@ -62,6 +62,11 @@ def test_a_client_reads_what_the_investigator_says(investigator: Investigator, r
     assert remote.rings() == [ring]
     assert remote.ring(ring.id) == ring
     assert remote.ring("K-5555") is None
+    assert (known := investigator.profile("a1")) is not None
+    assert remote.profile("a1") == known
+    assert known.payments > 0
+    assert remote.guidance("a1") == investigator.guidance("a1")
+    assert remote.profile("nobody") is None
     assert remote.versions(ring.id) == investigator.versions(ring.id)
     assert remote.rings(RingFilter((RingState.QUIET,))) == []
     assert remote.rings(RingFilter(entity=("device", PHONE), since=ring.last_seen, confidence=0.1)) == [ring]
