@@ -152,7 +152,7 @@ class Payments:
 def payments_of(
     costs: Costs,
     probability: Floats,
-    amount: NDArray[np.int64],
+    amount: NDArray[np.int64] | Floats,
     currency: Sequence[str] | None = None,
     spent: NDArray[np.float64] | NDArray[np.int64] | None = None,
     passed: NDArray[np.int64] | None = None,
@@ -163,7 +163,7 @@ def payments_of(
     Args:
         costs: The constants.
         probability: Calibrated, float64 [n].
-        amount: Minor units, int64 [n].
+        amount: Minor units, [n].
         currency: ISO 4217 codes, [n]; the currency of the costs if None.
         spent: Of each one's account in the 30 days before, minor units, [n]; nothing is known of it if None.
         passed: Challenges that each one's account passed before, by `CHALLENGES`, int64 [n, 2]; none if None.

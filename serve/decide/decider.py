@@ -1,6 +1,7 @@
 """Everything of the journal that a decision depends on, kept current, and the decision."""
 
 from collections.abc import Callable, Mapping
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from serve.decide.decision import Decided, Situation
 from serve.decide.outcomes import OutcomeBook, Tally
 from serve.decide.policies.book import PolicyBook
 from serve.decide.policy import ThresholdPolicy
+from serve.decide.rails import RailBook, Rates
 from serve.decide.standing import RingStanding
 from serve.settings import Settings
 
@@ -28,17 +30,20 @@ class Decider:
         rings: The rings that the journal holds.
         outcomes: What became of accounts' payments.
         policies: The policies that it holds.
+        rails: What each rail did.
     """
 
     def __init__(self, settings: Settings) -> None:
         self.rings = RingStanding()
         self.outcomes = OutcomeBook()
+        self.rails = RailBook()
         self.policies = PolicyBook(ThresholdPolicy(settings))
 
     def apply(self, events: Events) -> None:
         """Take in the next events."""
         self.rings.apply(events)
         self.outcomes.apply(events)
+        self.rails.apply(events)
         self.policies.apply(events)
 
     def situation(
@@ -61,7 +66,11 @@ class Decider:
         def tallies() -> list[Tally]:
             return self.outcomes.of(payments.column("account_id").to_pylist(), offsets.tolist())
 
-        return Situation(payments, offsets, probability, rings, [None] * len(rings), features, tallies)
+        def rails() -> list[Rates]:
+            return self.rails.of(offsets.tolist())
+
+        once = None if features is None else cache(features)  # rules and costs both read them
+        return Situation(payments, offsets, probability, rings, [None] * len(rings), once, tallies, rails)
 
     def decide(self, situation: Situation) -> list[Decided]:
         """Decide payments, [n]."""
@@ -82,6 +91,7 @@ class Decider:
         return {
             "rings": self.rings.facts(),
             "outcomes": self.outcomes.facts(),
+            "rails": self.rails.facts(),
             "policies": self.policies.facts(),
         }
 
@@ -89,4 +99,5 @@ class Decider:
         """Go on from what `facts` gave; what is not among them is as at the start of a journal."""
         self.rings.adopt(facts.get("rings", ()))
         self.outcomes.adopt(facts.get("outcomes", ()))
+        self.rails.adopt(facts.get("rails", {}))
         self.policies.adopt(facts.get("policies", {}))

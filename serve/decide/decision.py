@@ -12,6 +12,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from serve.decide.outcomes import Tally
+from serve.decide.rails import Rates
 from serve.decide.standing import Standing
 
 Decision = Literal["approve", "challenge", "review", "decline"]
@@ -84,6 +85,7 @@ class Situation:
         features: Features of the graph as of each payment, by name (`graph.dag.features.feature_names`), each
             float32 [n]; computed when they are first asked for. None where there is no graph to ask.
         tallies: What became of the payments of each account before, [n]; None where nothing is known.
+        rails: What was known of the rails, [n]; None where nothing is.
     """
 
     payments: pa.RecordBatch
@@ -93,10 +95,11 @@ class Situation:
     mandates: Sequence[MandateState | None]
     features: Callable[[], Mapping[str, NDArray[Any]]] | None = None
     tallies: Callable[[], Sequence[Tally]] | None = None
+    rails: Callable[[], Sequence[Rates]] | None = None
 
     def take(self, rows: NDArray[np.int64]) -> "Situation":
         """Some of the payments, by their places, int64 [m]."""
-        read, known = self.features, self.tallies
+        read, known, rails = self.features, self.tallies, self.rails
         return Situation(
             self.payments.take(pa.array(rows)),
             self.offsets[rows],
@@ -105,6 +108,7 @@ class Situation:
             [self.mandates[i] for i in rows.tolist()],
             None if read is None else lambda: {name: values[rows] for name, values in read().items()},
             None if known is None else lambda: [known()[i] for i in rows.tolist()],
+            None if rails is None else lambda: [rails()[i] for i in rows.tolist()],
         )
 
 

@@ -24,6 +24,9 @@ _COUNTED: Final[Mapping[str, str]] = {
     "chargeback_opened": "chargebacks",
 }
 
+BIOMETRICS: Final = "biometrics"  # an outcome's `by`, where a challenge was that
+_BIOMETRIC: Final = {"challenges_passed": "biometrics_passed", "challenges_failed": "biometrics_failed"}
+
 
 @dataclass(frozen=True, slots=True)
 class Tally:
@@ -34,6 +37,8 @@ class Tally:
         declined: By the bank, or by the service's advice.
         challenges_passed: Step-ups that the payer passed.
         challenges_failed: Step-ups that failed.
+        biometrics_passed: Those of the former that were biometric: reported with `by` as `biometrics`.
+        biometrics_failed: Those of the latter, likewise.
         reversed: Payments taken back before they were settled, whole or in part.
         refunds: Money given back afterwards, whole or in part. No fraud by itself.
         chargebacks: Opened, however they ended.
@@ -46,6 +51,8 @@ class Tally:
     reversed: int = 0
     refunds: int = 0
     chargebacks: int = 0
+    biometrics_passed: int = 0
+    biometrics_failed: int = 0
 
     @property
     def challenge_pass_rate(self) -> float | None:
@@ -78,11 +85,13 @@ class OutcomeBook:
         """Take in events; those that are no outcomes change nothing."""
         if events.kind is not Kind.OUTCOME:
             return
-        columns = (events.batch.column(name).to_pylist() for name in ("outcome", "outcome_id", "account_id"))
-        for i, (outcome, outcome_id, account) in enumerate(zip(*columns, strict=True)):
+        columns = (events.batch.column(name).to_pylist() for name in ("outcome", "outcome_id", "account_id", "by"))
+        for i, (outcome, outcome_id, account, by) in enumerate(zip(*columns, strict=True)):
             counted = _COUNTED.get(outcome)
             if counted is not None and outcome_id is not None and account is not None:
                 self._count(events.offset + i, account, counted)
+                if by == BIOMETRICS and counted in _BIOMETRIC:
+                    self._count(events.offset + i, account, _BIOMETRIC[counted])
 
     def of(self, accounts: Sequence[str], offsets: Sequence[int]) -> list[Tally]:
         """The tally of each account as of a payment's offset, [n]: what the journal held before it."""

@@ -1,7 +1,7 @@
 """What each rail did, as of a place in the journal: the outcomes that a router learns from.
 
-An outcome `approved` or `declined` whose `by` is a rail's name counts for that rail, in the band of its `amount`.
-Counts fade: an outcome weighs half as much after `HALF_LIFE` more of its rail. What is new is read from the next step
+An outcome `approved` or `declined` whose `by` is a rail's name counts for that rail. Counts
+fade: an outcome weighs half as much after `HALF_LIFE` more of its rail. What is new is read from the next step
 of `STEP` events of the journal on, so that a bounded number of steps need to be kept.
 """
 
@@ -15,12 +15,10 @@ from numpy.typing import NDArray
 
 from data.journal.protocol import Events, Kind
 
-BANDS: Final = np.array([2_000.0, 10_000.0, 50_000.0])  # amounts, minor units of the costs' currency
 HALF_LIFE: Final = 2_000.0  # outcomes of a rail
 STEP: Final = 256  # events of the journal
 STEPS: Final = 4_096  # that are remembered: a million events and more
 PRIOR: Final = 20.0  # outcomes that what a policy says of a rail is worth
-BORROWED: Final = 50.0  # outcomes that a rail is worth to one of its amount bands
 DOWN: Final = 12  # outcomes in a row that failed
 MOST_NAMES: Final = 256  # rails that are counted; others are somebody's free text
 SUCCESS, FAILURE = "approved", "declined"
@@ -31,21 +29,19 @@ class Counted:
     """Outcomes of one rail, faded.
 
     Attributes:
-        good: Those that were approved, by band of `BANDS`.
+        good: Those that were approved.
         bad: Those that were declined.
         failed: How many failed since the last success.
     """
 
-    good: tuple[float, ...] = (0.0,) * (len(BANDS) + 1)
-    bad: tuple[float, ...] = (0.0,) * (len(BANDS) + 1)
+    good: float = 0.0
+    bad: float = 0.0
     failed: int = 0
 
-    def after(self, band: int, success: bool) -> "Counted":
+    def after(self, success: bool) -> "Counted":
         """With one more outcome."""
         keep = 0.5 ** (1.0 / HALF_LIFE)
-        good, bad = [keep * x for x in self.good], [keep * x for x in self.bad]
-        (good if success else bad)[band] += 1.0
-        return Counted(tuple(good), tuple(bad), 0 if success else self.failed + 1)
+        return Counted(keep * self.good + success, keep * self.bad + (not success), 0 if success else self.failed + 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,13 +66,11 @@ class Rates:
             prior: Rails and their chance of success before any outcome.
 
         Returns:
-            Chance of success by band and rail, float64 [bands, rails], and which rails are down, bool [rails].
+            Chance of success, float64 [rails], and which rails are down, bool [rails].
         """
         counted = [self.rails.get(name, Counted()) for name in prior]
-        good = np.array([c.good for c in counted]).T
-        bad = np.array([c.bad for c in counted]).T
-        whole = (good.sum(0) + PRIOR * np.array(list(prior.values()))) / (good.sum(0) + bad.sum(0) + PRIOR)
-        success = (good + BORROWED * whole) / (good + bad + BORROWED)
+        good, bad = np.array([c.good for c in counted]), np.array([c.bad for c in counted])
+        success = (good + PRIOR * np.array(list(prior.values()))) / (good + bad + PRIOR)
         return success, np.array([c.failed >= DOWN for c in counted])
 
 
@@ -86,7 +80,7 @@ class RailBook:
     Example:
         >>> import pyarrow as pa
         >>> from data.journal.protocol import SCHEMAS
-        >>> event = {"transaction_id": "t-1", "outcome": "declined", "by": "bank", "outcome_id": "o-1", "amount": 500}
+        >>> event = {"transaction_id": "t-1", "outcome": "declined", "by": "bank", "outcome_id": "o-1"}
         >>> book = RailBook()
         >>> book.apply(Events(Kind.OUTCOME, 7, pa.RecordBatch.from_pylist([event], SCHEMAS[Kind.OUTCOME])))
         >>> before, after = book.of([8, 600])  # a step later it is read
@@ -104,15 +98,14 @@ class RailBook:
         """Take in events; those that are no outcomes of a rail change nothing."""
         if events.kind is not Kind.OUTCOME:
             return
-        columns = (events.batch.column(name).to_pylist() for name in ("outcome", "by", "amount"))
-        for i, (outcome, by, amount) in enumerate(zip(*columns, strict=True)):
+        columns = (events.batch.column(name).to_pylist() for name in ("outcome", "by"))
+        for i, (outcome, by) in enumerate(zip(*columns, strict=True)):
             if by is None or outcome not in (SUCCESS, FAILURE):
                 continue
             if by not in self._now and len(self._now) >= MOST_NAMES:
                 continue
             self._publish((events.offset + i) // STEP)
-            band = int(BANDS.searchsorted(amount or 0, "right"))
-            self._now[by] = self._now.get(by, Counted()).after(band, outcome == SUCCESS)
+            self._now[by] = self._now.get(by, Counted()).after(outcome == SUCCESS)
             self._step = (events.offset + i) // STEP + 1
 
     def of(self, offsets: Sequence[int]) -> list[Rates]:
@@ -136,8 +129,7 @@ class RailBook:
         """Go on from what `facts` gave."""
         self._now, self._step, self._at, self._read = {}, 0, [], []
         steps = [
-            (at, {n: Counted(tuple(g), tuple(b), f) for n, (g, b, f) in rails.items()})
-            for at, rails in facts.get("steps", ())
+            (at, {name: Counted(*counts) for name, counts in rails.items()}) for at, rails in facts.get("steps", ())
         ]
         if steps:
             self._step, self._now = steps[-1]
@@ -160,4 +152,4 @@ _NOTHING: Final = Rates({})
 
 
 def _plain(rails: Mapping[str, Counted]) -> dict[str, list[Any]]:
-    return {name: [list(c.good), list(c.bad), c.failed] for name, c in rails.items()}
+    return {name: [c.good, c.bad, c.failed] for name, c in rails.items()}

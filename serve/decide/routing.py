@@ -5,8 +5,8 @@ A rail earns what it lets through and costs its fees and its frauds: with s the 
     value = s (margin a + churn_lost V) - fee - fee_bps a - s p liability L
 
 so the success rate that is given up for a cheaper rail is never more than the saved cost is worth, nor more than
-`most_given_up`. The chance of each rail comes from outcomes in the journal (`RailBook`): recent ones count more, amount
-bands borrow from their rail, and a rail whose last outcomes all failed is down until one succeeds.
+`most_given_up`. The chance of each rail comes from outcomes in the journal (`RailBook`): recent ones count more, and
+a rail whose last outcomes all failed is down until one succeeds.
 
 A router that only ever takes the best never learns of the others. So a share of payments is spread over all rails, by a
 hash of transaction id and policy: the same payment goes the same way in any replay, and the probability of its way, its
@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from serve.decide.costs import Costs, CostsError, Payments, customer_value
 from serve.decide.decision import Route
-from serve.decide.rails import BANDS, Rates
+from serve.decide.rails import Rates
 
 MOST_RAILS: Final = 32
 
@@ -148,7 +148,7 @@ class Router:
         self, currency: Sequence[str], payments: Payments, costs: Costs, rates: Sequence[Rates]
     ) -> NDArray[np.float64]:
         """The probability with which each rail is picked, float64 [n, rails]; rows add up to 1, or 0 if none can."""
-        success, down = self._known(payments, rates)
+        success, down = self._known(rates)
         takes = self._takes(currency, payments)
         up = np.where((takes & ~down).any(1, keepdims=True), takes & ~down, takes)  # where all are down, one must do
         if self.mode == "table":
@@ -193,14 +193,13 @@ class Router:
                 found[:, k] &= np.fromiter((code in rail.currencies for code in currency), bool, len(amount))
         return found
 
-    def _known(self, payments: Payments, rates: Sequence[Rates]) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    def _known(self, rates: Sequence[Rates]) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
         """Chance of success and whether it is down, of each payment and rail."""
         prior = {rail.name: rail.success for rail in self.rails}
         tables: Mapping[int, tuple[NDArray[np.float64], NDArray[np.bool_]]] = {
             key: held.table(prior) for key, held in {id(r): r for r in rates}.items()
         }
-        band = BANDS.searchsorted(payments.amount / payments.scale, "right")
-        success = np.array([tables[id(r)][0][b] for r, b in zip(rates, band, strict=True)])
+        success = np.array([tables[id(r)][0] for r in rates])
         down = np.array([tables[id(r)][1] for r in rates])
         return success.reshape(-1, len(self.rails)), down.reshape(-1, len(self.rails))
 

@@ -5,7 +5,7 @@ opposite (Kleene's logic of three values), so that a rule never applies because 
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -65,14 +65,26 @@ class CompiledPolicy:
         self._limit_tables()
         self._hits = [RuleHit(rule.id, rule.message) for rule in file.rules]
         self._plain = {action: Decided(DECISION_OF[action], action, self.version) for action in ACTIONS}
+        self._economics = file.economics
+        if self._economics is not None and self._economics.router is not None:  # a new policy draws routes anew
+            router = replace(self._economics.router, version=self.version)
+            self._economics = replace(self._economics, router=router)
         p = file.probability
         self._steps = np.array([p.challenge, p.review, p.decline])
         self._otherwise: tuple[Action, ...] = ("approve", file.challenge, "review", "decline")
 
     def decide(self, situation: Situation) -> list[Decided]:
         """Decide payments, [n]; the limit of reviews is not looked at (see `serve.decide.policies.reviews`)."""
+        money = self._economics
+        if money is None:
+            return self._decided(situation, self._base(situation))
+        known = money.known(situation)
+        base = money.actions(known) if money.decides else self._base(situation)
+        return money.fill(situation, known, self._decided(situation, base))
+
+    def _decided(self, situation: Situation, base: Sequence[Action]) -> list[Decided]:
+        """The rules' decisions, and elsewhere the base's."""
         applied = self.applied(situation)
-        base = self._base(situation)
         if not applied.size or not applied.any():
             return [self._plain[action] for action in base]
         touched = set(np.flatnonzero(applied.any(axis=1)).tolist())
@@ -87,7 +99,10 @@ class CompiledPolicy:
         limit = self.file.reviews
         action: Action = "step_up_3ds" if limit is None else limit.then
         hit = RuleHit("reviews", "the limit of reviews is reached")
-        return Decided(DECISION_OF[action], action, self.version, (*decided.rules, hit))
+        rules = (*decided.rules, hit)
+        if action == "decline":
+            return Decided("decline", action, self.version, rules, decided.expected_loss)
+        return replace(decided, decision=DECISION_OF[action], action=action, rules=rules)
 
     def applied(self, situation: Situation) -> NDArray[np.bool_]:
         """Which rules' conditions hold, bool [n, rules], whatever rules come before them."""

@@ -7,6 +7,7 @@ from typing import Final
 from zoneinfo import ZoneInfo
 
 from serve.decide.decision import Action, Decision
+from serve.decide.policies.economics import Economics
 
 ACTIONS: Final[tuple[Action, ...]] = ("approve", "step_up_3ds", "step_up_biometrics", "review", "decline")
 """From the mildest to the strictest."""
@@ -131,6 +132,7 @@ class PolicyFile:
         challenge: Which challenge `challenge` means.
         reviews: Limit of reviews; None without one.
         note: For people.
+        economics: What it says of money; None where it says nothing.
     """
 
     name: str
@@ -142,6 +144,7 @@ class PolicyFile:
     challenge: Action = "step_up_3ds"
     reviews: ReviewLimit | None = None
     note: str = ""
+    economics: Economics | None = None
 
     @property
     def digest(self) -> str:

@@ -10,9 +10,10 @@ from serve.decide.decision import Action
 from serve.decide.policies.conditions import Conditions
 from serve.decide.policies.fields import COLUMNS, Sort
 from serve.decide.policies.model import ACTIONS, AllOf, Condition, PolicyFile, ReviewLimit, Rule, Thresholds
+from serve.decide.policies.money import SECTIONS, Money
 from serve.decide.policies.reading import Items, Keys, Mistake, Mistakes, Node, Place, PolicyError, Text, like, read
 
-KEYS: Final = ("policy", "note", "zone", "challenge", "lists", "rules", "otherwise", "reviews")
+KEYS: Final = ("policy", "note", "zone", "challenge", "lists", "rules", "otherwise", "reviews", *SECTIONS)
 RULE_KEYS: Final = ("id", "when", "then", "at_least", "message")
 STEPS: Final = ("challenge", "review", "decline")
 MOST_RULES: Final = 1_000
@@ -85,7 +86,9 @@ class _Parser:
         self._refuse_unused(root)
         probability, loss = self._otherwise(root)
         note = self._text(root, "note") or ""
-        return PolicyFile(name, text, zone, rules, probability, loss, self._challenge, self._reviews(root), note)
+        money = Money(self._conditions, self._mistakes).read(root, decides=not loss)
+        reviews = self._reviews(root)
+        return PolicyFile(name, text, zone, rules, probability, loss, self._challenge, reviews, note, money)
 
     def _known(self, node: Keys, known: Sequence[str]) -> None:
         for name, place in node.places.items():

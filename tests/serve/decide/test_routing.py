@@ -20,7 +20,7 @@ def some(n: int, amount: int = 5_000, probability: float = 0.001) -> Payments:
 
 
 def outcomes(offset: int, came: Sequence[tuple[str, str]]) -> Events:
-    rows = [{"transaction_id": "t", "outcome": o, "by": rail, "outcome_id": "o", "amount": 5_000} for rail, o in came]
+    rows = [{"transaction_id": "t", "outcome": o, "by": rail, "outcome_id": "o"} for rail, o in came]
     return Events(Kind.OUTCOME, offset, pa.RecordBatch.from_pylist(rows, SCHEMAS[Kind.OUTCOME]))
 
 
