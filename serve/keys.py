@@ -27,7 +27,7 @@ from typing import Final
 from serve.errors import ServeError
 
 log = logging.getLogger("ringwatch")
-SCOPES: Final = ("score", "label", "investigate", "admin")
+SCOPES: Final = ("score", "label", "mandate", "investigate", "admin")
 PLAIN_SCOPES: Final = frozenset(("score", "label"))
 """What keys without a name may do (RINGWATCH_API_KEYS): what they could before there were scopes."""
 PREFIX: Final = "rw_"  # tells secret scanners and people what it is

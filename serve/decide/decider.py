@@ -1,6 +1,6 @@
 """Everything of the journal that a decision depends on, kept current, and the decision."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from typing import Any
 
@@ -9,7 +9,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from data.journal.protocol import Events
-from serve.decide.decision import Decided, Situation
+from serve.decide.decision import Decided, MandateState, Situation
+from serve.decide.mandates import MandateBook, unrecorded
 from serve.decide.outcomes import OutcomeBook, Tally
 from serve.decide.policies.book import PolicyBook
 from serve.decide.policy import ThresholdPolicy
@@ -31,6 +32,7 @@ class Decider:
         outcomes: What became of accounts' payments.
         policies: The policies that it holds.
         rails: What each rail did.
+        mandates: What agents may pay, and have paid.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -38,6 +40,7 @@ class Decider:
         self.outcomes = OutcomeBook()
         self.rails = RailBook()
         self.policies = PolicyBook(ThresholdPolicy(settings))
+        self.mandates = MandateBook()
 
     def apply(self, events: Events) -> None:
         """Take in the next events."""
@@ -45,6 +48,7 @@ class Decider:
         self.outcomes.apply(events)
         self.rails.apply(events)
         self.policies.apply(events)
+        self.mandates.apply(events)
 
     def situation(
         self,
@@ -61,7 +65,7 @@ class Decider:
             probability: Calibrated probability of fraud, float64 [n].
             features: See `Situation.features`.
         """
-        rings = self.rings.of(payments, offsets.tolist())
+        rings, mandates = self.rings.of(payments, offsets.tolist()), self.mandates.of(payments, offsets)
 
         def tallies() -> list[Tally]:
             return self.outcomes.of(payments.column("account_id").to_pylist(), offsets.tolist())
@@ -70,21 +74,24 @@ class Decider:
             return self.rails.of(offsets.tolist())
 
         once = None if features is None else cache(features)  # rules and costs both read them
-        return Situation(payments, offsets, probability, rings, [None] * len(rings), once, tallies, rails)
+        return Situation(payments, offsets, probability, rings, mandates, once, tallies, rails)
 
     def decide(self, situation: Situation) -> list[Decided]:
-        """Decide payments, [n]."""
-        return self.policies.decide(situation)
+        """Decide payments, [n]; one that its mandate forbids is declined, whatever the policy says."""
+        return _under(self.policies.decide(situation), situation.mandates)
 
     def decide_unrecorded(self, payments: pa.RecordBatch, probability: NDArray[np.float64]) -> list[Decided]:
         """Decide payments that are not known to be recorded, from themselves alone; from any thread."""
+        names = payments.column("mandate_id").to_pylist()
+        mandates = [None if name is None else unrecorded(name) for name in names]
         n = len(payments)
-        unrecorded = Situation(payments, np.full(n, -1), probability, [None] * n, [None] * n)
-        return self.policies.decide_unrecorded(unrecorded)
+        situation = Situation(payments, np.full(n, -1), probability, [None] * n, mandates)
+        return _under(self.policies.decide_unrecorded(situation), mandates)
 
-    def decide_at_once(self, probability: float) -> Decided:
+    def decide_at_once(self, probability: float, mandate_id: str | None = None) -> Decided:
         """Decide one payment that is not known to be recorded, at the least cost; from any thread."""
-        return self.policies.deciding.at_once(probability)
+        decided = self.policies.deciding.at_once(probability)
+        return decided if mandate_id is None else decided.under(unrecorded(mandate_id))
 
     def facts(self) -> dict[str, Any]:
         """What a snapshot keeps, as JSON."""
@@ -93,6 +100,7 @@ class Decider:
             "outcomes": self.outcomes.facts(),
             "rails": self.rails.facts(),
             "policies": self.policies.facts(),
+            "mandates": self.mandates.facts(),
         }
 
     def adopt(self, facts: Mapping[str, Any]) -> None:
@@ -101,3 +109,10 @@ class Decider:
         self.outcomes.adopt(facts.get("outcomes", ()))
         self.rails.adopt(facts.get("rails", {}))
         self.policies.adopt(facts.get("policies", {}))
+        self.mandates.adopt(facts.get("mandates", {}))
+
+
+def _under(decided: list[Decided], mandates: Sequence[MandateState | None]) -> list[Decided]:
+    if not any(mandates):
+        return decided
+    return [one.under(mandate) for one, mandate in zip(decided, mandates, strict=True)]

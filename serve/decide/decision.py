@@ -137,8 +137,19 @@ class Decided:
     route: Route | None = None
     mandate: MandateState | None = None
 
+    def under(self, mandate: MandateState | None) -> "Decided":
+        """This, with what the payment's mandate says: one that it forbids is declined."""
+        if mandate is None:
+            return self
+        if mandate.within:
+            return replace(self, mandate=mandate)
+        return replace(self, decision="decline", action="decline", mandate=mandate, route=None)
+
     def as_given(self, decision: "Decision | None") -> "Decided":
-        """This, but with a decision that its caller was given before, where there was one: that one stands."""
-        if decision is None or decision == self.decision:
+        """This, but with a decision that its caller was given before, where there was one: that one stands.
+
+        A payment beyond its mandate stays declined, whatever its caller says that it was told.
+        """
+        if decision is None or decision == self.decision or (self.mandate is not None and not self.mandate.within):
             return self
         return replace(self, decision=decision, action=USUAL_ACTION[decision])

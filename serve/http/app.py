@@ -21,6 +21,7 @@ from serve.http.budget import DEADLINE, Budget
 from serve.http.express import Express
 from serve.http.failures import answer_failures
 from serve.http.guard import Guard
+from serve.http.mandates import mandate_routes
 from serve.http.metrics import ServiceMetrics
 from serve.http.openapi import JSON, describe, expect, problems, raw_body, refuse_unknown
 from serve.http.payments import LoopLag, PaymentDesk, refuse_unready, score_body
@@ -105,6 +106,7 @@ def build_app(settings: Settings, replica: Replica | None = None) -> FastAPI:
     _payments(app)
     _rings(app)
     add_policies(app)
+    mandate_routes(app)
     return app
 
 

@@ -169,6 +169,21 @@ class RingwatchClient:
         answer: dict[str, Any] = self.call("POST", "/v1/outcomes", [dict(one) for one in found])
         return answer
 
+    def grant(self, mandate: Mapping[str, Any]) -> dict[str, Any]:
+        """Grant a mandate, or a new version of one, as `POST /v1/mandates` takes it."""
+        answer: dict[str, Any] = self.call("POST", "/v1/mandates", dict(mandate))
+        return answer
+
+    def revoke(self, mandate_id: str) -> dict[str, Any]:
+        """Revoke a mandate: what its agent pays from now on is declined."""
+        answer: dict[str, Any] = self.call("POST", f"/v1/mandates/{quote(mandate_id, safe='')}/revoke")
+        return answer
+
+    def mandate(self, mandate_id: str) -> dict[str, Any]:
+        """A mandate as of now: terms, state, spent, reserved and remaining budget, and its newest payments."""
+        found: dict[str, Any] = self.call("GET", f"/v1/mandates/{quote(mandate_id, safe='')}")
+        return found
+
     def ties(self, limit: int = 20, as_of: str | int | None = None) -> list[dict[str, Any]]:
         """The riskiest tie rings: accounts tied by rare devices and cards that they share.
 

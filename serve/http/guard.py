@@ -20,6 +20,7 @@ OPEN = ("/livez", "/readyz", "/openapi.json")  # asked without a key
 SCOPES = (
     ("/v1/labels", ("label",)),
     ("/v1/outcomes", ("label",)),
+    ("/v1/mandates", ("mandate",)),
     ("/v1/ties", ("score", "investigate")),
     ("/v1/policies", ("admin",)),
     ("/metrics", ()),

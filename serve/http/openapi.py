@@ -4,16 +4,17 @@ from typing import Any, get_args
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
-from pydantic import TypeAdapter
+from pydantic import BaseModel, TypeAdapter
 from starlette.requests import Request
 
 from serve.http.guard import OPEN
-from serve.http.wire import ARROW, Label, Outcome, Payment
+from serve.http.wire import ARROW
 from serve.problems import MEDIA_TYPE, Problem, ProblemDetails
 
 JSON = "application/json"
 REFERENCE = "#/components/schemas/{model}"
 KEY = "key"
+_BODIES: dict[str, type[BaseModel]] = {}  # that routes read raw, as `raw_body` was told of them
 PROBLEMS: dict[int | str, dict[str, Any]] = {
     status: {
         "description": what,
@@ -45,7 +46,7 @@ def raw_body(shape: Any, *, arrow: bool = False) -> dict[str, Any]:
     """The description of a body that a route reads raw.
 
     Args:
-        shape: `Payment`, `Label`, `Outcome`, a list of them, or either.
+        shape: A model of the API, a list of one, or either.
         arrow: Whether an Arrow IPC stream is taken too.
     """
     content: dict[str, Any] = {JSON: {"schema": _schema(shape)}}
@@ -69,7 +70,8 @@ def _described(app: FastAPI) -> dict[str, Any]:
     found = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
     components = found.setdefault("components", {})
     schemas = components.setdefault("schemas", {})
-    for model in (Payment, Label, Outcome, ProblemDetails):
+    models: list[type[BaseModel]] = [*_BODIES.values(), ProblemDetails]
+    for model in models:
         schema = model.model_json_schema(ref_template=REFERENCE)
         schemas.update(schema.pop("$defs", {}))
         schemas[model.__name__] = schema
@@ -83,7 +85,8 @@ def _described(app: FastAPI) -> dict[str, Any]:
 
 def _schema(shape: Any) -> dict[str, Any]:
     """A reference to each model of a shape; the models themselves are among the components."""
-    if shape in (Payment, Label, Outcome):
+    if isinstance(shape, type) and issubclass(shape, BaseModel):
+        _BODIES[shape.__name__] = shape
         return {"$ref": REFERENCE.format(model=shape.__name__)}
     if isinstance(shape, type) or getattr(shape, "__origin__", None) is list:
         return {"type": "array", "items": _schema(get_args(shape)[0])}

@@ -109,6 +109,7 @@ class PaymentDesk:
             payment.amount,
             payment.decision_given,
             lambda: content_hashes(batch_of([payment], TRANSACTION_SCHEMA))[0],
+            payment.mandate_id,
         )
 
     async def score(self, call: ScoreCall, budget: Budget) -> Any:

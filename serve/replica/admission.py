@@ -12,10 +12,12 @@ from data.errors import JournalError
 from data.journal.protocol import SCHEMAS, Commit, Kind, Known, PaymentSource, Report
 from data.schema import TIMESTAMP, content_hashes
 from serve.decide.decision import Decision
+from serve.decide.mandates import MandateBook
 from serve.decide.policies.book import PolicyBook
 from serve.decide.policies.life import PolicyEvent
 from serve.problems import Problem
 from serve.replica.conflicts import CONFLICTS_SHOWN, Conflict, conflict, within
+from serve.replica.granted import Granted, GrantedMandates, MandateCall
 from serve.replica.reported import ReportedOutcomes
 
 
@@ -66,7 +68,7 @@ class CheckCall:
     call: ScoreCall | LabelCall | OutcomeCall
 
 
-Call = ScoreCall | LabelCall | OutcomeCall | CheckCall | PolicyCall
+Call = ScoreCall | LabelCall | OutcomeCall | CheckCall | PolicyCall | MandateCall
 
 
 def hashed(calls: Sequence[Call]) -> list[Call]:
@@ -110,12 +112,14 @@ class Admission:
         recorded: Where the payments of earlier commits are read, to say what a contradiction is about.
         given: The decision given before a payment was recorded, by its id and content hash, where there is one.
         policies: Those of the journal up to this commit.
+        mandates: What the journal holds of them before this commit.
     """
 
     commit: Commit
     recorded: PaymentSource
     given: Callable[[str, bytes], Decision | None] = lambda _, __: None
     policies: PolicyBook | None = None
+    mandates: MandateBook = field(default_factory=MandateBook)
     _runs: list[tuple[Kind, list[pa.RecordBatch], list[bytes]]] = field(default_factory=list)  # of one kind each
     _ids: dict[str, tuple[int, bytes]] = field(default_factory=dict)  # of this commit
     _known: dict[str, Known | None] = field(default_factory=dict)  # of earlier commits, as far as looked up
@@ -125,14 +129,15 @@ class Admission:
 
     def __post_init__(self) -> None:
         self._reported = ReportedOutcomes(self.commit.outcomes, self._payments)
+        self._granted = GrantedMandates(self.mandates)
 
     def look_up(self, calls: Sequence[Call]) -> None:
         """Look up the payments of all calls that will be taken: at once, they cost a fraction."""
         found = [call.call if isinstance(call, CheckCall) else call for call in calls]
-        batches = [call.batch for call in found if not isinstance(call, PolicyCall)]
+        batches = [call.batch for call in found if not isinstance(call, PolicyCall | MandateCall)]
         self._find([name for batch in batches for name in batch.column("transaction_id").to_pylist()])
 
-    def take(self, call: Call) -> "Admitted | dict[str, int] | Problem | None":
+    def take(self, call: Call) -> "Admitted | Granted | dict[str, int] | Problem | None":
         """Let a call in, all of it or nothing; None for one that only asked whether it would be."""
         try:
             if isinstance(call, CheckCall):
@@ -142,6 +147,8 @@ class Admission:
                 return self._became(call)
             if isinstance(call, PolicyCall):
                 return self._activated(call)
+            if isinstance(call, MandateCall):
+                return self._mandated(call)
             return self._labelled(call) if isinstance(call, LabelCall) else self._scored(call)
         except Problem as problem:
             return problem
@@ -295,6 +302,12 @@ class Admission:
                 rows = [row for batch in batches for row in batch.to_pylist()] if kind is Kind.TRANSACTION else ()
                 found |= {row["transaction_id"]: row for row in rows if row["transaction_id"] in waiting}
         return found
+
+    def _mandated(self, call: MandateCall) -> Granted:
+        granted, event = self._granted.take(call)
+        if event is not None:
+            self._add(Kind.MANDATE, event, [])
+        return granted
 
     def _became(self, call: OutcomeCall) -> dict[str, int]:
         """Record what became of payments, each outcome once; see `serve.replica.reported`."""

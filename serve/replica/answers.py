@@ -128,7 +128,7 @@ def earlier_decision(body: bytes) -> Decision | None:
 def with_earlier_decision(body: bytes, decision: Decision) -> bytes:
     """An answer of `as_json` whose payment turns out to have been decided before it was recorded."""
     answer = from_json(body)
-    if answer["decision"] != decision:
+    if answer["decision"] != decision and ((mandate := answer["mandate"]) is None or mandate["within"]):
         answer["decision"], answer["action"] = decision, USUAL_ACTION[decision]
     return json_bytes({**answer, "earlier_decision": decision})
 

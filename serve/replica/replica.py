@@ -207,7 +207,8 @@ class Replica:
             with self.journal.begin() as commit:
                 with self._graph:
                     self._catch_up(commit.end)  # what others wrote comes first, while nobody else may write
-                admission = Admission(commit, self.journal, self.given.of, self.decider.policies)
+                decider = self.decider
+                admission = Admission(commit, self.journal, self.given.of, decider.policies, decider.mandates)
                 admission.look_up(calls)
                 outcomes = [admission.take(call) for call in calls]
                 admission.outcomes(self._kept.unsettled(outcomes))
@@ -255,6 +256,12 @@ class Replica:
         finally:
             if held:
                 self._graph.release()
+
+    def mandate(self, mandate_id: str) -> dict[str, Any] | None:
+        """A mandate as of now, see `serve.decide.mandates.Mandate.view`; None where there is none."""
+        with self._graph:
+            found = self.decider.mandates.get(mandate_id)
+            return None if found is None else found.view(mandate_id, self.decider.mandates.clock)
 
     def idle(self) -> None:
         """Keep the answers given since; when nothing waits."""

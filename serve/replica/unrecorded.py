@@ -66,6 +66,12 @@ class GivenDecisions:
                     self._given.pop(name, None)
 
 
+def _stands(decided: Decided, carried: Decision | None) -> Decision:
+    """The decision to give: what the caller was given before, unless a mandate forbids the payment."""
+    forbidden = decided.mandate is not None and not decided.mandate.within
+    return decided.decision if forbidden or carried is None else carried
+
+
 def _hash(content: Content) -> bytes:
     return content if isinstance(content, bytes) else content()
 
@@ -99,7 +105,7 @@ class RuleAnswers:
         hashes = call.hashes or content_hashes(batch)
         carried = list(call.given) or [None] * n
         decided = [
-            one.as_given(self.given.give(name, content, earlier or one.decision))
+            one.as_given(self.given.give(name, content, _stands(one, earlier)))
             for name, content, earlier, one in zip(
                 names, hashes, carried, self.decider.decide_unrecorded(batch, probability), strict=True
             )
@@ -107,7 +113,14 @@ class RuleAnswers:
         answers = self._answers(names, probability, why if call.reasons else [None] * n, decided, carried)
         return as_table(answers) if call.table else [as_json(answers, i) for i in range(n)]
 
-    def answer_request(self, name: str, amount: int, carried: Decision | None, content: Callable[[], bytes]) -> bytes:
+    def answer_request(
+        self,
+        name: str,
+        amount: int,
+        carried: Decision | None,
+        content: Callable[[], bytes],
+        mandate_id: str | None = None,
+    ) -> bytes:
         """The answer to one payment from its amount alone, at the least cost: for when there are too many.
 
         Args:
@@ -115,11 +128,12 @@ class RuleAnswers:
             amount: In minor units.
             carried: The decision that its caller was given before, if any.
             content: Computes its content hash.
+            mandate_id: The mandate that it names, if any.
         """
         small = amount < LARGE_AMOUNT
         probability, why = self._small if small else request_score(np.array([amount]))
-        decided = self.decider.decide_at_once(float(probability[0]))
-        decided = decided.as_given(self.given.give(name, content, carried or decided.decision))
+        decided = self.decider.decide_at_once(float(probability[0]), mandate_id)
+        decided = decided.as_given(self.given.give(name, content, _stands(decided, carried)))
         return as_json(self._answers([name], probability, why, [decided], [carried]), 0)
 
     def _answers(

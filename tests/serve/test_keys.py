@@ -96,7 +96,7 @@ def test_a_name_is_given_once_ever(file: Path) -> None:
         (" x", ["score"], "no blank around"),
         ("x\n", ["score"], "can be seen"),
         ("x" * 65, ["score"], "1 to 64"),
-        ("x", ["scores"], "no scope 'scores'; there are score, label, investigate, admin"),
+        ("x", ["scores"], "no scope 'scores'; there are score, label, mandate, investigate, admin"),
         ("x", [], "needs a scope"),
     ],
 )
@@ -157,7 +157,9 @@ def test_a_service_asks_for_keys_of_the_file_only_where_it_is_there(tmp_path: Pa
         ("/v1/scores", {"api key", "score", "admin"}),
         ("/v1/labels", {"api key", "label", "admin"}),
         ("/v1/ties/R-1", {"api key", "score", "investigate", "admin"}),
-        ("/metrics", {"api key", "score", "label", "investigate", "admin"}),
+        ("/v1/outcomes", {"api key", "label", "admin"}),
+        ("/v1/mandates/M-1/revoke", {"mandate", "admin"}),
+        ("/metrics", {"api key", "score", "label", "mandate", "investigate", "admin"}),
         ("/v1/anything", {"api key", "score", "admin"}),
     ],
 )
