@@ -12,8 +12,8 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from serve.cli.options import example
-from serve.terminal import BAD_INPUT, err, fail, out, plain_errors
+from serve.cli.options import HistoryFrom, Labels, Model, Strict, Transactions, example, file_option, reads
+from serve.terminal import BAD_INPUT, Refusals, err, fail, out, plain_errors, progress, when
 
 if TYPE_CHECKING:
     from serve.decide.policies.book import PolicyBook
@@ -41,6 +41,10 @@ def register(app: typer.Typer) -> None:
     commands.callback()(_group)
     commands.command(epilog=example("policy check docs/policy.yaml"))(check)
     commands.command("fields", epilog=example("policy fields --like card"))(fields_)
+    trial = example(
+        "policy simulate docs/policy.yaml --journal var/journal.sqlite --model var/model --html var/trial.html"
+    )
+    commands.command(epilog=trial)(reads(simulate))
     commands.command(epilog=example("policy activate docs/policy.yaml --journal var/journal.sqlite --shadow"))(activate)
     commands.command(epilog=example("policy rollback --journal var/journal.sqlite"))(rollback)
     commands.command("list", epilog=example("policy list --journal var/journal.sqlite"))(list_)
@@ -109,6 +113,50 @@ def activate(
                 event = PolicyEvent.of(found, state, share or 1.0, by)
                 book.refuse(event)
                 _said(write(event, book.stands(event)))
+
+
+def simulate(
+    file: PolicyPath,
+    model: Model,
+    journal: JournalPath = None,
+    transactions: Transactions = None,
+    labels: Labels = None,
+    since: Annotated[
+        str | None, typer.Option(help="Judge payments from this time on (ISO 8601, UTC).", show_default=False)
+    ] = None,
+    until: Annotated[
+        str | None, typer.Option(help="Judge payments before this time (ISO 8601, UTC).", show_default=False)
+    ] = None,
+    html: Annotated[Path | None, file_option("Page to write: the whole report, with the cost curve.")] = None,
+    as_json: AsJson = False,
+    strict: Strict = False,
+) -> None:
+    """Try a policy on recorded payments, beside what was live.
+
+    Every payment is scored and decided again as of its own place in the journal, so with what was known then; it is
+    judged with the labels known by now. Nothing is recorded.
+    """
+    from gnn.model.artifact import load as load_model
+    from serve.batch.backtest import backtest, summary
+    from serve.batch.backtest_report import backtest_page, backtest_tables
+
+    source = HistoryFrom(transactions, labels, journal, labelled=False)
+    with plain_errors(), progress() as report:
+        policy, artifact, refusals = read_policy(file), load_model(model), Refusals()
+        history = source.read(strict=strict, on_refusal=refusals)
+        found = backtest(artifact, history, policy, when(since, "--since"), when(until, "--until"), report)
+        figures = summary(found, None if policy.economics is None else policy.economics.costs)
+        if html is not None:
+            html.parent.mkdir(parents=True, exist_ok=True)
+            html.write_text(backtest_page(figures), encoding="utf-8")
+    if as_json:
+        print(json.dumps(figures))
+    else:
+        for table in backtest_tables(figures):
+            out.print(table)
+        if html is not None:
+            out.print(escape(str(html)))
+    refusals.summary()
 
 
 def rollback(

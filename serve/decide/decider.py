@@ -78,7 +78,7 @@ class Decider:
 
     def decide(self, situation: Situation) -> list[Decided]:
         """Decide payments, [n]; one that its mandate forbids is declined, whatever the policy says."""
-        return _under(self.policies.decide(situation), situation.mandates)
+        return under(self.policies.decide(situation), situation.mandates)
 
     def decide_unrecorded(self, payments: pa.RecordBatch, probability: NDArray[np.float64]) -> list[Decided]:
         """Decide payments that are not known to be recorded, from themselves alone; from any thread."""
@@ -86,7 +86,7 @@ class Decider:
         mandates = [None if name is None else unrecorded(name) for name in names]
         n = len(payments)
         situation = Situation(payments, np.full(n, -1), probability, [None] * n, mandates)
-        return _under(self.policies.decide_unrecorded(situation), mandates)
+        return under(self.policies.decide_unrecorded(situation), mandates)
 
     def decide_at_once(self, probability: float, mandate_id: str | None = None) -> Decided:
         """Decide one payment that is not known to be recorded, at the least cost; from any thread."""
@@ -112,7 +112,8 @@ class Decider:
         self.mandates.adopt(facts.get("mandates", {}))
 
 
-def _under(decided: list[Decided], mandates: Sequence[MandateState | None]) -> list[Decided]:
+def under(decided: list[Decided], mandates: Sequence[MandateState | None]) -> list[Decided]:
+    """Decisions, [n], with what the payments' mandates say, [n]: one that its mandate forbids is declined."""
     if not any(mandates):
         return decided
     return [one.under(mandate) for one, mandate in zip(decided, mandates, strict=True)]
