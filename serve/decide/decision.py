@@ -143,7 +143,7 @@ class Decided:
             return self
         if mandate.within:
             return replace(self, mandate=mandate)
-        return replace(self, decision="decline", action="decline", mandate=mandate, route=None)
+        return replace(self, decision="decline", action="decline", mandate=mandate, route=None, fee_bps=None)
 
     def as_given(self, decision: "Decision | None") -> "Decided":
         """This, but with a decision that its caller was given before, where there was one: that one stands.
@@ -152,4 +152,6 @@ class Decided:
         """
         if decision is None or decision == self.decision or (self.mandate is not None and not self.mandate.within):
             return self
+        if decision == "decline":  # it pays nothing and goes nowhere
+            return replace(self, decision=decision, action=decision, route=None, fee_bps=None)
         return replace(self, decision=decision, action=USUAL_ACTION[decision])

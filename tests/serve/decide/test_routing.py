@@ -88,6 +88,14 @@ def test_a_rail_that_only_fails_is_left_until_it_succeeds_again() -> None:
         assert found[0].rail == rail
 
 
+def test_where_all_rails_are_down_the_first_is_taken_all_the_same() -> None:
+    book = RailBook()
+    book.apply(outcomes(0, [("wallet", "declined"), ("bank", "declined")] * DOWN))
+    (found,) = Router((WALLET, BANK)).route(["t"], ["EUR"], some(1), COSTS, book.of([STEP]))
+    assert found is not None
+    assert found.rail == "wallet"
+
+
 def test_what_was_known_as_of_a_payment_does_not_change_with_later_outcomes_or_a_snapshot() -> None:
     rng = np.random.default_rng(1)
     book, seen, offset = RailBook(), {}, 0

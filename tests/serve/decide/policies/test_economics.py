@@ -80,6 +80,8 @@ def test_the_price_of_a_review_keeps_it_for_those_that_gain_most() -> None:
 def test_fees_are_given_to_what_is_not_declined() -> None:
     found = compiled("costs:\npricing: {cap_bps: 250}\n").decide(situation([0.0, 0.01, 0.9], [10_000, 10_000, 90_000]))
     assert [one.fee_bps for one in found] == [20.0, 140.0, None]
+    assert found[1].as_given("decline").fee_bps is None
+    assert found[1].as_given("approve").fee_bps == 140.0
 
 
 def test_a_rail_is_taken_by_what_was_known_as_of_the_payment() -> None:
