@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from data.errors import DataError
 from data.report import Report
@@ -72,6 +72,7 @@ def progress() -> Iterator[Report]:
         BarColumn(),
         TextColumn("{task.percentage:>3.0f}%"),
         TimeElapsedColumn(),
+        TimeRemainingColumn(),
     )
     with Progress(*columns, console=err) as bars:
         tasks: dict[str, TaskID] = {}
@@ -101,15 +102,18 @@ class _Lines:
 
     def __init__(self) -> None:
         self._stage, self._begun, self._said = "", 0.0, time.monotonic()
+        self._from = 0.0  # share that was done when the stage began: a run that goes on does not begin at 0
 
     def __call__(self, what: str, share: float) -> None:
         now = time.monotonic()
         if what != self._stage:
-            self._stage, self._begun = what, now
+            self._stage, self._begun, self._from = what, now, share
         if now - self._said < EVERY_S:
             return
         self._said = now
         line = f"{what}: {100 * share:.0f} % after {now - self._begun:.0f} s"
+        if (more := share - self._from) > 0 and share < 1:
+            line += f", about {(now - self._begun) * (1 - share) / more:.0f} s left"
         err.print(line, markup=False, highlight=False, soft_wrap=True)
 
 

@@ -1,248 +1,371 @@
-"""Re-score history with a model, spread over a Ray cluster.
+"""Score a history of any size with a model: read as a stream, scored by workers, written day by day, resumed at will.
 
-One cheap sequential pass builds the graph; after that every payment hangs off its own row, so the network goes
-layer by layer: all rows' layer-1 keys and values, then all rows' layer 1, and so on, each spread over actors that own a
-slice of the rows. The graph and each layer's keys and values are shared through Ray's object store, without a copy on a
-machine. The kernels are those of the service, so the scores are those that were given online. GPUs take consecutive
-slices of the rows, each with the window before it, and hand on keys and values of that window alone.
+One cheap sequential pass builds the graph, in memory that a window of payments bounds, and cuts it into blocks. Workers
+score the blocks (`gnn.score.slices`), with the kernels of the service: the scores are those that were given online.
+What is done is on disk before the next block is counted (`serve.batch.manifest`): a run that is killed goes on where it
+was, with the same bytes in the end.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import pairwise
+import hashlib
+import json
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
-import ray
-from numpy.typing import NDArray
 
-from data.history import History
+from data.journal.protocol import Events, Kind
 from data.report import Report, silent
-from gnn.device.bulk import Shard, score_sharded
 from gnn.model.artifact import Artifact, load
-from gnn.model.engines import make_engine
-from gnn.model.kernels import Work
-from gnn.model.network import ModelConfig
-from gnn.score.cpu_scorer import ROWS_PER_BATCH, new_work
-from gnn.score.replay import capacity_for
-from graph.dag.protocol import Window
+from gnn.score.slices import CpuSlices
+from graph.dag.features import feature_names
 from graph.dag.store import GraphStore
-from graph.device.cuda_device import CudaDevice
-from graph.device.launch import Device
+from graph.slices import Stretch, cut
 from graph.state import GraphState
-from serve.children import safe_folder
+from serve.batch.manifest import (
+    SUCCESS,
+    Block,
+    Manifest,
+    check_parts,
+    difference,
+    read_manifest,
+    remove_orphans,
+    remove_run,
+    replace_file,
+    write_manifest,
+)
+from serve.batch.partitions import score_table, write_days
+from serve.batch.source import BatchSource
+from serve.batch.state import IN_FLIGHT, RunState
+from serve.batch.workers import HereWorkers, RayWorkers, ScoredBlock, Workers, WorkersLost
+from serve.decide.decider import Decider
 from serve.errors import ServeError
-from serve.ray_address import check_address
+from serve.settings import Settings
 
-Opens = Callable[[], Device]
+BLOCK_ROWS: Final = 1 << 16
+SNAPSHOT_EVERY_S: Final = 60.0
+MOST_LOSSES: Final = 5  # times in a row that workers are lost before a block is done
+
+MakeWorkers = Callable[[], Workers]
 
 
 @dataclass(frozen=True)
 class Rescored:
-    """Scores of all payments, in journal order.
+    """What a run did.
 
     Attributes:
-        scores: Columns transaction_id, journal_offset, fraud_probability, model_version.
-        actors: How many actors scored, and on what.
+        folder: Where the scores are.
+        payments: Scored in all, by this call and by those that it went on from.
+        scored: Scored by this call.
+        seconds: This call took, Ray's start included.
+        actors: Who scored.
+        stages: Seconds by stage: reading, graph, scoring (waiting for it), deciding, writing, state.
     """
 
-    scores: pa.Table
+    folder: Path
+    payments: int
+    scored: int
+    seconds: float
     actors: str
+    stages: dict[str, float]
 
 
 def rescore(
     model: Path | str,
-    history: History,
+    source: BatchSource,
+    folder: Path | str,
+    *,
+    settings: Settings | None = None,
     device: str = "auto",
     actors: int | None = None,
+    make_workers: MakeWorkers | None = None,
+    block_rows: int = BLOCK_ROWS,
+    snapshot_every_s: float = SNAPSHOT_EVERY_S,
+    restart: bool = False,
     report: Report = silent,
 ) -> Rescored:
-    """Score every payment of a history.
+    """Score every payment, or go on with a run that stopped.
 
     Args:
         model: Folder of the artifact.
-        history: Payments and labels.
+        source: What to score, see `serve.batch.source.open_source`.
+        folder: For the scores: `date=YYYY-MM-DD/part-*.parquet` (`serve.batch.partitions.SCORES`), `manifest.json`,
+            and `_SUCCESS` once all are there. One that holds a run that stopped is gone on with.
+        settings: Thresholds of the decisions where the journal activates no policy; by default the environment's.
         device: `auto` takes GPUs where the cluster has them.
-        actors: How many to use; by default one for each GPU, or each CPU.
+        actors: How many to use; by default one for each GPU, or each machine. 0 scores in this process, on the CPU,
+            without Ray.
+        make_workers: Makes other workers than Ray's.
+        block_rows: Payments that are scored, written and counted at once.
+        snapshot_every_s: Seconds between two snapshots of the graph, from which a run that was killed goes on.
+        restart: Remove what the folder holds of an earlier run, and begin anew.
         report: Told of progress.
 
     Returns:
-        The scores.
+        What was done.
 
     Raises:
-        ServeError: There is no payment, or RAY_ADDRESS names a cluster that does not answer.
+        ServeError: There is no payment; the folder holds a run of another model, input or thresholds, which is named;
+            workers are lost again and again; or RAY_ADDRESS names a cluster that does not answer.
+        DataError: The source cannot be read.
     """
-    artifact = load(model)
-    if not len(history.payments):
-        raise ServeError("there is no payment to score in this history")
-    check_address()
-    state = GraphState(artifact.roles, capacity_for(len(history), artifact.config.window), artifact.config.window)
-    for event in history.events:
-        state.apply(event)
-        report("building the graph", state.applied / len(history))
-    started = not ray.is_initialized()
-    if started:
-        with safe_folder():
-            ray.init(include_dashboard=False, log_to_driver=False, configure_logging=False)
-    try:
-        logit, what = _spread(artifact, Path(model).resolve(), state, device, actors, report)
-    finally:
-        if started:
-            ray.shutdown()
-    n = state.store.rows
-    return Rescored(
-        pa.table(
-            {
-                "transaction_id": history.payments["transaction_id"],
-                "journal_offset": state.store.offsets.of(np.arange(n)),
-                "fraud_probability": artifact.calibration.probability(logit),
-                "model_version": pa.repeat(artifact.version, n),
-            }
-        ),
-        what,
-    )
+    begin = time.perf_counter()
+    artifact, folder = load(model), Path(folder)
+    settings = settings or Settings.from_environment(model=Path(model), insecure=True)
+    if restart:
+        remove_run(folder)
+    run = _Run(artifact, source, folder, settings, block_rows, snapshot_every_s, report)
+    before = run.manifest.rows
+
+    def usual() -> Workers:
+        if actors == 0:
+            return HereWorkers([CpuSlices(artifact, block_rows)], artifact.config.layers)
+        return RayWorkers(str(Path(model).resolve()), artifact, block_rows, device, actors)
+
+    make_workers = make_workers or usual
+    what = run.finished() or _until_done(run, make_workers)
+    rows = run.manifest.rows - run.manifest.begins["row"]
+    seconds = time.perf_counter() - begin
+    return Rescored(folder, rows, run.manifest.rows - before, seconds, what, run.stages)
 
 
-def write(rescored: Rescored, folder: Path) -> Path:
-    """Write the scores as `scores.parquet` into a folder."""
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / "scores.parquet"
-    pq.write_table(rescored.scores, path)
-    return path
+def _until_done(run: "_Run", make_workers: MakeWorkers) -> str:
+    losses = 0
+    while True:
+        before = run.manifest.rows
+        workers = make_workers()
+        try:
+            run.go(workers)
+            return workers.what
+        except WorkersLost as error:
+            losses = losses + 1 if run.manifest.rows == before else 1
+            if losses == MOST_LOSSES:
+                raise ServeError(
+                    f"workers were lost {losses} times in a row, and no block was done: {error}"
+                ) from error
+        finally:
+            workers.close()
 
 
-def _spread(
-    artifact: Artifact, model: Path, state: GraphState, device: str, actors: int | None, report: Report
-) -> tuple[NDArray[np.float64], str]:
-    n = state.store.rows
-    cluster = ray.cluster_resources()
-    gpus, cpus = int(cluster.get("GPU", 0)), int(cluster.get("CPU", 1))
-    on_gpu = device != "cpu" and gpus > 0
-    arrays = {name: p.array[: p.used] for name, p in state.store.parts().items()}
-    graph, facts = ray.put(arrays), state.store.facts()
-    if on_gpu:
-        report("scoring", 0.0)
-        count = max(1, min(actors or gpus, gpus, -(-n // ROWS_PER_BATCH)))
-        return _on_cards(str(model), artifact.config, graph, facts, n, count), f"{count} x cuda"
-    count = max(1, min(actors or cpus, -(-n // ROWS_PER_BATCH)))
-    # A fraction of a CPU each, so that they start beside a service that holds some.
-    options: dict[str, Any] = {"num_cpus": 0.9 * cpus / count}
-    threads = max(1, cpus // count)
-    bounds = np.linspace(0, n, count + 1).astype(int)
-    worker = ray.remote(_Slice)
-    slices: list[Any] = [
-        worker.options(**options).remote(str(model), graph, facts, int(i), int(j), threads) for i, j in pairwise(bounds)
-    ]
-    layers = artifact.config.layers
-    logit = np.empty(0, np.float32)
-    kv = _gathered([s.encode.remote() for s in slices])
-    for layer in range(layers):
-        report("scoring", (layer + 1) / (layers + 1))
-        shared = ray.put(kv)
-        parts = [s.attend.remote(layer, shared) for s in slices]
-        if layer + 1 < layers:
-            kv = _gathered(parts)
-        else:
-            logit = _gathered(parts)
-    return logit.astype(np.float64), f"{count} x cpu ({threads} threads)"
-
-
-def _gathered(parts: Sequence[Any]) -> NDArray[np.float32]:
-    return np.concatenate(ray.get(list(parts)))
-
-
-def _store(arrays: Mapping[str, NDArray[Any]], facts: Mapping[str, Any]) -> GraphStore:
-    store = GraphStore(facts["roles"], facts["capacity"], Window(*facts["window"]))
-    store.adopt(arrays, facts)
-    return store
-
-
-def _on_cards(
-    model: str,
-    config: ModelConfig,
-    graph: Any,
-    facts: Mapping[str, Any],
-    n: int,
-    count: int,
-    device: Opens = CudaDevice,
-) -> NDArray[np.float64]:
-    """Log-odds of all `n` rows, by an actor for each of `count` GPUs; `device` opens the one that an actor is given."""
-    bounds = np.linspace(0, n, count + 1).astype(int).tolist()
-    card = ray.remote(_card_type(device)).options(num_gpus=1, num_cpus=0.5)
-    cards: list[Any] = [card.remote(model, graph, facts, i, j) for i, j in pairwise(bounds)]
-
-    def call(actor: Any, method: str, *arguments: Any) -> Any:
-        return getattr(actor, method).remote(*arguments)
-
-    made = score_sharded(cards, bounds, config.layers, config.window.rows, call)
-    parts = ray.get(made)[-count:]  # all of them, so that what failed first is said
-    return np.concatenate(parts).astype(np.float64)
-
-
-def _card_type(device: Opens) -> type[Shard]:
-    class Card(Shard):
-        """A slice of the history on the GPU that its actor is given."""
-
-        def __init__(
-            self, model: str, arrays: Mapping[str, NDArray[Any]], facts: Mapping[str, Any], first: int, last: int
-        ) -> None:
-            super().__init__(_store(arrays, facts), load(model).net, device(), first, last)
-
-    return Card
-
-
-class _Slice:
-    """Scores rows [first, last), one step of one layer at a time; keeps their embeddings between steps."""
+class _Run:
+    """A run: its manifest, and one way through the source for each set of workers that it is given."""
 
     def __init__(
         self,
-        model: str,
-        arrays: Mapping[str, NDArray[Any]],
-        facts: Mapping[str, Any],
-        first: int,
-        last: int,
-        threads: int,
+        artifact: Artifact,
+        source: BatchSource,
+        folder: Path,
+        settings: Settings,
+        block_rows: int,
+        snapshot_every_s: float,
+        report: Report,
     ) -> None:
-        net = load(model).net
-        self._engine, self._config = make_engine(net, _store(arrays, facts), "cpu", threads), net.config
-        self._rows = np.arange(first, last)
-        self._h = np.empty((last - first, net.config.width), np.float32)
-        self._logit = np.zeros(last - first, np.float32)
+        self._artifact, self._source, self._folder = artifact, source, folder
+        self._settings, self._block_rows, self._every_s = settings, block_rows, snapshot_every_s
+        self._report = report
+        self._state = RunState(folder, artifact.roles, artifact.config, block_rows)
+        self.stages: dict[str, float] = dict.fromkeys(
+            ("reading", "graph", "scoring", "deciding", "writing", "state"), 0.0
+        )
+        asked = _asked(artifact, source, settings, block_rows)
+        found = read_manifest(folder)
+        if found is not None and (other := difference(found.asked, asked)) is not None:
+            raise ServeError(
+                f"{folder} holds a run that was asked for something else: {other}. Take another --out, or "
+                "--restart to remove it"
+            )
+        self.manifest = found or Manifest(asked)
+        folder.mkdir(parents=True, exist_ok=True)
+        if found is None:
+            write_manifest(folder, self.manifest)
+        check_parts(folder, self.manifest)
+        remove_orphans(folder, self.manifest)
 
-    def encode(self) -> NDArray[np.float32]:
-        """Embed the rows by themselves; returns their first keys and values, float32 [n, 2D]."""
+    def finished(self) -> str | None:
+        """Who scored, if the run is over already."""
+        found: str | None = self.manifest.facts.get("actors") if (self._folder / SUCCESS).exists() else None
+        return found
 
-        def step(rows: NDArray[np.int64], work: Work) -> NDArray[np.float32]:
-            self._engine.describe(rows, work)
-            self._engine.encode(rows, work)
-            return self._engine.keys_values(0, work)
+    def go(self, workers: Workers) -> None:
+        """From what is done to the end of the source."""
+        state, decider = self._resume()
+        waiting: deque[_Waiting] = deque()
+        pending: list[Events] = []
+        saved, done = time.monotonic(), self.manifest.rows
+        began = done == 0 or self._begin(state, workers)
+        for events in self._pieces(state):
+            with self._timing("graph"):
+                state.apply(events)
+            if state.store.rows <= done:  # done before: only what later rows read of it is made again
+                decider.apply(events)
+                began = began or (state.store.rows == done and self._begin(state, workers))
+                continue
+            pending.append(events)
+            first = waiting[-1].last if waiting else self.manifest.rows
+            if state.store.rows < first + self._block_rows:
+                continue
+            waiting.append(self._start(workers, state, first, pending))
+            pending = []
+            if len(waiting) == IN_FLIGHT:
+                self._commit(waiting.popleft(), state, decider)
+            if time.monotonic() - saved > self._every_s:
+                self._commit_all(waiting, state, decider)
+                self._save(state, decider)
+                saved = time.monotonic()
+        self._end(workers, state, decider, waiting, pending)
 
-        return self._each(step)
+    def _end(
+        self, workers: Workers, state: GraphState, decider: Decider, waiting: deque["_Waiting"], pending: list[Events]
+    ) -> None:
+        first = waiting[-1].last if waiting else self.manifest.rows
+        if state.store.rows > first:
+            waiting.append(self._start(workers, state, first, pending))
+            pending = []
+        self._commit_all(waiting, state, decider)
+        for events in pending:
+            decider.apply(events)
+        if self.manifest.rows == self.manifest.begins["row"]:
+            raise ServeError("there is no payment to score in this history")
+        self._save(state, decider)
+        self.manifest.facts = {"actors": workers.what, "events": state.applied}
+        write_manifest(self._folder, self.manifest)
+        replace_file(self._folder / SUCCESS, b"")
 
-    def attend(self, layer: int, kv: NDArray[np.float32]) -> NDArray[np.float32]:
-        """One layer over all rows' keys and values [N, 2D]; returns the next, or the log-odds after the last."""
+    def _resume(self) -> tuple[GraphState, Decider]:
+        with self._timing("state"):
+            found = self._state.resume(self.manifest.rows)
+        decider = Decider(self._settings)
+        if found.decider:
+            decider.adopt(found.decider)
+        return found.state, decider
 
-        def step(rows: NDArray[np.int64], work: Work) -> NDArray[np.float32]:
-            self._engine.gather(rows, work)
-            self._engine.attend(layer, kv, work)
-            if layer + 1 < self._config.layers:
-                return self._engine.keys_values(layer + 1, work)
-            # Features are not kept between steps: the head has them computed once more.
-            self._engine.describe(rows, work)
-            self._engine.finish(work)
-            return work.logit
+    def _begin(self, state: GraphState, workers: Workers) -> bool:
+        """Hand workers the window before the first row that is not done, if the graph is there; returns whether."""
+        rows = state.store.rows
+        if rows < self.manifest.rows:
+            return False
+        with self._timing("state"):
+            begin = max(state.store.oldest, rows - self._artifact.config.window.rows)
+            workers.begin(self._cut(state, begin, all_labels=True), self._state.kept(self.manifest))
+        return True
 
-        return self._each(step)
+    def _pieces(self, state: GraphState) -> Iterator[Events]:
+        """The events that the graph expects, cut where blocks end."""
+        stream = iter(self._source.events(state.applied))
+        while True:
+            with self._timing("reading"):
+                events = next(stream, None)
+            if events is None:
+                return
+            while len(events.batch):
+                left = self._to_next_end(state.store.rows)
+                piece = events
+                if events.kind is Kind.TRANSACTION and len(events.batch) > left:
+                    piece = replace(events, batch=events.batch.slice(0, left))
+                yield piece
+                n = len(piece.batch)
+                events = replace(events, offset=events.offset + n, batch=events.batch.slice(n))
 
-    def _each(self, step: Callable[[NDArray[np.int64], Work], NDArray[np.float32]]) -> NDArray[np.float32]:
-        out = []
-        for i in range(0, len(self._rows), ROWS_PER_BATCH):
-            rows = self._rows[i : i + ROWS_PER_BATCH]
-            work = new_work(self._config, len(rows))
-            work.h[:], work.logit[:] = self._h[i : i + ROWS_PER_BATCH], self._logit[i : i + ROWS_PER_BATCH]
-            out.append(step(rows, work).copy())
-            self._h[i : i + ROWS_PER_BATCH], self._logit[i : i + ROWS_PER_BATCH] = work.h, work.logit
-        return np.concatenate(out) if out else np.empty((0, 2 * self._config.width), np.float32)
+    def _to_next_end(self, rows: int) -> int:
+        """Payments up to the end of the block at hand."""
+        done = self.manifest.rows
+        return (
+            done - rows if rows < done else self._block_rows - (rows - self.manifest.begins["row"]) % self._block_rows
+        )
+
+    def _start(self, workers: Workers, state: GraphState, first: int, events: list[Events]) -> "_Waiting":
+        with self._timing("graph"):
+            stretch = self._cut(state, first)
+        return _Waiting(first, state.store.rows, events, workers.start(stretch))
+
+    def _commit_all(self, waiting: deque["_Waiting"], state: GraphState, decider: Decider) -> None:
+        while waiting:
+            self._commit(waiting.popleft(), state, decider)
+
+    def _commit(self, block: "_Waiting", state: GraphState, decider: Decider) -> None:
+        """Decide the payments of a block, write them, and count it as done."""
+        with self._timing("scoring"):
+            scored = block.scored()
+        with self._timing("deciding"):
+            table = self._decided(block, scored, state, decider)
+        with self._timing("writing"):
+            parts = write_days(table, self._folder, block.first)
+        with self._timing("state"):
+            kept = self._state.keep((block.first, block.last), scored.kept)
+            self.manifest.blocks.append(Block(block.first, block.last, parts, kept))
+            write_manifest(self._folder, self.manifest)
+            self._state.forget(self.manifest)
+        if self._source.expected:
+            self._report("scoring", min(1.0, (block.events[-1].offset + 1) / self._source.expected))
+
+    def _decided(self, block: "_Waiting", scored: ScoredBlock, state: GraphState, decider: Decider) -> pa.Table:
+        for events in block.events:
+            decider.apply(events)
+        paid = [events for events in block.events if events.kind is Kind.TRANSACTION]
+        payments = pa.concat_batches([events.batch for events in paid])
+        offsets = np.concatenate([np.arange(e.offset, e.offset + len(e.batch)) for e in paid])
+        calibration = self._artifact.calibration
+        logit = scored.logit.astype(np.float64)
+        probability = calibration.probability(logit)
+
+        def features() -> Mapping[str, Any]:
+            rows = np.arange(block.first, block.last)
+            found = state.store.features(rows, self._artifact.config.settle_us)
+            return dict(zip(feature_names(self._artifact.roles), found.T, strict=True))
+
+        situation = decider.situation(payments, offsets, probability, features)
+        decided = decider.decide(situation)
+        log_odds = calibration.slope * logit + calibration.intercept
+        return score_table(payments, offsets, log_odds, probability, decided, situation.rings, self._artifact.version)
+
+    def _save(self, state: GraphState, decider: Decider) -> None:
+        with self._timing("state"):
+            self._state.save(state, decider.facts())
+
+    def _cut(self, state: GraphState, first: int, *, all_labels: bool = False) -> Stretch:
+        store = state.store
+        assert isinstance(store, GraphStore)  # as `RunState` makes them
+        return cut(store, first, store.rows, all_labels=all_labels)
+
+    def _timing(self, stage: str) -> "_Timing":
+        return _Timing(self.stages, stage)
+
+
+@dataclass(frozen=True)
+class _Waiting:
+    """A block whose scores are on their way: rows [first, last), its events, and who gives its scores."""
+
+    first: int
+    last: int
+    events: list[Events]
+    scored: Callable[[], ScoredBlock]
+
+
+@dataclass
+class _Timing:
+    stages: dict[str, float]
+    stage: str
+    begin: float = 0.0
+
+    def __enter__(self) -> None:
+        self.begin = time.perf_counter()
+
+    def __exit__(self, *_: object) -> None:
+        self.stages[self.stage] += time.perf_counter() - self.begin
+
+
+def _asked(artifact: Artifact, source: BatchSource, settings: Settings, block_rows: int) -> dict[str, Any]:
+    """All that the files of a run depend on, as JSON."""
+    made = json.dumps([artifact.sha256, asdict(artifact.calibration), asdict(artifact.config)])
+    found = {
+        "model": {"name": artifact.version, "sha256": hashlib.sha256(made.encode()).hexdigest()},
+        "input": source.identity,
+        "decisions": {name: getattr(settings, name) for name in ("challenge", "review", "decline")},
+        "output": {"block_rows": block_rows},
+    }
+    asked: dict[str, Any] = json.loads(json.dumps(found))  # as it is read back: tuples are lists
+    return asked

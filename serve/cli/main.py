@@ -8,6 +8,7 @@ from rich.markup import escape
 
 from data.files.options import ReadOptions
 from serve.cli import account as cli_account
+from serve.cli import batch as cli_batch
 from serve.cli import investigate as cli_investigate
 from serve.cli import journal as cli_journal
 from serve.cli import keys as cli_keys
@@ -17,7 +18,6 @@ from serve.cli import rings as cli_rings
 from serve.cli import training as cli_training
 from serve.cli.options import (
     Cache,
-    Device,
     From,
     HistoryFrom,
     Journal,
@@ -93,43 +93,7 @@ cli_keys.register(app)
 cli_policies.register(app)
 cli_investigate.register(app)
 cli_account.register(app)
-
-
-@app.command(epilog=example("rescore --model var/model --transactions t.parquet --labels l.parquet --out var/scores"))
-@reads
-def rescore(
-    model: Model,
-    out_folder: Annotated[Path, folder_option("Folder for scores.parquet.", "--out")],
-    transactions: Transactions = None,
-    labels: Labels = None,
-    journal: Journal = None,
-    device: Device = "auto",
-    actors: Annotated[int | None, typer.Option(min=1, help="Ray actors; by default one for each GPU or CPU.")] = None,
-    strict: Strict = False,
-) -> None:
-    """Score a history again on a Ray cluster.
-
-    The scores are those that the service gave, or would give with another model.
-    """
-    import time
-
-    from gnn.score.devices import choose_device
-    from serve.batch.rescore import rescore as run
-    from serve.batch.rescore import write
-
-    source = HistoryFrom(transactions, labels, journal, labelled=False)
-    with plain_errors(), progress() as report:
-        if device == "cuda":
-            choose_device(device)
-        refusals = Refusals()
-        history = source.read(strict=strict, on_refusal=refusals)
-        begin = time.perf_counter()
-        done = run(model, history, device, actors, report)
-        seconds = time.perf_counter() - begin
-        path = write(done, out_folder)
-    refusals.summary()
-    n = len(done.scores)
-    out.print(f"{n:,} payments scored by {done.actors} in {seconds:.1f} s, Ray's start included: {escape(str(path))}")
+cli_batch.register(app)
 
 
 @app.command(epilog=example("serve --model var/model --insecure"))

@@ -248,7 +248,7 @@ class HistoryFrom:
         """The history, held in memory; the arguments are those of `History.read`."""
         from data.history import History
 
-        return History.read(self._source, self.labels, start=start, stop=stop, strict=strict, on_refusal=on_refusal)
+        return History.read(self.source, self.labels, start=start, stop=stop, strict=strict, on_refusal=on_refusal)
 
     def stream(
         self,
@@ -260,7 +260,7 @@ class HistoryFrom:
         """Its events in bounded memory; the arguments are those of `data.history.stream`."""
         from data.files.streams import stream
 
-        source = None if self.sent and self.journal is None and self.transactions is None else self._source
+        source = None if self.sent and self.journal is None and self.transactions is None else self.source
         return stream(
             source,
             self.labels,
@@ -272,7 +272,8 @@ class HistoryFrom:
         )
 
     @property
-    def _source(self) -> Path | str:
+    def source(self) -> Path | str:
+        """The journal, or the payments."""
         from data.files.streams import holds_journal
 
         if self.journal is None:

@@ -72,9 +72,9 @@ def test_answers_over_http_equal_rescoring_and_survive_a_restart(tmp_path: Path)
         last = [batch for kind, batch in one_by_one if kind is Kind.TRANSACTION][-1]
         assert client.score(as_sent(last)[-1]) == answers[-1]
     for source in (["--journal", journal], ["--transactions", transactions, "--labels", labels]):
-        done = ringwatch("rescore", "--model", model, "--out", out, *source, "--actors", "2")
+        done = ringwatch("rescore", "--model", model, "--out", out, *source, "--actors", "2", "--restart")
         assert done.returncode == 0, done.stderr
-        scores = pq.read_table(out / "scores.parquet")
+        scores = pq.read_table(out, partitioning=None).sort_by("journal_offset")
         assert scores["transaction_id"].to_pylist() == pq.read_table(transactions)["transaction_id"].to_pylist()
         np.testing.assert_allclose(scores["fraud_probability"].to_numpy(), online, rtol=0, atol=1e-5)
 
