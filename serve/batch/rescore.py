@@ -10,7 +10,7 @@ import hashlib
 import json
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -41,7 +41,7 @@ from serve.batch.manifest import (
 from serve.batch.partitions import score_table, write_days
 from serve.batch.source import BatchSource
 from serve.batch.state import IN_FLIGHT, RunState
-from serve.batch.workers import HereWorkers, RayWorkers, ScoredBlock, Workers, WorkersLost
+from serve.batch.workers import HereWorkers, Kept, RayWorkers, ScoredBlock, Workers, WorkersLost
 from serve.decide.decider import Decider
 from serve.errors import ServeError
 from serve.settings import Settings
@@ -137,7 +137,7 @@ def _until_done(run: "_Run", make_workers: MakeWorkers) -> str:
     losses = 0
     while True:
         before = run.manifest.rows
-        workers = make_workers()
+        workers = _Late(make_workers)
         try:
             run.go(workers)
             return workers.what
@@ -149,6 +149,34 @@ def _until_done(run: "_Run", make_workers: MakeWorkers) -> str:
                 ) from error
         finally:
             workers.close()
+
+
+class _Late:
+    """Workers that are made when the first block is there: an input that is refused has started no cluster."""
+
+    def __init__(self, make: MakeWorkers) -> None:
+        self._make = make
+        self._made: Workers | None = None
+
+    @property
+    def what(self) -> str:
+        return "nobody" if self._made is None else self._made.what
+
+    def begin(self, stretch: Stretch, kept: Sequence[Kept]) -> None:
+        self._workers.begin(stretch, kept)
+
+    def start(self, stretch: Stretch) -> Callable[[], ScoredBlock]:
+        return self._workers.start(stretch)
+
+    def close(self) -> None:
+        if self._made is not None:
+            self._made.close()
+
+    @property
+    def _workers(self) -> Workers:
+        if self._made is None:
+            self._made = self._make()
+        return self._made
 
 
 class _Run:

@@ -60,7 +60,9 @@ class ScoredBlock:
 class Workers(Protocol):
     """Workers that follow one graph."""
 
-    what: str  # for people: how many there are, and on what
+    @property
+    def what(self) -> str:
+        """For people: how many there are, and on what."""
 
     def begin(self, stretch: Stretch, kept: Sequence[Kept]) -> None:
         """Take the window before the first block, and its keys and values."""
