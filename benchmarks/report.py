@@ -63,6 +63,9 @@ ABOUT = {  # what each benchmark measures
     "load": "The service at .5, 1, 2 and 4 times the throughput that it reaches when callers wait for answers "
     "(`saturation`), with requests sent at a fixed rate. Goodput is what the model scores inside the time budget of 50 "
     "ms. Caller and service share the machine.",
+    "mandates": "A million payments of agents race for the budgets of 4,000 mandates over two replicas, processes that "
+    "are killed before, in the middle of and behind their commits ([mandates](mandates.md)). What each was told is "
+    "compared with a plain sum over the journal.",
     "pictures": "A ring's page in headless Chromium without a GPU, 1280 x 800 pixels, with 200 to 10,000 nodes: "
     "frames a second while the view moves with all nodes shown, the time from opening to the first picture, the "
     "time to make the page, and its size. `slider_steps_per_s`: how often the time slider redraws. "

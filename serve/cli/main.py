@@ -12,6 +12,7 @@ from serve.cli import batch as cli_batch
 from serve.cli import investigate as cli_investigate
 from serve.cli import journal as cli_journal
 from serve.cli import keys as cli_keys
+from serve.cli import mandates as cli_mandates
 from serve.cli import policies as cli_policies
 from serve.cli import quality as cli_quality
 from serve.cli import rings as cli_rings
@@ -90,6 +91,7 @@ cli_training.register(app)
 cli_quality.register(app)
 cli_journal.register(app)
 cli_keys.register(app)
+cli_mandates.register(app)
 cli_policies.register(app)
 cli_investigate.register(app)
 cli_account.register(app)
