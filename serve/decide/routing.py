@@ -14,7 +14,7 @@ propensity, is in the answer, for `serve.decide.off_policy`.
 """
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import isfinite
 from typing import Final, Literal
@@ -134,14 +134,19 @@ class Router:
             [n]; None where no rail takes a payment.
         """
         chance = self.propensities(currency, payments, costs, rates)
+        upto = chance.cumsum(1)
+        drawn = np.fromiter((_draw(name, self.version) for name in ids), np.float64, len(ids)) * upto[:, -1]
+        drawn = np.minimum(drawn, np.nextafter(upto[:, -1], 0.0))  # a draw next to 1 must not be rounded past all rails
+        picked = np.minimum((upto <= drawn[:, None]).sum(1), len(self.rails) - 1)
+        made: dict[tuple[int, float], Route] = {}  # most payments share a few
         found: list[Route | None] = []
-        for i, name in enumerate(ids):
-            total = np.cumsum(chance[i])
-            if total[-1] <= 0:
+        for k, likely in zip(picked.tolist(), chance[np.arange(len(ids)), picked].tolist(), strict=True):
+            if likely <= 0:  # no rail takes it
                 found.append(None)
                 continue
-            k = min(int(np.searchsorted(total, _draw(name, self.version) * total[-1], "right")), len(total) - 1)
-            found.append(Route(self.rails[k].name, float(chance[i, k])))
+            if (k, likely) not in made:
+                made[k, likely] = Route(self.rails[k].name, likely)
+            found.append(made[k, likely])
         return found
 
     def propensities(
@@ -196,12 +201,11 @@ class Router:
     def _known(self, rates: Sequence[Rates]) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
         """Chance of success and whether it is down, of each payment and rail."""
         prior = {rail.name: rail.success for rail in self.rails}
-        tables: Mapping[int, tuple[NDArray[np.float64], NDArray[np.bool_]]] = {
-            key: held.table(prior) for key, held in {id(r): r for r in rates}.items()
-        }
-        success = np.array([tables[id(r)][0] for r in rates])
-        down = np.array([tables[id(r)][1] for r in rates])
-        return success.reshape(-1, len(self.rails)), down.reshape(-1, len(self.rails))
+        distinct = {id(held): held for held in rates}
+        places = {key: i for i, key in enumerate(distinct)}
+        tables = [held.table(prior) for held in distinct.values()]
+        of = [places[id(held)] for held in rates]
+        return np.array([t[0] for t in tables])[of], np.array([t[1] for t in tables])[of]
 
 
 def _draw(transaction_id: str, version: str) -> float:

@@ -1,7 +1,7 @@
 """The money of a policy: what payments cost, what they pay, and which way they go."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
@@ -74,11 +74,12 @@ class Economics:
         routes: Sequence[Route | None] = [None] * len(losses)
         if self.router is not None:
             routes = self._routes(self.router, situation, known)
-        return [
-            replace(one, expected_loss=loss, fee_bps=fee, route=route) if one.decision != "decline"
-            else replace(one, expected_loss=loss)
-            for one, loss, fee, route in zip(decided, losses, fees, routes, strict=True)
-        ]  # fmt: skip
+        found = []
+        for one, loss, fee, route in zip(decided, losses, fees, routes, strict=True):
+            if one.decision == "decline":
+                fee = route = None
+            found.append(Decided(one.decision, one.action, one.policy, one.rules, loss, fee, route, one.mandate))
+        return found
 
     def _routes(self, router: Router, situation: Situation, known: Payments) -> list[Route | None]:
         ids = situation.payments.column("transaction_id").to_pylist()
