@@ -8,6 +8,7 @@ from starlette.responses import HTMLResponse, PlainTextResponse, RedirectRespons
 
 from data.schema import ROLES
 from graph.errors import GraphError
+from serve.cases.protocol import Investigation
 from serve.console import words
 from serve.console.cases import rows_of
 from serve.console.desk import desk_of, show
@@ -66,10 +67,13 @@ def entity(request: Request, who: Who, role: str, name: str) -> Response:
     if found is None:
         raise HTTPException(404, f"no {role} {name!r} in the graph: it was never seen, or has left the window")
     payments = words.rows(found.payments)
+    known = desk.investigation.profile(name) if role == "account" else None
     return show(
         request,
         "entity.html",
         entity=found,
+        profile=known,
+        advice=(desk.investigation.guidance(name) if known is not None else None) or (),
         payments=payments,
         frauds=sum(row["fraud_reported_at"] is not None for row in payments),
         cases=desk.book.cases_of_entity(role, name),
@@ -93,4 +97,12 @@ def payment(request: Request, who: Who, transaction_id: str) -> Response:
         entities=entities,
         rings=() if of_account is None else of_account.rings,
         cases=desk.book.cases_of_entity("account", str(row["account_id"])),
+        unusual=_unusual(desk.investigation, str(row["account_id"]), transaction_id),
     )
+
+
+def _unusual(investigation: Investigation, account: str, transaction_id: str) -> str | None:
+    """Why a payment was unusual for its account, by what was expected before it; None where it was not."""
+    known = investigation.profile(account)
+    found = () if known is None else known.unusual
+    return next((one.reason for one in found if one.transaction_id == transaction_id), None)

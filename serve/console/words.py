@@ -24,6 +24,11 @@ def moment(us: int | None) -> str:
     return f"{_moment(us):%-d %b %Y %H:%M}"
 
 
+def day(us: int | None) -> str:
+    """A day, us since 1970, in UTC."""
+    return "–" if us is None else f"{_moment(us):%-d %b %Y}"
+
+
 def iso(us: int | None) -> str:
     """The same for machines."""
     return "" if us is None else _moment(us).isoformat(timespec="seconds")
@@ -107,6 +112,7 @@ def _moment(us: int) -> datetime:
 
 FILTERS: Final[dict[str, Callable[..., str]]] = {
     "moment": moment,
+    "day": day,
     "iso": iso,
     "money": money,
     "amount": amount,

@@ -65,7 +65,10 @@ class Chain:
         """How badly a payment goes on with this chain; None where it does not."""
         last = self.items[-1]
         step = float(np.log1p(item.amount) - np.log1p(last.amount))
-        if not FALL <= step <= RISE or item.day <= last.day:
+        reach, gone = max(REACH, self.period.slack) + 3, item.day - last.day
+        if not self.period.usual_days - reach <= gone <= SKIPPED * (self.period.usual_days + 1) + reach:
+            return None  # far from any day due: seen at once
+        if not FALL <= step <= RISE:
             return None
         best = None
         for k in range(1, SKIPPED + 1):

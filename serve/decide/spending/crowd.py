@@ -25,10 +25,10 @@ COUNTS: Final = (2, 4, 8, 16, 32)  # payments so far, at which a new class of ac
 CELL: Final = 60  # outcomes that a class needs to have a table of its own
 ENOUGH: Final = 100  # checked outcomes below which levels stay as they are
 PER_ACCOUNT: Final = 6  # moments of an account's past from which its next payment is looked at
-JUDGES: Final = 800  # outcomes by which a way to forecast is chosen
+JUDGES: Final = 1_500  # outcomes by which a way to forecast is chosen
 CROWDS: Final = (0.5, 4.0, 12.0, 40.0, 400.0, 10_000.0)  # tried: how many own payments the crowd is worth
 HALVES: Final = (30.0, 120.0, 1_000.0)  # tried: payments after which one counts half
-LEANS: Final = (3.0, 30.0, 300.0)  # tried: own amounts that the crowd's spread is worth
+LEANS: Final = (3.0, 30.0, 300.0, 3_000.0)  # tried: own amounts that the crowd's spread is worth
 MEAN: Final = 2.0  # own amounts that the crowd's mean is worth
 ALL: Final = -1  # the class of all accounts
 
@@ -41,11 +41,13 @@ class Trust:
         crowd: How many own gaps or amounts the crowd is worth.
         half: Payments after which one counts half.
         lean: Own amounts that the crowd's spread is worth.
+        median: Whether the next log amount is expected at the median of the account's own, and not at their mean.
     """
 
     crowd: float = 12.0
     half: float = 120.0
     lean: float = 30.0
+    median: bool = False
 
 
 @dataclass(frozen=True)
@@ -131,6 +133,7 @@ class Crowd:
         found = [outcomes(past, crowd, rng) for past in pasts]
         teach, check = ([o for some in part for o in some] for part in (found[::2], found[1::2]))
         crowd = _chosen(_taught(crowd, teach or check), check or teach)
+        crowd = _taught(crowd, teach or check)  # the table in terms of what was chosen
         return _calibrated(_drifted(crowd, [*teach, *check]), check or teach)
 
     def time(self, gaps: Gaps, trust: Trust | None = None) -> Sample:
@@ -162,7 +165,8 @@ class Crowd:
         else:  # the account is the first with this currency
             mean, spread = (float(logs.mean()), 0.7) if len(logs) else (0.0, 0.0)
         total = float(weights.sum())
-        middle = (MEAN * mean + float(weights @ logs)) / (MEAN + total)
+        own = float(np.median(logs)) * total if trust.median and len(logs) else float(weights @ logs)
+        middle = (MEAN * mean + own) / (MEAN + total)
         square = (trust.lean * spread**2 + float(weights @ (logs - middle) ** 2)) / (trust.lean + total)
         return middle, max(float(np.sqrt(square)), 0.02)
 
@@ -251,7 +255,7 @@ def _chosen(crowd: Crowd, check: Sequence[Outcome]) -> Crowd:
     time, amount = Trust(), Trust()
     time = min((replace(time, crowd=c, half=h) for c in CROWDS for h in HALVES), key=late)
     amount = min((replace(amount, lean=n, half=h) for n in LEANS for h in HALVES), key=wrong)
-    amount = min((replace(amount, crowd=c) for c in CROWDS), key=wrong)
+    amount = min((replace(amount, crowd=c, median=m) for c in CROWDS for m in (False, True)), key=wrong)
     return replace(crowd, time_trust=time, amount_trust=amount)
 
 

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from datetime import date, timedelta
+from functools import cache
 from typing import Final, Literal
 
 PeriodName = Literal["weekly", "biweekly", "monthly", "quarterly", "yearly"]
@@ -71,6 +72,7 @@ def due(anchor: int, first: int, period: Period, k: int) -> int:
     return _day_in_month(month, anchor)
 
 
+@cache
 def _day_in_month(month: int, anchor: int) -> int:
     """Day since 1970 of a day in a month (years x 12 + months), the last one where the month is shorter."""
     begin = date(month // 12, month % 12 + 1, 1)
@@ -88,7 +90,7 @@ def off(day: int, expected: int) -> int:
         >>> off(saturday + 2, saturday), off(saturday - 1, saturday), off(saturday + 5, saturday)
         (0, 0, 5)
     """
-    weekday = (EPOCH + timedelta(expected)).weekday()
+    weekday = (expected + 3) % 7  # 1 January 1970 was a Thursday
     if weekday == 5 and -1 <= day - expected <= 3:
         return 0
     if weekday == 6 and -2 <= day - expected <= 2:

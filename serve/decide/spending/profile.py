@@ -84,7 +84,7 @@ def profile(past: Past, crowd: Crowd) -> Profile:
         income=tuple(one for one in found if not one.paid),
         forecast=forecast(past, crowd),
         flows=_flows(past, found),
-        unusual=unusual(past, crowd, past.as_of - LOOK_BACK),
+        unusual=unusual(past, past.as_of - LOOK_BACK),
     )
 
 

@@ -6,14 +6,12 @@ from typing import Final
 import numpy as np
 
 from data.currency import format_amount
-from serve.decide.spending.crowd import Crowd
 from serve.decide.spending.past import Past
 from serve.decide.spending.recurring import recurring
-from serve.decide.spending.spent import Amounts
 
-LEVEL: Final = 0.99  # of what was expected
-TIMES: Final = 2.0  # that level, from which on an amount is unusual
-LEAST: Final = 12  # payments in its currency before one can be unusual
+DEVIATIONS: Final = 2.33  # above the mean log amount: 99 of 100 are below
+TIMES: Final = 2.0  # that amount, from which on one is unusual
+LEAST: Final = 20  # payments in its currency, bills aside, before one can be unusual
 USED_TO: Final = 1.5  # times the most that was paid there before, up to which an amount is nothing new
 
 
@@ -44,7 +42,7 @@ class Unusual:
     reason: str
 
 
-def unusual(past: Past, crowd: Crowd, since: int) -> tuple[Unusual, ...]:
+def unusual(past: Past, since: int) -> tuple[Unusual, ...]:
     """The unusual payments that an account made, newest first.
 
     Bills and other contracts that were known before a payment do not count towards what was expected of it: a rent
@@ -52,17 +50,16 @@ def unusual(past: Past, crowd: Crowd, since: int) -> tuple[Unusual, ...]:
 
     Args:
         past: Of the account.
-        crowd: What accounts in general do.
         since: Earlier payments are not looked at, us.
     """
     found = []
     for i in np.flatnonzero(past.paid & (past.time >= since))[::-1].tolist():
-        if (one := _judged(past, i, crowd)) is not None:
+        if (one := _judged(past, i)) is not None:
             found.append(one)
     return tuple(found)
 
 
-def _judged(past: Past, i: int, crowd: Crowd) -> Unusual | None:
+def _judged(past: Past, i: int) -> Unusual | None:
     currency, amount = past.currency[i], int(past.amount[i])
     alike = [j for j in range(i) if past.paid[j] and past.currency[j] == currency]
     there = [int(past.amount[j]) for j in alike if past.other[j] == past.other[i]]
@@ -75,8 +72,8 @@ def _judged(past: Past, i: int, crowd: Crowd) -> Unusual | None:
     free = [j for j in alike if past.ids[j] not in bills]
     if len(free) < LEAST:
         return None
-    held = Amounts.of(past.amount[free], [currency] * len(free), currency)
-    expected = round(float(np.expm1(crowd.amount(held).quantiles(np.array([LEVEL]))[0])))
+    logs = np.log1p(past.amount[free].astype(float))
+    expected = round(float(np.expm1(logs.mean() + DEVIATIONS * max(float(logs.std(ddof=1)), 0.1))))
     if amount < TIMES * expected:
         return None
     role, name = past.other[i]

@@ -53,6 +53,8 @@ def paid(
         "channel": "web",
         "mcc": "5411",
         "country": "DE",
+        "agent_id": None,
+        "mandate_id": None,
         "probability": probability,
         "fraud_reported_at": moment + timedelta(days=1) if fraud else None,
         "known_legitimate": legitimate,

@@ -2,6 +2,7 @@
 
 import re
 import stat
+from datetime import timedelta
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import quote
@@ -16,6 +17,7 @@ from serve.console.app import build_console
 from serve.console.settings import ConsoleSettings, read_secret
 from serve.errors import ServeError
 from serve.keys import KeyRing, revoke_key
+from tests.serve.cases.fake import START, paid
 from tests.serve.console.conftest import NASTY, SECRET, Console, picture, token
 
 PAGES = ("/queue", "/cases/1", "/alerts", "/help", "/search", "/search?q=d1", "/entities/account/anna", "/payments/e00")
@@ -318,3 +320,14 @@ def test_plain_text_is_no_act(console: Console) -> None:
     answer = TestClient(console.app).post("/v1/cases/1/comment", content='{"note": "x"}', headers=headers)
     assert answer.status_code == 422
     assert console.book.case(1).events[-1].kind != "comment"
+
+
+def test_the_page_of_an_account_shows_what_it_pays_again_and_again_and_what_to_tell_its_owner(console: Console) -> None:
+    for k, days in enumerate((0, 31, 61, 92, 122, 153)):  # the fourth of each month
+        price = 1_299 if k < 5 else 1_499
+        console.world.payments.append(paid(f"films {k}", NASTY, 24 * days, amount=price, merchant="films"))
+    console.world.now = START + timedelta(days=155)
+    page = console.signed_in().get(f"/entities/account/{quote(NASTY, safe='')}").text
+    assert NASTY not in page
+    for words in ("To tell its owner", "price rise", "Next payment", "monthly", "14.99 EUR", "4 Sep 2026"):
+        assert words in page, words
