@@ -24,10 +24,14 @@ def format_amount(minor: int, currency: str | None = None) -> str:
 
     Args:
         minor: Minor units.
-        currency: ISO 4217 code; without one, hundredths are assumed and no code is shown.
+        currency: ISO 4217 code; without one, hundredths are assumed and no code is shown. Several, as `EUR/USD`, where
+            it is one of these.
     """
-    places = exponent(currency)
-    figure = f"{Decimal(int(minor)).scaleb(-places):,.{places}f}"
+    places = {exponent(code) for code in (currency or "").split("/")}
+    if len(places) > 1:
+        return f"{int(minor):,} minor units of {currency}"
+    decimals = places.pop()
+    figure = f"{Decimal(int(minor)).scaleb(-decimals):,.{decimals}f}"
     return f"{figure} {currency}" if currency else figure
 
 

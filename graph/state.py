@@ -1,18 +1,17 @@
 """The state that the journal builds: one function, `apply`, that the service, the trainer and the re-scorer share."""
 
-import zlib
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from data.jit import run_concurrently
 from data.journal.protocol import Events, Kind, PaymentSource
 from data.schema import CATEGORIES, role
+from graph.dag.categories import CurrencyNames, category_codes
 from graph.dag.ids import PaymentIds
 from graph.dag.protocol import ROWS_PER_APPEND, Batch, Store, StoreMaker, Window
 from graph.dag.store import GraphStore
@@ -20,9 +19,6 @@ from graph.errors import GraphError
 from graph.memory import ArrayPart
 from graph.rings.index import RingIndex
 from graph.rings.protocol import RingEngine, RingMaker
-
-CATEGORY_BUCKETS = 128  # codes 1..127; 0 is missing. Feature hashing (Weinberger et al., ICML 2009)
-
 
 # Kinds that change nothing in the graph, and why. A kind that is neither here nor handled by `apply` is refused.
 UNCHANGING: Final[Mapping[Kind, str]] = MappingProxyType(
@@ -62,7 +58,8 @@ class GraphState:
         rings: RingMaker = RingIndex,
     ) -> None:
         self.store: Store = make(roles, capacity, window, entities=entities)
-        self.rings: RingEngine = rings(self.store, names=self.names)
+        self.currencies = CurrencyNames()
+        self.rings: RingEngine = rings(self.store, names=self.names, currencies=self.currencies)
         self.source = source
         self.applied = 0  # the journal offset expected next
         self.payments = PaymentIds(capacity)
@@ -109,6 +106,10 @@ class GraphState:
         slots, last = self.payments.find(ids), self.store.rows - 1
         return np.where(slots < 0, -1, last - (last - slots) % self.store.capacity)
 
+    def currencies_of(self, rows: NDArray[np.int64]) -> list[str]:
+        """Currencies of payments in the buffer, [n]; see `CurrencyNames`."""
+        return self.currencies.of(self.store.column("category", rows)[:, CATEGORIES.index("currency")].tolist())
+
     def transaction_ids(self, rows: NDArray[np.int64]) -> list[str]:
         """Ids of payments in the buffer; a pseudonym where there is no source to look them up."""
         if self.source is None:
@@ -148,7 +149,7 @@ class GraphState:
 
     def facts(self) -> dict[str, Any]:
         """What a snapshot says of the graph beside its arrays."""
-        return {**self.store.facts(), "payments": self.payments.live}
+        return {**self.store.facts(), "payments": self.payments.live, "currencies": self.currencies.facts()}
 
     def parts(self) -> dict[str, ArrayPart]:
         """Every array of the graph, by name."""
@@ -165,6 +166,7 @@ class GraphState:
         self.store.adopt(arrays, facts)
         self.payments.digests, self.payments.buckets = arrays["payments.digests"], arrays["payments.buckets"]
         self.payments.live = facts["payments"]
+        self.currencies.adopt(facts.get("currencies", ()))
         self.rings.adopt({n.removeprefix("rings."): a for n, a in arrays.items() if n.startswith("rings.")})
         self.applied = applied
 
@@ -175,7 +177,8 @@ class GraphState:
             entity[:, r] = store.ids.encode(int(store.role_type[r]), batch.column(role(name).column))
         category = np.empty((len(batch), len(CATEGORIES)), np.uint8)
         for c, name in enumerate(CATEGORIES):
-            category[:, c] = _codes(batch.column(name))
+            category[:, c] = category_codes(batch.column(name))
+        self.currencies.see(batch.column("currency"))
         ready = Batch(
             entity=entity,
             time=batch.column("timestamp").cast(pa.int64()).to_numpy(),
@@ -195,13 +198,3 @@ class GraphState:
         changed = (deltas := self.store.label(rows, fraud, time)) != 0
         if changed.any():
             self.rings.relabel(rows[changed], deltas[changed])
-
-
-def _codes(column: pa.Array) -> NDArray[np.uint8]:
-    if column.null_count == len(column):
-        return np.zeros(len(column), np.uint8)
-    encoded = pc.dictionary_encode(column)
-    codes = np.zeros(len(encoded.dictionary) + 1, np.uint8)
-    for i, text in enumerate(encoded.dictionary.to_pylist()):
-        codes[i] = zlib.crc32(text.encode()) % (CATEGORY_BUCKETS - 1) + 1
-    return codes[encoded.indices.fill_null(len(encoded.dictionary)).to_numpy(zero_copy_only=False)]

@@ -20,12 +20,12 @@ from gnn.model.network import (
     ModelConfig,
     RingwatchNet,
 )
+from graph.dag.categories import CATEGORY_BUCKETS
 from graph.dag.memory import layout
 from graph.device.launch import filled, structure
 from graph.device.layout import single, store_defines
 from graph.device.staging import THREADS, blocks, to_host
 from graph.device.store import DeviceStore
-from graph.state import CATEGORY_BUCKETS
 
 CUDA = Path(__file__).parent / "cuda"
 NET = structure(CUDA / "network.cuh", "Net")

@@ -22,11 +22,11 @@ from torch import Tensor, nn
 
 from data.schema import CATEGORIES
 from gnn.model.trees import apply_trees, no_trees
+from graph.dag.categories import CATEGORY_BUCKETS
 from graph.dag.features import feature_names
 from graph.dag.memory import head_inputs, head_names
 from graph.dag.protocol import DAY_US, NEVER_US, Store, Window
 from graph.dag.sampler import EDGE_FEATURES
-from graph.state import CATEGORY_BUCKETS
 
 BIAS_HIDDEN = 16
 HEAD_HIDDEN = 32

@@ -13,6 +13,7 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
+from data.currency import format_amount
 from gnn.model.groups import OWN_GROUPS, group_names
 from graph.dag.features import NEVER_S, feature_names
 from graph.state import GraphState
@@ -92,9 +93,10 @@ def explain_contributions(
     store = state.store
     names, codes, briefly = _vocabulary(store.roles)
     times, amounts, rings = store.raw_time(rows), store.column("amount", rows), store.column("ring", rows)
+    money = [format_amount(*paid) for paid in zip(amounts.tolist(), state.currencies_of(rows), strict=True)]
     found = []
     for b in range(len(rows)):
-        words = _PaymentWords(store.roles, int(times[b]), int(amounts[b]), rings[b, :3].tolist(), x[b], names)
+        words = _PaymentWords(store.roles, int(times[b]), money[b], rings[b, :3].tolist(), x[b], names)
         parts: list[float] = contribution[b].tolist()
         by_weight = sorted(range(len(codes)), key=lambda g: (-abs(parts[g]), g))
         order = [g for g in by_weight if abs(parts[g]) >= MIN_CONTRIBUTION]
@@ -121,7 +123,7 @@ class _PaymentWords:
     Args:
         roles: The store's roles.
         raw_time: Timestamp as sent, us.
-        amount: Minor units.
+        amount: As people write it.
         ring: Accounts, tying entities and known frauds of its ring.
         x: Its features, float32 [F].
         names: Place of each feature in `x`.
@@ -131,7 +133,7 @@ class _PaymentWords:
         self,
         roles: tuple[str, ...],
         raw_time: int,
-        amount: int,
+        amount: str,
         ring: list[int],
         x: NDArray[np.float32],
         names: dict[str, int],
@@ -151,7 +153,7 @@ class _PaymentWords:
         return 0.0 if at is None else math.expm1(float(self._x[at]))
 
     def _amount(self) -> str:
-        amount = f"amount {self._paid / 100:,.2f}"
+        amount = f"amount {self._paid}"
         if self._value("account.count.30d") < 0.5:
             return f"{amount}, the account's first payment in 30 days"
         ratio = math.exp(float(self._x[self._names["account.amount_ratio"]]))

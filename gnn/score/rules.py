@@ -1,6 +1,7 @@
 """A score without a model: a few rules that any fraud team would begin with, for when no model can answer."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -8,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from data.currency import format_amount
 from data.schema import role
 from gnn.score.reasons import MAX_REASONS, Explanation, Reason, build_explanation
 from graph.dag.features import feature_names
@@ -39,15 +41,18 @@ def rules_score(state: GraphState, rows: NDArray[np.int64]) -> tuple[NDArray[np.
     Returns:
         Probabilities, float64 [n], and the rules that applied; with `BASE_LOG_ODDS` they add up to the log-odds.
     """
-    amounts = state.store.column("amount", rows)
+    amounts, currencies = state.store.column("amount", rows), state.currencies_of(rows)
     try:
         x = np.expm1(state.store.features(rows))
     except Exception:  # the last resort: whatever broke the features must not leave a payment unanswered
-        return request_score(amounts)
+        return request_score(amounts, currencies)
     at = {name: i for i, name in enumerate(feature_names(state.store.roles))}
     roles = state.store.roles
     return _scored(
-        [_amount_rule(int(a)) + _graph_rules(_of_row(roles, v, at)) for a, v in zip(amounts, x, strict=True)]
+        [
+            _amount_rule(int(a), currency) + _graph_rules(_of_row(roles, v, at))
+            for a, currency, v in zip(amounts, currencies, x, strict=True)
+        ]
     )
 
 
@@ -61,17 +66,23 @@ def prospect_score(state: GraphState, batch: pa.RecordBatch) -> tuple[NDArray[np
         batch: Payments of `TRANSACTION_SCHEMA`, [n].
     """
     return _scored(
-        [_amount_rule(payment["amount"]) + _graph_rules(_of_prospect(state, payment)) for payment in batch.to_pylist()]
+        [
+            _amount_rule(payment["amount"], payment["currency"]) + _graph_rules(_of_prospect(state, payment))
+            for payment in batch.to_pylist()
+        ]
     )
 
 
-def request_score(amounts: NDArray[np.int64]) -> tuple[NDArray[np.float64], list[Explanation | None]]:
+def request_score(
+    amounts: NDArray[np.int64], currencies: Sequence[str]
+) -> tuple[NDArray[np.float64], list[Explanation | None]]:
     """A plain score from what a request says by itself, for payments that no graph holds; as `rules_score`.
 
     Args:
         amounts: Minor units, int64 [n].
+        currencies: Their currencies, [n].
     """
-    return _scored([_amount_rule(amount) for amount in amounts.tolist()])
+    return _scored([_amount_rule(*paid) for paid in zip(amounts.tolist(), currencies, strict=True)])
 
 
 def _scored(applied: list[list[Reason]]) -> tuple[NDArray[np.float64], list[Explanation | None]]:
@@ -89,8 +100,10 @@ def _scored(applied: list[list[Reason]]) -> tuple[NDArray[np.float64], list[Expl
     return probabilities, explanations
 
 
-def _amount_rule(amount: int) -> list[Reason]:
-    return [Reason("RULE_AMOUNT", f"amount {amount / 100:,.2f} is high", 1.0)] if amount >= LARGE_AMOUNT else []
+def _amount_rule(amount: int, currency: str) -> list[Reason]:
+    if amount < LARGE_AMOUNT:
+        return []
+    return [Reason("RULE_AMOUNT", f"amount {format_amount(amount, currency)} is high", 1.0)]
 
 
 def _of_row(roles: tuple[str, ...], x: NDArray[np.float32], at: dict[str, int]) -> _Evidence:

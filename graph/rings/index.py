@@ -13,6 +13,7 @@ import networkx as nx
 import numpy as np
 from numpy.typing import NDArray
 
+from graph.dag.categories import CurrencyNames
 from graph.dag.protocol import DAY_US, Store
 from graph.errors import GraphError
 from graph.memory import ArrayPart
@@ -54,6 +55,7 @@ class RingIndex:
         stride: Ties renewed for each payment.
         rest: Payments between generations, at least.
         names: What people call nodes; by default pseudonyms, since the graph holds no names.
+        currencies: Which currency the code in a row stands for; by default none is named.
         listen: Whether to tell what happens to rings, see `take_events`.
 
     Raises:
@@ -78,8 +80,8 @@ class RingIndex:
         >>> [ring] = state.rings.rings(10)
         >>> ring.id, ring.accounts  # made a ring by row 2, the third payment
         ('R-2', ('ann', 'bob', 'cem'))
-        >>> ring.shared[0].role, ring.shared[0].name, ring.amount_at_risk
-        ('device', 'phone', 750)
+        >>> ring.shared[0].role, ring.shared[0].name, ring.at_risk
+        ('device', 'phone', {'EUR': 750})
     """
 
     def __init__(
@@ -91,6 +93,7 @@ class RingIndex:
         stride: int = 4,
         rest: int = 512,
         names: Names | None = None,
+        currencies: CurrencyNames | None = None,
         listen: bool = False,
     ) -> None:
         unknown = set(max_accounts) - set(MAX_ACCOUNTS)
@@ -100,6 +103,7 @@ class RingIndex:
                 f"rings: roles {sorted(unknown)} cannot tie" if unknown else f"rings: stride {stride} is short"
             )
         self.store = store
+        self.currencies = currencies or CurrencyNames()
         self.names: Names = names or (lambda nodes, rows, offsets: [store.ids.pseudonym(n) for n in nodes.tolist()])
         self.rules = Rules(
             links=np.array([store.roles.index(name) for name in roles], np.int64),
@@ -198,6 +202,7 @@ class RingIndex:
             _store=store,
             _rules=self.rules,
             _names=names or self.names,
+            _currencies=self.currencies,
             _written=lambda: self._announced,
             _cut=later,
             _expired=later > cut,

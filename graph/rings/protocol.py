@@ -12,6 +12,7 @@ import networkx as nx
 import numpy as np
 from numpy.typing import NDArray
 
+from graph.dag.categories import CurrencyNames
 from graph.dag.protocol import Store
 from graph.memory import ArrayPart
 from graph.rings.events import RingEvent
@@ -54,7 +55,7 @@ class Ring:
         transactions: Rows of the payments that tie members, newest first, at most 200.
         first_seen: Journal time of the payment that made it a ring, us.
         last_seen: Journal time of the newest payment that ties members, us.
-        amount_at_risk: Sum of those payments inside the window that are not known to be legitimate, minor units.
+        at_risk: Sum of those payments inside the window that are not known to be legitimate, by currency, minor units.
         known_frauds: Payments of members inside the window that are known to be frauds.
         risk: 0 to 1, for ranking: structure and labels, raised by the scores of its payments where these are given.
     """
@@ -65,7 +66,7 @@ class Ring:
     transactions: tuple[int, ...]
     first_seen: int
     last_seen: int
-    amount_at_risk: int
+    at_risk: Mapping[str, int]
     known_frauds: int
     risk: float
 
@@ -153,5 +154,7 @@ class RingEngine(RingQueries, Protocol):
 class RingMaker(Protocol):
     """Makes an engine; the class of one is one."""
 
-    def __call__(self, store: Store, *, names: Names | None = None) -> RingEngine:
+    def __call__(
+        self, store: Store, *, names: Names | None = None, currencies: CurrencyNames | None = None
+    ) -> RingEngine:
         """An engine that knows no payment yet, over an empty store."""

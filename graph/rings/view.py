@@ -19,6 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data.jit import jit, prefetch
+from data.schema import CATEGORIES
+from graph.dag.categories import CurrencyNames
 from graph.dag.offsets import Offsets
 from graph.dag.protocol import DAY_US, LabelEvents, Store
 from graph.errors import StaleRings
@@ -118,6 +120,7 @@ class RingView:
     _store: Store
     _rules: Rules
     _names: Names
+    _currencies: CurrencyNames
     _written: Callable[[], int]  # rows written, or about to be
     _cut: int  # oldest row inside the window
     _expired: bool  # whether rows have left the window that a payment at the newest one's time would still see
@@ -298,10 +301,15 @@ class RingView:
             transactions=tuple(shown.tolist()),
             first_seen=born,
             last_seen=max(born, int(store.column("time", rows[:1])[0]) if len(rows) else born),
-            amount_at_risk=int(store.column("amount", rows)[self._believed(rows) != 0].sum()),
+            at_risk=self._money(rows[self._believed(rows) != 0]),
             known_frauds=int(counts[FRAUDS]),
             risk=risk,
         )
+
+    def _money(self, rows: NDArray[np.int64]) -> dict[str, int]:
+        """Sums of payments by currency, minor units."""
+        currency = self._store.column("category", rows)[:, CATEGORIES.index("currency")]
+        return self._currencies.totals(currency, self._store.column("amount", rows))
 
     def _component(self, at: int) -> _Component:
         t = self._table

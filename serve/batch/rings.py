@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from pydantic import TypeAdapter
 from rich.table import Table
 
+from data.currency import format_totals
 from data.history import History
 from data.report import Report, silent
 from gnn.model.artifact import Artifact
@@ -22,7 +23,7 @@ from graph.state import GraphState
 from serve.http.wire import RingOut, ring_out
 
 _RINGS: Final = TypeAdapter(list[RingOut])
-_NUMBERS: Final = ("amount_at_risk", "known_frauds", "risk")
+_NUMBERS: Final = ("known_frauds", "risk")
 
 
 def find_rings(
@@ -77,16 +78,22 @@ def rings_csv(state: GraphState, found: list[Ring]) -> str:
     """For spreadsheets: a line for each ring. Lists are separated by blanks; money is in minor units."""
     text = io.StringIO()
     lines = csv.writer(text, lineterminator="\n")
-    lines.writerow(("id", "accounts", "shared", "first_seen", "last_seen", "transactions", *_NUMBERS))
+    lines.writerow(("id", "accounts", "shared", "first_seen", "last_seen", "transactions", "at_risk", *_NUMBERS))
     for ring in _out(state, found):
         shared = " ".join(f"{entity.role}:{entity.name}" for entity in ring.shared)
         lists = (" ".join(ring.accounts), shared, ring.first_seen.isoformat(), ring.last_seen.isoformat())
-        lines.writerow((ring.id, *lists, " ".join(ring.transactions), *(getattr(ring, name) for name in _NUMBERS)))
+        lines.writerow(
+            (ring.id, *lists, " ".join(ring.transactions), _money(ring), *(getattr(ring, name) for name in _NUMBERS))
+        )
     return text.getvalue()
 
 
 def _out(state: GraphState, found: list[Ring]) -> list[RingOut]:
     return [ring_out(ring, state.transaction_ids(np.array(ring.transactions, np.int64))) for ring in found]
+
+
+def _money(ring: RingOut) -> str:
+    return " ".join(f"{currency}:{amount}" for currency, amount in sorted(ring.at_risk.items()))
 
 
 def rings_table(found: list[Ring]) -> Table:
@@ -103,7 +110,7 @@ def rings_table(found: list[Ring]) -> Table:
             shared + more,
             f"{datetime.fromtimestamp(ring.first_seen / 1e6, UTC):%Y-%m-%d %H:%M}",
             f"{len(ring.transactions):,}",
-            f"{ring.amount_at_risk / 100:,.2f}",
+            format_totals(ring.at_risk),
             str(ring.known_frauds),
             f"{ring.risk:.2f}",
         )

@@ -107,6 +107,7 @@ class PaymentDesk:
         return self.replica.rules.answer_request(
             payment.transaction_id,
             payment.amount,
+            payment.currency,
             payment.decision_given,
             lambda: content_hashes(batch_of([payment], TRANSACTION_SCHEMA))[0],
             payment.mandate_id,

@@ -270,7 +270,9 @@ class RingOut(BaseModel):
     transactions: list[str]
     first_seen: datetime
     last_seen: datetime
-    amount_at_risk: int
+    at_risk: dict[str, int] = Field(
+        description="sums of its payments that are not known to be legitimate, by currency, in minor units"
+    )
     known_frauds: int
     risk: float
 
@@ -439,7 +441,7 @@ def ring_out(ring: Ring, transactions: list[str]) -> RingOut:
         transactions=transactions,
         first_seen=values.EPOCH + ring.first_seen * values.TICK,
         last_seen=values.EPOCH + ring.last_seen * values.TICK,
-        amount_at_risk=ring.amount_at_risk,
+        at_risk=dict(ring.at_risk),
         known_frauds=ring.known_frauds,
         risk=ring.risk,
     )

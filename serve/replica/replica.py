@@ -347,8 +347,9 @@ class Replica:
         probability, why = self._judged(rows[held], explained[held], scored_by)
         by, worse = [scored_by] * len(rows), [degraded] * len(rows)
         if not held.all():  # payments recorded so long ago that the graph holds them no longer, and sent again
-            amounts = payments.column("amount").to_numpy()
-            probability, (alone, reasons) = spread(probability, held, 0.0), request_score(amounts[~held])
+            gone = payments.filter(pa.array(~held))
+            probability = spread(probability, held, 0.0)
+            alone, reasons = request_score(gone.column("amount").to_numpy(), gone.column("currency").to_pylist())
             probability[~held] = alone
             known, rest = iter(why), iter(reasons)
             why = [next(known) if here else next(rest) for here in held.tolist()]

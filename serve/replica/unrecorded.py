@@ -87,7 +87,7 @@ class RuleAnswers:
     def __init__(self, artifact: Artifact, decider: Decider) -> None:
         self._artifact, self.decider = artifact, decider
         self.given = GivenDecisions()
-        self._small = request_score(np.array([0]))  # what every payment gets to which no rule applies
+        self._small = request_score(np.array([0]), [""])  # what every payment gets to which no rule applies
 
     def answer(self, call: ScoreCall, state: GraphState | None) -> "list[bytes] | pa.Table":
         """Answers to a call: bodies, or a table, as it asks for.
@@ -100,7 +100,7 @@ class RuleAnswers:
         if state is not None and len(batch) <= LOOKED_UP:
             probability, why = prospect_score(state, batch)
         else:
-            probability, why = request_score(batch.column("amount").to_numpy())
+            probability, why = request_score(batch.column("amount").to_numpy(), batch.column("currency").to_pylist())
         n, names = len(batch), batch.column("transaction_id").to_pylist()
         hashes = call.hashes or content_hashes(batch)
         carried = list(call.given) or [None] * n
@@ -117,6 +117,7 @@ class RuleAnswers:
         self,
         name: str,
         amount: int,
+        currency: str,
         carried: Decision | None,
         content: Callable[[], bytes],
         mandate_id: str | None = None,
@@ -126,12 +127,13 @@ class RuleAnswers:
         Args:
             name: Its transaction id.
             amount: In minor units.
+            currency: ISO 4217.
             carried: The decision that its caller was given before, if any.
             content: Computes its content hash.
             mandate_id: The mandate that it names, if any.
         """
         small = amount < LARGE_AMOUNT
-        probability, why = self._small if small else request_score(np.array([amount]))
+        probability, why = self._small if small else request_score(np.array([amount]), [currency])
         decided = self.decider.decide_at_once(float(probability[0]), mandate_id)
         decided = decided.as_given(self.given.give(name, content, _stands(decided, carried)))
         return as_json(self._answers([name], probability, why, [decided], [carried]), 0)

@@ -1,6 +1,7 @@
 """What the golden files hold, computed by today's code."""
 
 import json
+import re
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -93,6 +94,8 @@ def answers(history: str) -> list[dict[str, Any]]:
         assert answer.pop("action") == USUAL_ACTION[answer["decision"]]
         assert answer.pop("policy") == "thresholds 0.05/0.2/0.6"
         assert [answer.pop(name) for name in LATER_FIELDS] == [[], None, None, None, None]
+        for reason in answer["reasons"]:  # amounts had no currency
+            reason["message"] = re.sub(r"^(amount [0-9,.]+) [A-Z]{3}(/[A-Z]{3})*", r"\1", reason["message"])
         del answer["timings"]
     return [*found[::ANSWERED], *rings]
 
@@ -108,6 +111,7 @@ def _plain(ring: Any) -> dict[str, Any]:
     from serve.http.wire import ring_out
 
     found: dict[str, Any] = json.loads(ring_out(ring, [str(row) for row in ring.transactions]).model_dump_json())
+    found["amount_at_risk"] = sum(found.pop("at_risk").values())  # of all currencies, when these were recorded
     return found
 
 

@@ -7,6 +7,7 @@ import matplotlib
 import networkx as nx
 from matplotlib.figure import Figure
 
+from data.currency import format_totals
 from graph.rings.index import Ring
 
 matplotlib.use("Agg")
@@ -66,7 +67,7 @@ def draw_ring(ring: Ring, graph: nx.Graph, path: Path) -> None:
     )
     figure.suptitle(
         f"Ring {ring.id}: {len(ring.accounts)} accounts, {ring.known_frauds} known frauds, "
-        f"{ring.amount_at_risk / 100:,.2f} at risk\nfirst seen {first}, last seen {last} UTC; risk {ring.risk:.2f}; "
+        f"{format_totals(ring.at_risk)} at risk\nfirst seen {first}, last seen {last} UTC; risk {ring.risk:.2f}; "
         "a red rim marks accounts with known fraud",
         fontsize=12,
     )
