@@ -13,6 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from serve.cli.options import HistoryFrom, Labels, Model, Strict, Transactions, example, file_option, reads
+from serve.cli.policy_fees import fees
 from serve.cli.policy_value import value
 from serve.terminal import BAD_INPUT, Refusals, err, fail, out, plain_errors, progress, when
 
@@ -48,6 +49,8 @@ def register(app: typer.Typer) -> None:
     commands.command(epilog=trial)(reads(simulate))
     commands.command(epilog=example("policy activate docs/policy.yaml --journal var/journal.sqlite --shadow"))(activate)
     commands.command(epilog=example("policy rollback --journal var/journal.sqlite"))(rollback)
+    priced = example("policy fees by-cost.yaml --transactions t.parquet --scores var/scores --by country")
+    commands.command(epilog=priced)(fees)
     commands.command(epilog=example("policy value var/log.parquet"))(value)
     commands.command("list", epilog=example("policy list --journal var/journal.sqlite"))(list_)
     app.add_typer(commands, name="policy")

@@ -18,11 +18,13 @@ LogPath = Annotated[
     ),
 ]
 
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+
 
 def value(
     log: LogPath,
     seed: Annotated[int, typer.Option(help="Of the bootstrap.")] = 0,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Estimate what a policy or a router would have earned, from the log of another one: docs/costs.md."""
     from serve.decide.logs import read_log
