@@ -308,7 +308,9 @@ class _Run:
     def _start(self, workers: Workers, state: GraphState, first: int, events: list[Events]) -> "_Waiting":
         with self._timing("graph"):
             stretch = self._cut(state, first)
-        return _Waiting(first, state.store.rows, events, workers.start(stretch))
+        with self._timing("scoring"):  # workers in this process wait for the block before
+            scored = workers.start(stretch)
+        return _Waiting(first, state.store.rows, events, scored)
 
     def _commit_all(self, waiting: deque["_Waiting"], state: GraphState, decider: Decider) -> None:
         while waiting:

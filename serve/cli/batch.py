@@ -1,12 +1,15 @@
 """The command that scores a history again."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 from rich.markup import escape
+from rich.table import Table
 
+from data.currency import format_amount
 from serve.cli.options import (
     Device,
     HistoryFrom,
@@ -20,6 +23,12 @@ from serve.cli.options import (
     reads,
 )
 from serve.terminal import Refusals, out, plain_errors, progress
+
+if TYPE_CHECKING:  # read when the command runs, not when its help is shown
+    from serve.batch.rescore import Rescored
+    from serve.batch.summary import Summary
+
+MOST_SHOWN: Final = 8  # rows of a table; all are in summary.json
 
 
 def register(app: typer.Typer) -> None:
@@ -43,6 +52,10 @@ def rescore(
     restart: Annotated[
         bool, typer.Option("--restart", help="Begin anew where --out holds a run that stopped, or one that is done.")
     ] = False,
+    against: Annotated[
+        Path | None,
+        typer.Option(help="Scores of an earlier run, to say what moved: decisions, money, drift.", show_default=False),
+    ] = None,
     strict: Strict = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print what was done as JSON.")] = False,
 ) -> None:
@@ -55,6 +68,7 @@ def rescore(
     from serve.batch.manifest import read_manifest
     from serve.batch.rescore import rescore as run
     from serve.batch.source import open_source
+    from serve.batch.summary import summarise
 
     given = HistoryFrom(transactions, labels, journal, labelled=False)
     refusals = Refusals()
@@ -70,17 +84,48 @@ def rescore(
             earlier=None if earlier is None else earlier.asked["input"],
         )
         done = run(model, source, out_folder, device=device, actors=actors, restart=restart, report=report)
+        report("summing up", 0.0)
+        summary = summarise(out_folder, against)
     refusals.summary()
     if as_json:
         figures = {"payments": done.payments, "scored": done.scored, "seconds": done.seconds, "actors": done.actors}
-        print(json.dumps({"folder": str(done.folder), **figures, "stages": done.stages}))
+        print(json.dumps({"folder": str(done.folder), **figures, "stages": done.stages, "summary": asdict(summary)}))
         return
+    _say(done)
+    _show(summary)
+
+
+def _say(done: "Rescored") -> None:
+    where = escape(str(done.folder))
     if not done.scored:
-        out.print(f"all {done.payments:,} payments were scored before: {escape(str(out_folder))}")
+        out.print(f"all {done.payments:,} payments were scored before: {where}")
         return
     rate = done.scored / done.seconds
     went_on = "" if done.scored == done.payments else f" ({done.payments - done.scored:,} were done before)"
     out.print(
         f"{done.scored:,} payments{went_on} scored by {done.actors} in {done.seconds:.1f} s, Ray's start included "
-        f"({rate:,.0f}/s): {escape(str(out_folder))}"
+        f"({rate:,.0f}/s): {where}"
     )
+
+
+def _show(summary: "Summary") -> None:
+    """The decisions; beside an earlier run, those that differ, and the parts whose scores moved most."""
+    out.print(", ".join(f"{n:,} {decision}" for decision, n in summary.decisions.items()))
+    if not summary.drift:
+        return
+    whole, *parts = summary.drift
+    out.print(
+        f"{summary.compared:,} payments were scored by the earlier run, too: mean probability {whole.mean_old:.4f}, "
+        f"now {whole.mean_new:.4f}; population stability index {whole.psi:.3f}"
+    )
+    table = Table("was", "is", "payments", "money", title="decisions that differ")
+    for change in summary.changes[:MOST_SHOWN]:
+        table.add_row(change.old, change.new, f"{change.payments:,}", format_amount(change.amount, change.currency))
+    out.print(table if summary.changes else "no decision differs")
+    moved = sorted((part for part in parts if part.psi > 0), key=lambda part: -part.psi)[:MOST_SHOWN]
+    table = Table("part", "payments", "stability index", "mean then", "now", title="where scores moved most")
+    for part in moved:
+        name = f"{part.segment} {escape(part.value)}"
+        table.add_row(name, f"{part.payments:,}", f"{part.psi:.3f}", f"{part.mean_old:.4f}", f"{part.mean_new:.4f}")
+    if moved:
+        out.print(table)
