@@ -46,6 +46,7 @@ class Settings(BaseSettings):
     open_metrics: bool = False  # whether /metrics asks for no key: for a scraper that cannot send one
     max_lag: int = Field(10_000, ge=0)  # events of the journal a replica may be behind and still be ready
     max_future_s: float = Field(300, ge=0)  # how far ahead of the wall clock a timestamp may be: clocks differ
+    answers_days: float = Field(30, ge=0)  # how long answers are kept for payments that are sent again, by their time
     # Rows of the graph's buffer, at least; 0: as many as a model that joins late needs to be exact (`late_capacity`).
     capacity: int = Field(0, ge=0)
 

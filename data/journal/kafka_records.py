@@ -58,7 +58,7 @@ def pack(writer: int, sequence: int, events: Sequence[Events]) -> bytes:
     parts = [_HEAD.pack(_MAGIC, VERSION, writer, sequence, len(events))]
     for run in events:
         _, rows, kind, form, payload, _ = encode(run.kind, 0, run.batch)
-        parts += [_RUN.pack(kind, form, rows, payload.size), payload.to_pybytes()]
+        parts += [_RUN.pack(kind, form, rows, len(payload)), payload]
     body = b"".join(parts)
     return body + _CHECK.pack(zlib.crc32(body))
 

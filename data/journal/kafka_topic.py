@@ -57,7 +57,12 @@ class Address:
         return f"kafka://{self.brokers}/{self.topic}"
 
 
-def _library() -> Any:
+def client_library() -> Any:
+    """The package confluent_kafka, which is installed where Kafka is used.
+
+    Raises:
+        JournalError: It is not.
+    """
     try:
         import confluent_kafka
         import confluent_kafka.admin
@@ -80,7 +85,7 @@ class Topic:
 
     def __init__(self, address: Address, options: Mapping[str, str], timeout: float) -> None:
         self.address, self.timeout = address, timeout
-        self._kafka = _library()
+        self._kafka = client_library()
         if taken := sorted(_OWN & set(options)):
             raise JournalError(f"the Kafka option {taken[0]!r} is set by the journal itself; leave it out")
         self._common: dict[str, Any] = {
@@ -128,9 +133,18 @@ class Topic:
         Raises:
             JournalError: No broker answers.
         """
+        deadline = time.monotonic() + self.timeout
         with self._speaking("cannot be read"):
-            low, high = self._asker.get_watermark_offsets(self._partition, timeout=self.timeout, cached=False)
-        return low, high
+            while True:
+                try:
+                    low, high = self._asker.get_watermark_offsets(self._partition, timeout=self.timeout, cached=False)
+                    return low, high
+                except self._kafka.KafkaException as error:
+                    # A client that lost all brokers forgets its topics, and learns of them again when one is back.
+                    unknown = error.args[0].code() == self._kafka.KafkaError._UNKNOWN_PARTITION
+                    if not unknown or time.monotonic() > deadline:
+                        raise
+                time.sleep(0.05)
 
     def append(self, value: bytes) -> int:
         """Append one message, and wait until all replicas that are in sync have it; returns its offset.

@@ -119,6 +119,13 @@ class MemoryAnswerStore:
             if replace or offset not in self._kept:
                 self._kept[offset] = bytes(answer)
 
+    def forget(self, before: int, most: int) -> int:
+        """Let go of the oldest answers before an offset."""
+        old = sorted(offset for offset in self._kept if offset < before)[:most]
+        for offset in old:
+            del self._kept[offset]
+        return len(old)
+
 
 class MemoryCommit:
     """One open commit of a `MemoryJournal`; see `data.journal.protocol.Commit`."""

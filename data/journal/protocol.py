@@ -29,7 +29,9 @@ from data.errors import JournalError
 from data.outcomes import Became
 from data.schema import LABEL_SCHEMA, TIMESTAMP, TRANSACTION_SCHEMA
 
-FORMAT: Final = 2  # of the payloads; content hashes are the same in all of them
+# Of the payloads; content hashes are the same in all of them.
+FORMAT: Final = 2  # an Arrow record batch
+FORMAT_OF_FEW: Final = 3  # JSON, for runs of a few rows
 
 
 class Kind(IntEnum):
@@ -123,7 +125,7 @@ SCHEMAS: Final[Mapping[Kind, pa.Schema]] = MappingProxyType(
 )
 # Columns of rows of earlier formats, where they had fewer: later ones were added behind them, and are null there.
 COLUMNS_OF_FORMAT: Final[Mapping[int, Mapping[Kind, int]]] = MappingProxyType(
-    {1: MappingProxyType({Kind.TRANSACTION: 14, Kind.OUTCOME: 3}), 2: MappingProxyType({})}
+    {1: MappingProxyType({Kind.TRANSACTION: 14, Kind.OUTCOME: 3}), 2: MappingProxyType({}), 3: MappingProxyType({})}
 )
 
 
@@ -267,6 +269,20 @@ class AnswerStore(Protocol):
         Args:
             answers: Offset and answer of each.
             replace: Whether the last that is kept for an offset stays, and not the first.
+
+        Raises:
+            JournalError: The store cannot be written.
+        """
+
+    def forget(self, before: int, most: int) -> int:
+        """Let go of the answers to transactions before an offset, the oldest first; it does not wait for the disk.
+
+        Args:
+            before: The offset.
+            most: Answers, at most.
+
+        Returns:
+            How many there were.
 
         Raises:
             JournalError: The store cannot be written.

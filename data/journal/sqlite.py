@@ -19,7 +19,7 @@ from data.errors import JournalError
 from data.journal.protocol import SCHEMAS, Events, Kind, check_schema
 from data.journal.sqlite_file import Watch, checked_from, connect, refuse_copy
 from data.journal.sqlite_tables import SqliteAnswerStore, SqliteIdIndex, SqliteLabelIndex, SqliteOutcomeIndex, reading
-from data.journal.stored import decode, encode
+from data.journal.stored import decode, decode_all, encode
 from data.schema import content_hashes
 
 _READ: Final = 1 << 16  # rows fetched at once by a replay
@@ -221,7 +221,7 @@ class SqliteJournal:
                 " WHERE first >= (SELECT max(first) FROM events WHERE first <= ?) AND first < ? ORDER BY first",
                 (start, stop),
             ).fetchall()
-            found = [decode(row, self._checked_from) for row in rows]
+            found = decode_all(rows, self._checked_from)
         runs: list[tuple[Kind, int, list[pa.RecordBatch]]] = []
         for held in found:
             cut, count = start - held.first, len(held.batch)

@@ -179,14 +179,26 @@ class SqliteAnswerStore:
 
     def keep(self, answers: Sequence[tuple[int, bytes]], *, replace: bool = False) -> None:
         """Keep answers by offset; the first stays, or the last. The next commit waits for the disk, not this."""
-        run, conflict = self._connection.execute, "REPLACE" if replace else "IGNORE"
+        rows = [(offset, answer, _checksum(offset, answer)) for offset, answer in answers]
+        with self._changing():
+            _insert(self._connection, f"INSERT OR {'REPLACE' if replace else 'IGNORE'} INTO answers VALUES", rows)
+
+    def forget(self, before: int, most: int) -> int:
+        """Let go of the oldest answers before an offset; their room in the file is used again."""
+        old = "SELECT position FROM answers WHERE position < ? ORDER BY position LIMIT ?"
+        with self._changing():
+            return self._connection.execute(f"DELETE FROM answers WHERE position IN ({old})", (before, most)).rowcount
+
+    @contextmanager
+    def _changing(self) -> Iterator[None]:
+        """A commit that does not wait for the disk."""
+        run = self._connection.execute
         try:
             run("PRAGMA synchronous=NORMAL")
             try:
                 run("BEGIN IMMEDIATE")
                 try:
-                    rows = [(offset, answer, _checksum(offset, answer)) for offset, answer in answers]
-                    _insert(self._connection, f"INSERT OR {conflict} INTO answers VALUES", rows)
+                    yield
                     run("COMMIT")
                 except BaseException:
                     run("ROLLBACK")

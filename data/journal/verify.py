@@ -32,6 +32,7 @@ class JournalReport:
         answers: Answers kept that are whole.
         faults: What is wrong, in the order found, `FAULTS_SHOWN` at most; empty where all is well.
         more: Faults beyond these.
+        passed_over: Messages of a topic that no journal wrote; they are no fault of the journal.
     """
 
     path: str
@@ -41,6 +42,7 @@ class JournalReport:
     answers: int = 0
     faults: list[str] = field(default_factory=list)
     more: int = 0
+    passed_over: list[str] = field(default_factory=list)
 
     @property
     def ok(self) -> bool:

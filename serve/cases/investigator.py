@@ -39,6 +39,7 @@ from serve.decide.spending.guidance import Advice
 from serve.decide.spending.profile import Profile
 from serve.replica.follower import Follower
 from serve.replica.journals import open_journal
+from serve.replica.kept_answers import unpacked
 from serve.replica.replica import capacity_of
 from serve.replica.slot import ModelSlot
 from serve.settings import Settings
@@ -266,7 +267,8 @@ class Investigator:
         """
         with self._lock:
             known = self.journal.ids.find(transaction_ids)
-            kept = self.journal.answers.find([k.offset for k in known.values()])
+            names = {k.offset: name for name, k in known.items()}
+            kept = unpacked(self.journal.answers.find(list(names)), names)
             found = {name: from_json(kept[k.offset])["decision"] for name, k in known.items() if k.offset in kept}
             others = [name for name in known if name not in found]
             rows = self.follower.state.transaction_rows(pa.array(others, pa.string()))

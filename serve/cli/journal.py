@@ -29,19 +29,41 @@ def _group() -> None:
 
 
 def verify(
-    journal: Annotated[Path, typer.Option(help="Journal of a service; it may be in use.")] = Path("var/journal.sqlite"),
+    journal: Annotated[
+        str, typer.Option(help="Journal of a service: a file, or kafka://host:port/topic; it may be in use.")
+    ] = "var/journal.sqlite",
+    copy: Annotated[
+        Path | None, typer.Option(help="Local copy of a topic; by default var/TOPIC.sqlite.", show_default=False)
+    ] = None,
+    options: Annotated[
+        Path | None,
+        typer.Option(
+            envvar="RINGWATCH_KAFKA_OPTIONS", help="File of librdkafka's settings, one name=value on each line."
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the whole report as JSON.")] = False,
 ) -> None:
-    """Read a whole journal and check it: pages, checksums, offsets, ids and answers. Status 1 if it is damaged."""
+    """Read a whole journal and check it: pages, checksums, offsets, ids and answers. Status 1 if it is damaged.
+
+    Of a topic, its local copy is checked, and that the topic holds the same.
+    """
+    from data.journal.kafka_verify import verify_topic
     from data.journal.verify import verify as run
+    from serve.settings import Settings
 
     with plain_errors(), progress() as report:
-        found = run(journal, report)
+        if journal.startswith("kafka:"):
+            settings = Settings.from_environment(model="", journal=journal, kafka_options=options, insecure=True)
+            found = verify_topic(journal, copy or settings.journal, settings.kafka_settings(), report)
+        else:
+            found = run(journal, report)
     if as_json:
         print(json.dumps({"ok": found.ok, **asdict(found)}))
     else:
         for fault in found.faults:
             err.print(fault, markup=False, highlight=False, soft_wrap=True)
+        for message in found.passed_over:
+            err.print(f"passed over: {message}", markup=False, highlight=False, soft_wrap=True)
         if found.more:
             err.print(f"and {found.more:,} more", markup=False, highlight=False)
         held = f"{found.events:,} events, {found.transactions:,} of them payments, {found.answers:,} answers"

@@ -16,6 +16,7 @@ from serve.cli import mandates as cli_mandates
 from serve.cli import policies as cli_policies
 from serve.cli import quality as cli_quality
 from serve.cli import rings as cli_rings
+from serve.cli import stream as cli_stream
 from serve.cli import training as cli_training
 from serve.cli.options import (
     Cache,
@@ -96,6 +97,7 @@ cli_policies.register(app)
 cli_investigate.register(app)
 cli_account.register(app)
 cli_batch.register(app)
+cli_stream.register(app)
 
 
 @app.command(epilog=example("serve --model var/model --insecure"))

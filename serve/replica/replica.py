@@ -86,7 +86,7 @@ class Replica:
         self._writing, self._graph = threading.Lock(), threading.Lock()
         self._names = threading.Lock()  # of the journal that names are read from, beside the one that is written
         self._reading: Journal | None = None
-        self._kept = KeptAnswers(self.journal)
+        self._kept = KeptAnswers(self.journal, settings.answers_days)
         self.lag = self.batches = 0
         self.scored_by = {"cuda": 0, "cpu": 0, "rules": 0}
         self.seconds = {"commit": 0.0, "graph": 0.0, "score": 0.0}
@@ -264,9 +264,10 @@ class Replica:
             return None if found is None else found.view(mandate_id, self.decider.mandates.clock)
 
     def idle(self) -> None:
-        """Keep the answers given since; when nothing waits."""
+        """Keep the answers given since, and let go of old ones; when nothing waits."""
         with self._writing:
             self._kept.write()
+            self._kept.forget_old(self.state.store)
 
     def rings(self, limit: int, now: int | None = None) -> list[Ring]:
         """The riskiest rings, as of a moment (us) or the newest payment; scoring goes on while they are ranked."""

@@ -58,6 +58,10 @@ class MockCluster:
             self._cluster, ctypes.c_int16(api), ctypes.c_size_t(len(errors)), *map(ctypes.c_int, errors)
         )
 
+    def quick_groups(self) -> None:
+        """A group of readers does not wait for more of them to come."""
+        self._lib.rd_kafka_mock_group_initial_rebalance_delay_ms(self._cluster, ctypes.c_int32(0))
+
     def forget(self, topic: str, before: int) -> None:
         """Remove the messages of a topic before an offset."""
         records = self._lib.rd_kafka_mock_partition_delete_records
@@ -110,12 +114,12 @@ class Mesh:
         self.process.wait()
 
 
-def produce(address: str, *values: bytes) -> None:
+def produce(address: str, *values: bytes, partition: int = 0) -> None:
     """Append plain messages to a topic."""
     brokers, topic = address.removeprefix("kafka://").split("/")
     producer = confluent_kafka.Producer({"bootstrap.servers": brokers})
     for value in values:
-        producer.produce(topic, value, partition=0)
+        producer.produce(topic, value, partition=partition)
     assert producer.flush(10) == 0
 
 

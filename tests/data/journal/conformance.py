@@ -343,6 +343,8 @@ def check_answers(store: AnswerStore) -> None:
     assert store.find([3, 0, 1, 3]) == {0: b"first", 3: b"third"}
     store.keep([(0, b"new"), (1, b"one"), (1, b"one again")], replace=True)
     assert store.find([0, 1, 3]) == {0: b"new", 1: b"one again", 3: b"third"}
+    assert [store.forget(3, 1), store.forget(3, 5), store.forget(3, 5)] == [1, 1, 0]
+    assert store.find([0, 1, 3]) == {3: b"third"}
 
 
 def check_commit_type(commit: Commit) -> None:

@@ -85,9 +85,8 @@ def test_every_bit_of_a_stored_row_is_under_its_checksum(path: Path) -> None:
     content = path.read_bytes()
     with SqliteJournal(path) as journal:
         payload = bytes(journal._connection.execute("SELECT payload FROM events WHERE first = 0").fetchone()[0])
-    middle = payload.index(b"t-0-0-0t-0-0-1") - 100
-    at = content.index(payload[middle : middle + 500])
-    for bit in range(8 * at, 8 * (at + 500), 37):
+    at = content.index(payload)
+    for bit in range(8 * at, 8 * (at + len(payload)), 37):
         path.write_bytes(flipped(content, bit))
         with (
             SqliteJournal(path) as journal,
@@ -380,7 +379,7 @@ def test_a_file_without_a_table_of_outcomes_gets_it_when_written(path: Path) -> 
 
 
 def test_damage_without_a_checksum_is_an_error_where_it_shows(old: Path) -> None:
-    run(old, "UPDATE events SET payload = substr(payload, 1, 300) WHERE first = 9")
+    run(old, "UPDATE events SET payload = substr(payload, 1, length(payload) / 2) WHERE first = 9")
     with SqliteJournal(old, readonly=True) as journal, pytest.raises(JournalError, match="offset 9 are damaged"):
         list(journal.replay())
 

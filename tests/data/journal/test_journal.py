@@ -8,6 +8,7 @@ import textwrap
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -16,8 +17,9 @@ import pytest
 from data.errors import JournalError
 from data.journal.protocol import SCHEMAS, Kind
 from data.journal.sqlite import SqliteJournal
-from data.journal.stored import checksum
+from data.journal.stored import checksum, decode, encode
 from data.schema import LABEL_SCHEMA, TIMESTAMP, TRANSACTION_SCHEMA, content_hashes
+from tests.data.journal import conformance
 from tests.data.journal.conformance import rows
 
 ROOT = Path(__file__).parents[3]
@@ -243,7 +245,7 @@ def test_events_of_another_version_are_refused_by_number_and_offset(tmp_path: Pa
     path = tmp_path / "j.db"
     for column, said in (
         ("kind", r"offset 2 are of kind 9, this version knows 1 \(transaction\), .*upgrade Ringwatch"),
-        ("format", r"offset 2 are of format 9, this version knows up to 2; upgrade Ringwatch"),
+        ("format", r"offset 2 are of format 9, this version knows up to 3; upgrade Ringwatch"),
     ):
         path.unlink(missing_ok=True)
         with SqliteJournal(path) as journal:
@@ -262,3 +264,24 @@ def test_events_of_another_version_are_refused_by_number_and_offset(tmp_path: Pa
                 list(journal.replay())
             with pytest.raises(JournalError, match=said):
                 journal.take(np.array([0, 3]))
+
+
+@pytest.mark.parametrize("sizes", [[1] * 40, [8, 1, 9, 2, 3, 20, 1, 1], [9, 9]])
+def test_runs_of_few_and_of_many_rows_are_read_alike(sizes: list[int], tmp_path: Path) -> None:
+    expected: list[tuple[Kind, dict[str, Any]]] = []
+    with SqliteJournal(tmp_path / "j.db") as journal:
+        for n, size in enumerate(sizes):
+            kind = list(Kind)[n // 2 % len(Kind)]
+            batch = conformance.rows(kind, [f"t{n}-{i}" for i in range(size)], n)
+            with journal.begin() as commit:
+                commit.append(kind, batch)
+            expected += [(kind, row) for row in batch.to_pylist()]
+        for chunk in (1, 7, 1000):
+            assert conformance.replayed(journal, chunk=chunk) == expected
+        assert conformance.replayed(journal, 3, len(expected) - 1) == expected[3:-1]
+
+
+def test_a_payment_in_a_commit_of_its_own_is_stored_in_150_bytes(tmp_path: Path) -> None:
+    batch = conformance.rows(Kind.TRANSACTION, [f"0f8fad5b-d9cb-469f-a165-{n:012}" for n in range(2)])
+    assert len(encode(Kind.TRANSACTION, 0, batch.slice(0, 1))[4]) <= 150
+    assert decode(encode(Kind.TRANSACTION, 5, batch.slice(1)), 0).batch.equals(batch.slice(1))

@@ -16,8 +16,10 @@ from data.errors import JournalError
 from data.journal.kafka import KafkaJournal
 from data.journal.kafka_records import Foreign, pack, unpack
 from data.journal.kafka_topic import Address, refuse_settings
+from data.journal.kafka_verify import verify_topic
 from data.journal.protocol import Events, Kind
 from data.journal.sqlite import SqliteJournal
+from data.journal.stored import encode
 from tests.data.journal.brokers import Mesh, MockCluster, messages, produce
 from tests.data.journal.conformance import replayed, rows
 
@@ -202,13 +204,13 @@ def test_a_commit_that_is_not_confirmed_in_time_fails_and_counts_once_when_it_is
     journal = KafkaJournal(broken.topic("j"), tmp_path / "j.db", timeout=1)
     append(journal, "a")
     journal.topic.bounds = lambda: (0, 1)  # type: ignore[method-assign]  # so that nothing but the append is slow
-    broken.slow(1500)
+    broken.slow(5000)
     with pytest.raises(JournalError, match="may be recorded or not: send the same again"):
         append(journal, "b")
     assert journal.end == 1
     broken.slow(0)
     del journal.topic.bounds  # type: ignore[misc]
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 30
     while True:  # the late one may or may not have come to be there meanwhile
         try:
             if not journal.ids.find(["b"]):
@@ -376,3 +378,19 @@ def test_a_record_that_was_cut_or_changed_anywhere_is_foreign() -> None:
     for other in (None, b"", record + b"\0"):
         with pytest.raises(Foreign):
             unpack(other)
+
+
+def test_verify_compares_a_copy_with_its_topic(address: str, tmp_path: Path) -> None:
+    journal = KafkaJournal(address, tmp_path / "j.db")
+    append(journal, "a", "b")
+    append(journal, "a", kind=Kind.LABEL)
+    produce(address, FOREIGN)
+    append(journal, "c")
+    found = verify_topic(address, tmp_path / "j.db")
+    assert (found.ok, found.events, found.transactions) == (True, 4, 3)
+    assert found.passed_over == ["offset 2 of the topic: begins with b'{\"t', and a journal's records with b'RWJ'"]
+    row = encode(Kind.LABEL, 2, rows(Kind.LABEL, ["a"], number=2))
+    with sqlite3.connect(tmp_path / "j.db") as connection:
+        connection.execute("UPDATE events SET payload = ?, checksum = ? WHERE first = 2", (row[4], row[5]))
+    assert "the rows 0 to 3 of the copy are not those of the topic" in verify_topic(address, tmp_path / "j.db").faults
+    journal.close()
