@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from data.errors import DataError
 from data.schema import LABEL_SCHEMA, TRANSACTION_SCHEMA
+from data.world.agents import lay_agents
 from data.world.habits import PaymentColumns, honest
 from data.world.planted import KINDS, ROLES, Planted, plant
 from data.world.town import CHANNELS, COUNTRIES, DAY, MCCS, Ints, Town, draw_town
@@ -62,6 +63,7 @@ class WorldConfig:
         wrong_label_rate: Share of the reports that accuse an honest payment.
         overturned_label_rate: Share of the reports that a second label takes back later (half of the wrong ones are).
         label_delay_days: Median delay from payment to report; the tail is heavy.
+        agents: Share of the accounts that let an agent pay (`data.world.agents`); that adds payments.
 
     Raises:
         DataError: A value is out of range.
@@ -77,6 +79,7 @@ class WorldConfig:
     wrong_label_rate: float = 0.01
     overturned_label_rate: float = 0.01
     label_delay_days: float = 4.0
+    agents: float = 0.0
 
     def __post_init__(self) -> None:
         most = max(len(KINDS), self.transactions // 1000)
@@ -89,7 +92,7 @@ class WorldConfig:
             ("rings", self.rings is None or 0 <= self.rings <= most, f"0 to {most} for this number of transactions"),
             *(
                 (rate, 0.0 <= getattr(self, rate) <= 1.0, "0 to 1")
-                for rate in ("camouflage", "missing_label_rate", "wrong_label_rate", "overturned_label_rate")
+                for rate in ("camouflage", "missing_label_rate", "wrong_label_rate", "overturned_label_rate", "agents")
             ),
             ("label_delay_days", self.label_delay_days > 0, "above 0"),
         ):
@@ -169,12 +172,23 @@ def simulate(config: WorldConfig) -> World:
     width = max(7, len(str(config.transactions)))
     ids = _numbered("t", np.arange(1, config.transactions + 1), width)
     truth = _Truth(planted, payments, time, order)
-    return World(
+    world = World(
         transactions=_transactions(payments, time, ids, town, names),
         labels=_labels(reporting, config, truth.fraud, time, ids),
         truth=truth.table(ids),
         members=truth.members(payments.account, time, names.accounts),
     )
+    return _with_agents(config, world) if config.agents else world
+
+
+def _with_agents(config: WorldConfig, world: World) -> World:
+    """A world with agents laid over it; what the rest of it was stays."""
+    laying, reporting = (np.random.default_rng([config.seed, part]) for part in (5, 6))
+    laid = lay_agents(laying, world.transactions, world.truth, world.members, config.agents)
+    time = laid.payments["timestamp"].cast(pa.int64()).to_numpy()
+    ids = laid.payments["transaction_id"].combine_chunks()
+    labels = pa.concat_tables([world.labels, _labels(reporting, config, laid.fraud, time, ids)])
+    return World(laid.payments, labels.sort_by("reported_at"), laid.truth, laid.members)
 
 
 def _numbered(prefix: str, numbers: Ints, width: int) -> pa.Array:

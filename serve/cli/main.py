@@ -51,13 +51,16 @@ def simulate(
     transactions: Annotated[int, typer.Option(min=2_000, help="Number of payments.")] = 150_000,
     seed: Annotated[int, typer.Option(help="Random seed; the same seed gives the same files.")] = 7,
     days: Annotated[int, typer.Option(min=30, help="Number of days.")] = 90,
+    agents: Annotated[
+        float, typer.Option(min=0, max=1, help="Share of the accounts that let an agent pay; it may be hijacked.")
+    ] = 0.0,
 ) -> None:
     """Simulate payments with fraud rings and late labels."""
     from data.world.synthetic import WorldConfig
     from data.world.synthetic import simulate as make
 
     with plain_errors():
-        world = make(WorldConfig(transactions=transactions, seed=seed, days=days))
+        world = make(WorldConfig(transactions=transactions, seed=seed, days=days, agents=agents))
         world.write(out_folder)
     frauds = sum(world.truth["is_fraud"].to_pylist())
     out.print(f"{len(world.transactions):,} payments, {frauds:,} of them fraud, in {escape(str(out_folder))}")
