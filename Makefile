@@ -60,6 +60,12 @@ quality: $(VENV)/.ready ## Measure detection beside its rivals (hours on two cor
 quality-rings: $(VENV)/.ready ## Rings on worlds the model never saw (10 minutes, most of it training): docs/rings.md
 	$(BIN)/python -m benchmarks.quality.rings
 
+quality-anticipation: $(VENV)/.ready ## Forecasts beside rivals (.[bench] brings lifetimes), guidance on seeded households: docs/anticipation.md
+	$(BIN)/python -m benchmarks.quality.forecast
+	$(BIN)/python -m benchmarks.quality.guidance
+	$(BIN)/python -m benchmarks.quality.anticipation
+	$(BIN)/python -m benchmarks.report
+
 quality-decisions: $(VENV)/.ready ## What decisions cost beside fixed thresholds (10 minutes, most of it training): docs/costs.md
 	$(BIN)/python -m benchmarks.quality.decisions
 	$(BIN)/python -m benchmarks.report

@@ -47,6 +47,8 @@ ABOUT = {  # what each benchmark measures
     "never ran, estimated from another's log.",
     "faults": "Faults injected into a running service while payments arrive at a fixed rate: the share of answers "
     "inside the time budget and 10 ms. Beside it: who answered, and the slowest answer.",
+    "forecast": "An account's next payment beside rivals: pinball loss of when (days) and how much (log amount), and "
+    "how many of the nominal 80 % intervals hold. See docs/anticipation.md.",
     "graph": "The transaction store on one core, 20 million payments. `append` writes payments, `with_velocity` also "
     "the jump pointers of exact time windows. A walk finds the last 16 payments of each of a payment's three "
     "entities (a seed is the payment that it begins from). `gather` reads cached keys and values. `of_limit` "
@@ -58,6 +60,8 @@ ABOUT = {  # what each benchmark measures
     "Ours beside other libraries on the same million payments, each with its best batch size and number of threads.",
     "graph_scale": "The store from 1 million to 100 million payments. `of_limit` compares with as many random reads "
     "in as much memory.",
+    "guidance": "What an account's owner is told, on seeded households with planted cases and traps, and how long an "
+    "account takes. See docs/anticipation.md.",
     "handbook_service": "The Fraud Detection Handbook's test week sent through the running service, one payment at a "
     "time, measured on the HTTP answers. `largest_difference_from_evaluate` compares them with offline scores.",
     "journal": "What a payment with reasons takes of the SQLite journal when it is sent alone, in a commit of its own: "

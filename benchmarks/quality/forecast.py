@@ -34,7 +34,7 @@ from serve.decide.spending.spent import Amounts, Gaps
 Floats = NDArray[np.float64]
 HANDBOOK = Path("../shared/datasets/handbook/transactions_raw_to_08-31.parquet")
 DAY = DAY_US
-SHARE = 0.3  # of the accounts, picked at random: 1,500 and 7,000, as many as ten minutes allow
+SHARE = 0.1  # of the accounts, picked at random: 500 and 2,400, as many as a few minutes allow
 SPREAD_DAYS = 7  # over which accounts are asked about, each at its own time
 
 
@@ -123,7 +123,7 @@ def cdnow() -> Setting:
             past_of(customer, time, np.array([days[t] for t in time.tolist()], np.int64), ["cdnow"] * len(time), "USD")
         )
     begin = int(datetime.fromisoformat("1997-01-01T00:00+00:00").timestamp() * 1e6)
-    return Setting(pasts, [begin + 7 * DAY * w + DAY // 2 for w in (39, 47, 55, 63)], 91.0, 6_000, 7.0, True)
+    return Setting(pasts, [begin + 7 * DAY * w + DAY // 2 for w in (39, 47, 55, 63)], 91.0, 1_500, 7.0, True)
 
 
 @dataclass

@@ -22,7 +22,7 @@ from serve.decide.spending.spent import Amounts, Gaps, recent
 
 Floats = NDArray[np.float64]
 COUNTS: Final = (2, 4, 8, 16, 32)  # payments so far, at which a new class of accounts begins
-CELL: Final = 60  # outcomes that a class needs to have a table of its own
+CELL: Final = 200  # outcomes that a class needs to have a table of its own
 ENOUGH: Final = 100  # checked outcomes below which levels stay as they are
 PER_ACCOUNT: Final = 6  # moments of an account's past from which its next payment is looked at
 JUDGES: Final = 1_500  # outcomes by which a way to forecast is chosen
@@ -41,13 +41,11 @@ class Trust:
         crowd: How many own gaps or amounts the crowd is worth.
         half: Payments after which one counts half.
         lean: Own amounts that the crowd's spread is worth.
-        median: Whether the next log amount is expected at the median of the account's own, and not at their mean.
     """
 
     crowd: float = 12.0
     half: float = 120.0
     lean: float = 30.0
-    median: bool = False
 
 
 @dataclass(frozen=True)
@@ -157,7 +155,7 @@ class Crowd:
         )
 
     def expected(self, amounts: Amounts, trust: Trust | None = None) -> tuple[float, float]:
-        """Mean and spread of the next log amount."""
+        """Middle and spread of the next log amount."""
         trust = trust or self.amount_trust
         logs, weights = amounts.logs, recent(len(amounts.logs), trust.half)
         if amounts.currency in self.log_amount:
@@ -165,8 +163,8 @@ class Crowd:
         else:  # the account is the first with this currency
             mean, spread = (float(logs.mean()), 0.7) if len(logs) else (0.0, 0.0)
         total = float(weights.sum())
-        own = float(np.median(logs)) * total if trust.median and len(logs) else float(weights @ logs)
-        middle = (MEAN * mean + own) / (MEAN + total)
+        own = float(np.median(logs)) if len(logs) else mean  # on skewed amounts better than their mean
+        middle = (MEAN * mean + total * own) / (MEAN + total)
         square = (trust.lean * spread**2 + float(weights @ (logs - middle) ** 2)) / (trust.lean + total)
         return middle, max(float(np.sqrt(square)), 0.02)
 
@@ -255,7 +253,7 @@ def _chosen(crowd: Crowd, check: Sequence[Outcome]) -> Crowd:
     time, amount = Trust(), Trust()
     time = min((replace(time, crowd=c, half=h) for c in CROWDS for h in HALVES), key=late)
     amount = min((replace(amount, lean=n, half=h) for n in LEANS for h in HALVES), key=wrong)
-    amount = min((replace(amount, crowd=c, median=m) for c in CROWDS for m in (False, True)), key=wrong)
+    amount = min((replace(amount, crowd=c) for c in CROWDS), key=wrong)
     return replace(crowd, time_trust=time, amount_trust=amount)
 
 
@@ -289,4 +287,4 @@ def _calibrated(crowd: Crowd, check: Sequence[Outcome]) -> Crowd:
 
 
 def _levels(found: Mapping[int, list[float]]) -> dict[int, Floats]:
-    return {c: np.quantile(v, LEVELS) for c, v in found.items() if len(v) >= ENOUGH}
+    return {c: np.quantile(v, LEVELS) for c, v in found.items() if len(v) >= (ENOUGH if c == ALL else CELL)}

@@ -198,8 +198,8 @@ def _duplicates(past: Past, known: Profile, around: Around) -> list[Advice]:
         confidence = 0.9 if len(listed) >= SEEN or two != (None, None) else 0.7
         minutes = round((int(past.time[again]) - int(past.time[first])) / 60e6)
         text = (
-            f"{format_amount(amount, code)} was charged twice within {minutes} minutes; nothing else was ever paid "
-            "there at this price that would explain it."
+            f"{format_amount(amount, code)} was charged twice within {minutes} minutes; no contract and no price that "
+            "others pay there explains it."
         )
         ids = (past.ids[first], past.ids[again])
         found.append(Advice("duplicate_charge", text, confidence, ids, *other, amount, code, int(past.time[again])))
