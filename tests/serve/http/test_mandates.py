@@ -116,7 +116,7 @@ def test_a_payment_that_could_not_be_recorded_is_declined_and_gives_its_budget_b
         body = pay(client, "t1", SHORT)
         told = pay(client, "t2", SHORT, decision_given="approve")
         replica = client.app.state.replica
-        cheap = replica.rules.answer_request("t3", 5, "approve", lambda: b"x" * 16, "M-1")
+        cheap = replica.rules.answer_request("t3", 5, "EUR", "approve", lambda: b"x" * 16, "M-1")
     for one in (body, told):
         assert (one["recorded"], one["decision"], one["mandate"]["within"]) == (False, "decline", False)
     assert b'"decision":"decline"' in cheap
