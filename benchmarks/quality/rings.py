@@ -271,10 +271,36 @@ def page() -> None:
         "",
         "The oracle is the same engine told of every fraud at its payment: what is missing with it, ties and",
         "communities miss, not the scores. The others look at all payments of 30 days, without scores or labels.",
-        "Not yet measured: incremental peels, other generators, and the share of fraud money held after a ring",
+        "Not yet measured: incremental peels, and the share of fraud money held after a ring",
         "is named.",
+        "",
+        *outside(),
     ]
     PAGE.write_text("\n".join(lines) + "\n")
+
+
+def outside() -> list[str]:
+    """What `benchmarks.quality.rings_outside` measured, for the page."""
+    path = RESULTS / "ring_outside.json"
+    if not path.exists():
+        return []
+    content = json.loads(path.read_text())
+    names = list(content["figures"]["accounts, F1"]["peer"])
+    lines = [
+        "## Transfers of a generator that others wrote",
+        "",
+        "AMLGentex (aidotse, Apache-2.0), 144,058 transfers, 56 planted rings; by",
+        "`python -m benchmarks.quality.rings_outside FOLDER`. The model is trained on the first half of the time with",
+        "default settings; of each finder the best setting is chosen on the second quarter and judged on the second",
+        "half, each week: which accounts it lists, and how like the planted rings its groups are (mean best Jaccard).",
+        "",
+        "| | " + " | ".join(("risk rings", *names)) + " |",
+        "|---|" + "---|" * (1 + len(names)),
+    ]
+    for name, f in content["figures"].items():
+        values = (f["value"], *(f["peer"][other] for other in names))
+        lines.append(f"| {name} | " + " | ".join(f"{v:.3f}" for v in values) + " |")
+    return lines
 
 
 if __name__ == "__main__":
