@@ -10,6 +10,7 @@ import gnn.model.artifact
 import graph.rings.index
 import serve.cases.database
 import serve.cases.records
+import serve.decide.spending.profile
 import serve.http.client
 
 EXAMPLES = {
@@ -18,6 +19,7 @@ EXAMPLES = {
     graph.rings.index: "RingIndex",
     serve.cases.database: "Database",
     serve.cases.records: "priority",
+    serve.decide.spending.profile: "profile",
     serve.http.client: "RingwatchClient",
 }
 
