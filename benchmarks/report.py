@@ -77,6 +77,8 @@ ABOUT = {  # what each benchmark measures
     "frames a second while the view moves with all nodes shown, the time from opening to the first picture, the "
     "time to make the page, and its size. `slider_steps_per_s`: how often the time slider redraws. "
     "`webgl_without_gpu`: the same by sigma where the processor does WebGL, which the page avoids.",
+    "policy": "Deciding by a policy of 30 rules beside deciding by thresholds, in turn on one replica: the whole way "
+    "of a payment, from its journal commit to its answer with reasons, alone and in micro-batches of 32.",
     "rings": "Keeping risk rings current on one core: a payment of a stream with 1 % risky ones, with a full window; "
     "and a payment that touches a ring of 500 members. `static` finds all communities anew, once.",
     "serve": "One `POST /v1/score` beside a POST that does nothing, on one connection, with an untrained model. The "
