@@ -46,6 +46,8 @@ def wrong_ringwatch(command: Command) -> str | None:
         except UsageError as error:
             return refused(command, error.format_message())
         return None
+    if words and (inner := getattr(found, "commands", {}).get(words[0])) is not None:  # one of a group
+        found, name, words = inner, f"{name} {words[0]}", words[1:]
     options = {text for option in found.params for text in [*option.opts, *option.secondary_opts]} | {"--help"}
     unknown = [word for word in words if word.startswith("-") and word.split("=")[0] not in options]
     return refused(command, f"ringwatch {name} has no option {', '.join(unknown)}") if unknown else None
