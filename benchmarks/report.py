@@ -65,8 +65,7 @@ ABOUT = {  # what each benchmark measures
     "handbook_service": "The Fraud Detection Handbook's test week sent through the running service, one payment at a "
     "time, measured on the HTTP answers. `largest_difference_from_evaluate` compares them with offline scores.",
     "journal": "What a payment with reasons takes of the SQLite journal when it is sent alone, in a commit of its own: "
-    "pages of the file divided by payments, ids and kept answers included. `process_p50` is the whole way through a "
-    "replica, its flush to disk included.",
+    "pages of the file divided by payments, ids and kept answers included.",
     "load": "The service at .5, 1, 2 and 4 times the throughput that it reaches when callers wait for answers "
     "(`saturation`), with requests sent at a fixed rate. Goodput is what the model scores inside the time budget of 50 "
     "ms. Caller and service share the machine.",
