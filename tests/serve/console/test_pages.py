@@ -329,5 +329,5 @@ def test_the_page_of_an_account_shows_what_it_pays_again_and_again_and_what_to_t
     console.world.now = START + timedelta(days=155)
     page = console.signed_in().get(f"/entities/account/{quote(NASTY, safe='')}").text
     assert NASTY not in page
-    for words in ("To tell its owner", "price rise", "Next payment", "monthly", "14.99 EUR", "4 Sep 2026"):
+    for words in ("To tell its owner", "Price rise", "Next payment", "monthly", "14.99 EUR", "4 Sep 2026"):
         assert words in page, words
