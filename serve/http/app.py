@@ -267,8 +267,8 @@ def _rings(app: FastAPI) -> None:
         refuse_unknown(request, "limit", "as_of")
 
         def listed(replica: Replica) -> bytes:
-            found = replica.rings(limit, moment_or_now(as_of, replica.state.store.clock))
-            return RINGS.dump_json([ring_out(ring, replica.transaction_ids(ring.transactions)) for ring in found])
+            found = replica.ties.rings(limit, moment_or_now(as_of, replica.state.store.clock))
+            return RINGS.dump_json([ring_out(ring, replica.ties.transaction_ids(ring.transactions)) for ring in found])
 
         return Response(await read(listed, request), media_type=JSON)
 
@@ -280,8 +280,8 @@ def _rings(app: FastAPI) -> None:
         refuse_unknown(request, "as_of")
 
         def found(replica: Replica) -> RingOut | None:
-            ring = replica.ring(ring_id, moment_or_now(as_of, replica.state.store.clock))
-            return None if ring is None else ring_out(ring, replica.transaction_ids(ring.transactions))
+            ring = replica.ties.ring(ring_id, moment_or_now(as_of, replica.state.store.clock))
+            return None if ring is None else ring_out(ring, replica.ties.transaction_ids(ring.transactions))
 
         if (one := await read(found, request)) is None:
             raise Problem(404, "Not found", f"no tie ring {ring_id[:100]!r}")

@@ -34,7 +34,7 @@ def rehearse(artifact: Artifact, settings: Settings) -> None:
             replica.process([call])  # a repeat
         label = {"transaction_id": "p0", "is_fraud": True, "reported_at": now}
         replica.process([LabelCall(batch_of([parse(Label, json.dumps(label).encode())], LABEL_SCHEMA))])
-        replica.rings(1)
+        replica.ties.rings(1)
         replica.close()
 
 

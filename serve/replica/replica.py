@@ -25,8 +25,7 @@ from gnn.model.artifact import Artifact
 from gnn.score.reasons import Explanation
 from gnn.score.replay import capacity_for, late_capacity
 from gnn.score.rules import request_score, rules_score
-from graph.errors import GraphError, StaleRings
-from graph.rings.protocol import Ring, RingQueries
+from graph.errors import GraphError
 from graph.state import GraphState
 from serve.decide.decider import Decider
 from serve.problems import Problem
@@ -38,6 +37,7 @@ from serve.replica.follower import Follower
 from serve.replica.journals import open_journal
 from serve.replica.kept_answers import KeptAnswers
 from serve.replica.slot import MakeScorers, ModelSlot, default_scorers
+from serve.replica.ties import TieReader
 from serve.replica.unrecorded import GivenDecisions, RuleAnswers
 from serve.settings import Settings
 
@@ -68,6 +68,7 @@ class Replica:
         lag: Events of the journal that were not in the graph when it was last looked at.
         batches: Micro-batches so far.
         rules: Who answers where the model cannot in time.
+        ties: Answers who is tied to whom, beside the thread that scores.
         scored_by: Payments so far, by who scored them.
         seconds: Time spent so far, by stage.
     """
@@ -84,8 +85,7 @@ class Replica:
         self.follow_with(GraphState(artifact.roles, self._capacity, window, source=self.journal))
         self.ready = False
         self._writing, self._graph = threading.Lock(), threading.Lock()
-        self._names = threading.Lock()  # of the journal that names are read from, beside the one that is written
-        self._reading: Journal | None = None
+        self.ties = TieReader(settings, self._graph, lambda: self.slot)
         self._kept = KeptAnswers(self.journal, settings.answers_days)
         self.lag = self.batches = 0
         self.scored_by = {"cuda": 0, "cpu": 0, "rules": 0}
@@ -269,60 +269,11 @@ class Replica:
             self._kept.write()
             self._kept.forget_old(self.state.store)
 
-    def rings(self, limit: int, now: int | None = None) -> list[Ring]:
-        """The riskiest rings, as of a moment (us) or the newest payment; scoring goes on while they are ranked."""
-        for _ in range(2):
-            try:
-                return self._ring_view(now).rings(limit, score=self._ring_scores)
-            except StaleRings:  # the buffer went once round while they were ranked
-                continue
-        raise Problem(503, "Unavailable", "the graph moves on faster than rings are listed; ask for fewer")
-
-    def ring(self, ring_id: str, now: int | None = None) -> Ring | None:
-        """One ring, as of a moment (us) or the newest payment; scoring goes on while its evidence is read."""
-        for _ in range(2):
-            try:
-                return self._ring_view(now).ring(ring_id, score=self._ring_scores)
-            except StaleRings:
-                continue
-        raise Problem(503, "Unavailable", "the graph moves on faster than this ring is read; ask again")
-
-    def transaction_ids(self, rows: Sequence[int]) -> list[str]:
-        """The ids of payments."""
-        with self._graph:
-            offsets = self.state.store.offsets.of(np.array(rows, np.int64))
-        with self._names:
-            found: list[str] = self._reader().take(offsets)["transaction_id"].to_pylist()
-        return found
-
     def close(self) -> None:
         """Keep what is not kept yet and close the journal."""
         self.idle()
         self.journal.close()
-        with self._names:
-            if self._reading is not None:
-                self._reading.close()
-
-    def _ring_view(self, now: int | None) -> RingQueries:
-        with self._graph:
-            return self.state.rings.publish(names=self._ring_names, now=now)
-
-    def _ring_names(
-        self, nodes: NDArray[np.int64], rows: NDArray[np.int64], offsets: NDArray[np.int64], /
-    ) -> list[str]:
-        with self._names:
-            return self.state.names(nodes, rows, offsets, source=self._reader())
-
-    def _reader(self) -> Journal:
-        """The journal once more, for readers beside the thread that scores; `_names` is held."""
-        if self._reading is None:
-            self._reading = open_journal(self.settings, readonly=True)
-        return self._reading
-
-    def _ring_scores(self, rows: NDArray[np.int64]) -> NDArray[np.float64]:
-        """Probabilities of a ring's payments, as far as they are known; they weigh in where rings are ranked."""
-        known = self.slot.known_probabilities(rows)
-        return known if len(known) else np.zeros(1)
+        self.ties.close()
 
     def _catch_up(self, stop: int) -> int:
         """Apply what others wrote up to an offset; returns how many events that were."""

@@ -87,7 +87,7 @@ def answers(history: str) -> list[dict[str, Any]]:
         for answer in found:
             assert answer["ring"] is None, "nobody journals rings here"
             answer["ring"] = _tie_ring(store, int(store.offsets.rows(np.array([answer["journal_offset"]]))[0]))
-        rings = [_plain(ring) for ring in replica.rings(RINGS)]
+        rings = [_plain(ring) for ring in replica.ties.rings(RINGS)]
         replica.close()
     for answer in found:
         assert (answer.pop("recorded"), answer.pop("earlier_decision")) == (True, None)

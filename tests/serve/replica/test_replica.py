@@ -176,12 +176,12 @@ def test_scoring_goes_on_while_rings_are_ranked_and_named(
         free.append(not replica._graph.locked())
         return names(*arguments, **options)  # type: ignore[arg-type]
 
-    expected = replica.rings(3)
+    expected = replica.ties.rings(3)
     monkeypatch.setattr(replica.slot, "known_probabilities", looks)
     monkeypatch.setattr(replica.state, "names", names_beside)
-    assert [ring.accounts for ring in replica.rings(3)] == [ring.accounts for ring in expected]
+    assert [ring.accounts for ring in replica.ties.rings(3)] == [ring.accounts for ring in expected]
     assert expected
-    assert replica.ring(expected[0].id) is not None
+    assert replica.ties.ring(expected[0].id) is not None
     assert len(free) >= 4
     assert all(free)
     replica.close()

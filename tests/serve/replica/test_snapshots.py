@@ -14,8 +14,7 @@ from gnn.model.artifact import Artifact, load, untrained
 from graph.snapshot import list_snapshots
 from serve.http.app import build_app
 from serve.http.wire import ARROW, arrow_bytes
-from serve.replica import replica as replica_module
-from serve.replica import snapshots
+from serve.replica import journals, snapshots
 from serve.replica.admission import LabelCall, ScoreCall
 from serve.replica.replica import Replica
 from serve.replica.snapshots import SnapshotScheduler, bring_up_to_date
@@ -65,7 +64,7 @@ def opened(artifact: Artifact, config: Settings) -> tuple[Replica, int]:
 def test_a_restart_from_a_snapshot_goes_on_with_the_same_bits(model, artifact, tmp_path):
     never_stopped, _ = opened(artifact, settings(model, tmp_path / "one"))
     expected = send(never_stopped, 0, 900)
-    rings = never_stopped.rings(50)
+    rings = never_stopped.ties.rings(50)
     config = settings(model, tmp_path / "two")
     replica, begun = opened(artifact, config)
     assert begun == 0
@@ -79,7 +78,7 @@ def test_a_restart_from_a_snapshot_goes_on_with_the_same_bits(model, artifact, t
     assert not replica.fill()  # nothing is missing: keys and values were in it too
     got.append(send(replica, 600, 900))
     np.testing.assert_array_equal(np.concatenate(got), expected)
-    assert replica.rings(50) == rings
+    assert replica.ties.rings(50) == rings
     assert bring_up_to_date(artifact, config, lambda what, share: None) is not None
     assert bring_up_to_date(artifact, config, lambda what, share: None) is None  # nothing new
     replica.close()
@@ -115,7 +114,7 @@ def test_snapshots_are_made_by_a_process_that_may_not_write_the_journal(model, a
         opens.append(options)
         return SqliteJournal(path, **options)
 
-    monkeypatch.setattr(replica_module, "SqliteJournal", spy)
+    monkeypatch.setattr(journals, "SqliteJournal", spy)
     assert bring_up_to_date(artifact, config, lambda what, share: None) is not None
     assert opens
     assert all(options["readonly"] for options in opens)
