@@ -17,6 +17,7 @@ from pydantic import TypeAdapter
 from data.schema import LABEL_SCHEMA, TRANSACTION_SCHEMA
 from gnn.model.artifact import load
 from serve.decide.decision import Decision
+from serve.http.answer import Answer
 from serve.http.budget import DEADLINE, Budget
 from serve.http.express import Express
 from serve.http.failures import answer_failures
@@ -29,7 +30,6 @@ from serve.http.policies import add_policies
 from serve.http.rehearsal import rehearse
 from serve.http.wire import (
     ARROW,
-    Answer,
     AsOf,
     Label,
     LabelsAccepted,

@@ -74,7 +74,7 @@ class Answers:
 
 
 def as_json(answers: Answers, i: int) -> bytes:
-    """The answer to payment `i` as a JSON object, see `serve.http.wire.Answer`."""
+    """The answer to payment `i` as a JSON object, see `serve.http.answer.Answer`."""
     probability, why, ring = float(answers.probability[i]), answers.explanations[i], answers.rings[i]
     decided = answers.decided[i]
     return json_bytes(
