@@ -6,11 +6,11 @@ is no proof of one: nothing here is ever read by a score.
 
 import hashlib
 from collections.abc import Iterable, Sequence
-from typing import Final, NamedTuple
+from typing import Final, Literal, NamedTuple, get_args
 
 GIVEN: Final = ("approve", "challenge", "review", "decline")
 """Decisions that the service gave before it could record the payment; it journals them by itself."""
-REPORTED: Final = (
+Reported = Literal[
     "approved",
     "declined",
     "challenge_passed",
@@ -21,8 +21,9 @@ REPORTED: Final = (
     "chargeback_opened",
     "chargeback_won",
     "chargeback_lost",
-)
+]
 """What callers report."""
+REPORTED: Final[tuple[str, ...]] = get_args(Reported)
 PARTIAL: Final = frozenset(("reversed", "refunded", "chargeback_opened", "chargeback_won", "chargeback_lost"))
 """Outcomes that may be of a part of the money: they may name an amount."""
 STOPS: Final = frozenset(("decline", "declined", "reversed", "expired", "refunded"))

@@ -27,13 +27,13 @@ from benchmarks.report import RESULTS, ROOT, Figure, show, write
 from data.history import History
 from data.journal.protocol import SCHEMAS, Events, Kind
 from data.world.synthetic import WorldConfig, simulate
-from gnn.model.artifact import load
+from gnn.model.artifact import Artifact, load
 from gnn.score.replay import capacity_for, score_history
 from gnn.train.targets import TrainConfig
 from gnn.train.trainer import train
 from graph.dag.protocol import DAY_US
 from graph.rings.records import LISTED
-from graph.rings.risk.engine import RiskRings
+from graph.rings.risk.engine import DEFAULT, RiskRings, RiskSettings
 from graph.rings.risk.feed import one_by_one
 from graph.state import GraphState
 from serve.decide.standing import RingStanding
@@ -114,10 +114,16 @@ class Truth:
 
 def run(seed: int, probability: np.ndarray) -> RiskRings:
     """Feed a world."""
-    history, artifact = history_of(seed), load(model())
+    return fed(history_of(seed), load(model()), probability)
+
+
+def fed(
+    history: History, artifact: Artifact, probability: NDArray[np.floating], settings: RiskSettings = DEFAULT
+) -> RiskRings:
+    """Feed the engine a history with these scores."""
     window = artifact.config.window
     state = GraphState(artifact.roles, capacity_for(len(probability), window), window, history)
-    rings = RiskRings(state.store, history)
+    rings = RiskRings(state.store, history, settings)
     for events in history.events:
         for part in one_by_one(events):
             rows = state.apply(part)

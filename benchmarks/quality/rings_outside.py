@@ -20,17 +20,16 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from benchmarks.quality.ring_rivals import Finder, components, fraudar, louvain, shared_devices_and_cards, ties
+from benchmarks.quality.rings import fed
 from benchmarks.report import ROOT, Figure, show, write
 from data.history import History
 from data.journal.protocol import Kind
-from gnn.model.artifact import Artifact, load
-from gnn.score.replay import capacity_for, score_history
+from gnn.model.artifact import load
+from gnn.score.replay import score_history
 from gnn.train.targets import TrainConfig
 from gnn.train.trainer import train
 from graph.dag.protocol import DAY_US
 from graph.rings.risk.engine import RiskRings, RiskSettings
-from graph.rings.risk.feed import one_by_one
-from graph.state import GraphState
 
 CACHE = ROOT / "var" / "quality" / "rings_outside"
 TAUS, SHARES = (0.02, 0.05, 0.1, 0.2), (0.0, 0.5)  # of risk rings: probability of a risky payment, confidence listed
@@ -86,24 +85,6 @@ def measured(planted: Planted, groups: Groups, moments: Iterable[int]) -> dict[s
     }
 
 
-def risk_rings(artifact: Artifact, history: History, probability: NDArray[np.float64], tau: float) -> RiskRings:
-    """Feed the engine a history."""
-    window = artifact.config.window
-    state = GraphState(artifact.roles, capacity_for(len(probability), window), window, history)
-    rings = RiskRings(state.store, history, replace(RiskSettings(), tau=tau))
-    for events in history.events:
-        for part in one_by_one(events):
-            rows = state.apply(part)
-            if part.kind is Kind.TRANSACTION:
-                rings.extend(rows, probability[rows.start : rows.stop])
-                continue
-            at = state.transaction_rows(part.batch.column("transaction_id"))
-            believed = np.full(len(at), -1, np.int8)
-            believed[at >= 0] = state.store.believed(at[at >= 0])
-            rings.relabel(at, believed, part.batch.column("reported_at").cast("int64").to_numpy())
-    return rings
-
-
 def standing(rings: RiskRings, confidence: float, at: int) -> list[set[str]]:
     """Accounts of the rings that stood and were listed at a moment."""
     found = rings.records(as_of=at, confidence=confidence)
@@ -153,7 +134,7 @@ def main() -> None:
     artifact, probability = load(kept / "model"), np.load(kept / "p.npy")
     early, late = list(range(quarter, half, 7 * DAY_US)), list(range(half + 7 * DAY_US, last, 7 * DAY_US))
     tables: dict[str, dict[str, float]] = {}
-    ours = {tau: risk_rings(artifact, history, probability, tau) for tau in TAUS}
+    ours = {tau: fed(history, artifact, probability, replace(RiskSettings(), tau=tau)) for tau in TAUS}
     settings = {f"tau {t}, confidence {c}": partial(standing, ours[t], c) for t in TAUS for c in SHARES}
     tables[OURS] = chosen(planted, settings, early, late)
     for name, find in RIVALS.items():
@@ -162,7 +143,7 @@ def main() -> None:
         print(name, tables[name], flush=True)
     known = {i for i, fraud in zip(*_reported(history), strict=True) if fraud}
     ids = history.payments["transaction_id"].to_pylist()
-    told = risk_rings(artifact, history, np.array([float(i in known) for i in ids]), 0.2)
+    told = fed(history, artifact, np.array([float(i in known) for i in ids]))
     tables[ORACLE] = measured(planted, partial(standing, told, 0.0), late)
     rivals = [m for name, m in tables.items() if name not in (OURS, ORACLE)]
     figures = {

@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 from datetime import datetime
 from functools import cache
-from typing import Annotated, Any, Literal, Self, get_args
+from typing import Annotated, Any, Self, get_args
 
 import pyarrow as pa
 from fastapi import Query
@@ -15,7 +15,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter,
 
 from data.errors import DataError
 from data.journal.protocol import SCHEMAS, Kind
-from data.outcomes import PARTIAL, default_id
+from data.outcomes import PARTIAL, Reported, default_id
 from data.schema import (
     MAX_AMOUNT,
     MAX_ID,
@@ -114,18 +114,7 @@ class Outcome(Wire):
     """What became of a payment. It is no label: no score reads it."""
 
     transaction_id: TransactionId
-    outcome: Literal[
-        "approved",
-        "declined",
-        "challenge_passed",
-        "challenge_failed",
-        "reversed",
-        "refunded",
-        "expired",
-        "chargeback_opened",
-        "chargeback_won",
-        "chargeback_lost",
-    ]
+    outcome: Reported
     at: Moment
     amount: int | None = Field(
         None,
