@@ -32,6 +32,7 @@ from graph.rings.risk.engine import RiskRings
 from graph.state import GraphState
 from serve.cases.comparison import compare, likeness
 from serve.cases.lookup import Lookup
+from serve.cases.policy_watch import PolicyWatch
 from serve.cases.protocol import EVERY, Entity, GivenVerdict, RingFilter, Verdict
 from serve.cases.spending import Spending
 from serve.decide.policy import decide
@@ -60,6 +61,9 @@ class Investigator:
         settings: They name the journal and the size of the graph.
         journals: Whether to journal the rings that are found; verdicts are journalled in any case.
 
+    Attributes:
+        policies: What the journal's policies decide.
+
     Raises:
         JournalError: The journal cannot be opened.
     """
@@ -77,6 +81,7 @@ class Investigator:
         self._lookup = Lookup(self.journal, state, self.slot.probabilities)
         self._lock = threading.RLock()  # of the journal's one connection, and of all that follows it
         self._spending = Spending(self.journal, state.store, self._lookup, self.engine, self._lock)
+        self.policies = PolicyWatch(settings, self.slot, self._lock)
         self._told: dict[str, tuple[int, _Told]] = {}  # by ring: version and content as the journal has it
         self._changed: set[str] = set()  # rings that may differ from what the journal has
         self._verdicts: dict[str, GivenVerdict] = {}  # by their own id, in the order of the journal
@@ -182,8 +187,9 @@ class Investigator:
         """See `Investigation.comparison`."""
         with self._lock:
             record = self._ring(ring_id)
-            others = [r for r in self.engine.records() if r.named_at is not None and r.id != ring_id]
-            ours, theirs = (self._lookup.nodes("account", names) for names in (record.accounts, _accounts(others)))
+            known = self.engine.records()
+            others = [a for r in known if r.named_at is not None and r.id != ring_id for a in r.accounts]
+            ours, theirs = (self._lookup.nodes("account", names) for names in (record.accounts, others))
             return compare(self.follower.state.store, ours, theirs, self.slot.probabilities)
 
     def alike(self, ring_id: str, limit: int = 10) -> list[tuple[str, float]]:
@@ -290,8 +296,7 @@ class Investigator:
         rows = rows[rows >= 0]
         if not len(rows):
             return None
-        mean: NDArray[np.float32] = self.slot.cpu.embed(np.sort(rows)).mean(axis=0)
-        return mean
+        return np.asarray(self.slot.cpu.embed(np.sort(rows)).mean(axis=0), np.float32)
 
     def _ring(self, ring_id: str) -> RingRecord:
         record = self.engine.record(ring_id)
@@ -303,11 +308,13 @@ class Investigator:
         """Apply events up to an offset, to the graph and to the rings."""
         for events in self.journal.replay(self.position, stop):
             self._feed_rings(self._feed.apply(events))
+            self.policies.apply(events)
             if events.kind is Kind.RING:
                 self._read_rings(events)
             elif events.kind is Kind.VERDICT:
                 self._read_verdicts(events)
         self._feed_rings(self._feed.settle())
+        self.policies.decide()
         self._changed.update(change.ring_id for change in self.engine.changes())
 
     def _feed_rings(self, work: Iterator[Scored]) -> None:
@@ -377,10 +384,6 @@ class _Slot:
         if scored_by == "rules":
             raise RuntimeError("the model cannot score; rings cannot be found without it")
         return self._slot.probabilities(np.arange(first, last))
-
-
-def _accounts(records: Sequence[RingRecord]) -> list[str]:
-    return [name for record in records for name in record.accounts]
 
 
 def _order(record: RingRecord) -> tuple[float, int, int]:

@@ -19,9 +19,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from data.errors import JournalError
 from serve.cases.book import CaseBook
+from serve.cases.policy_watch import WatchedPolicies
 from serve.cases.protocol import Investigation
 from serve.cases.records import CaseError, NoCaseError
 from serve.console import api, cases, queue, session, things
+from serve.console import policies as policy_pages
 from serve.console.desk import HERE, Desk, Picture, htmx, show, usual_picture
 from serve.console.session import ForgedError, SignInFirstError
 from serve.console.settings import ConsoleSettings
@@ -50,6 +52,7 @@ def build_console(
     keys: KeyRing,
     settings: ConsoleSettings,
     picture: Picture | None = None,
+    policies: WatchedPolicies | None = None,
 ) -> FastAPI:
     """The console, and the routes of cases and alerts under /v1.
 
@@ -59,10 +62,11 @@ def build_console(
         keys: Those with the scope `investigate` (or `admin`) may sign in, and call /v1.
         settings: How it runs.
         picture: Draws a ring as an HTML page; by default the one that plays, where it was built.
+        policies: What the journal's policies decide; without it there are no pages of them.
     """
     app = FastAPI(title="Ringwatch console", version="1", docs_url=None, redoc_url=None)
-    app.state.desk = Desk(investigation, book, keys, settings, picture or usual_picture())
-    for part in (session, queue, cases, things, api):
+    app.state.desk = Desk(investigation, book, keys, settings, picture or usual_picture(), policies)
+    for part in (session, queue, cases, things, policy_pages, api):
         app.include_router(part.router)
     script = htmx()
 

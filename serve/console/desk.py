@@ -17,6 +17,7 @@ from graph.rings.picture import ring_html
 from graph.rings.picture.bundle import made_of
 from graph.rings.records import RingRecord
 from serve.cases.book import CaseBook
+from serve.cases.policy_watch import WatchedPolicies
 from serve.cases.protocol import Investigation
 from serve.console import words
 from serve.console.settings import ConsoleSettings
@@ -38,6 +39,7 @@ class Desk:
     keys: KeyRing
     settings: ConsoleSettings
     picture: Picture | None
+    policies: WatchedPolicies | None = None
 
 
 def desk_of(request: Request) -> Desk:
@@ -77,6 +79,7 @@ def show(request: Request, name: str, status: int = 200, **given: Any) -> HTMLRe
         "told": session.pop("told", []),
         "here": request.url.path,
         "insecure": desk_of(request).settings.insecure,
+        "has_policies": desk_of(request).policies is not None,
         "fragment": request.headers.get("hx-request") == "true",
         "q": "",
         **given,

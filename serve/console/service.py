@@ -72,7 +72,7 @@ def build_service(settings: InvestigatorSettings, investigator: Investigator | N
     _probes(app, held, keeper)
     secret = read_secret(settings.journal.with_suffix(".console-secret"))
     pages = ConsoleSettings(secret, settings.https, settings.insecure, somebody=LOCAL)
-    app.mount("/", build_console(held, book, keys_of(settings), pages, ring_html))
+    app.mount("/", build_console(held, book, keys_of(settings), pages, ring_html, held.policies))
     return app
 
 

@@ -92,6 +92,11 @@ def payment_url(transaction_id: str) -> str:
     return f"/payments/{quote(transaction_id, safe='')}"
 
 
+def policy_url(version: str) -> str:
+    """The page of a policy."""
+    return f"/policies/{quote(version, safe='')}"
+
+
 def ring_url(ring_id: str) -> str:
     """The page of a ring."""
     return f"/rings/{quote(ring_id, safe='')}"
@@ -122,5 +127,6 @@ FILTERS: Final[dict[str, Callable[..., str]]] = {
     "risk": risk,
     "entity_url": entity_url,
     "payment_url": payment_url,
+    "policy_url": policy_url,
     "ring_url": ring_url,
 }

@@ -20,20 +20,22 @@ class Followed:
 
     Args:
         decider: What is kept current.
+        counts: Whether to decide and count the payments of every policy, as one does that answers nobody.
     """
 
-    def __init__(self, decider: Decider) -> None:
-        self._decider = decider
+    def __init__(self, decider: Decider, *, counts: bool = False) -> None:
+        self._decider, self._counts = decider, counts
         self._undecided: list[Events] = []
 
     def note(self, events: Events) -> None:
         """Take in the next events; their payments have not been scored yet."""
         self._decider.apply(events)
-        if events.kind is Kind.TRANSACTION and self._decider.policies.needs_all:
+        policies = self._decider.policies
+        if events.kind is Kind.TRANSACTION and (policies.roster.current if self._counts else policies.needs_all):
             self._undecided.append(events)
 
     def decide(self, slot: ModelSlot) -> None:
-        """Decide the payments taken in since, now that they are scored; nothing where no policy counts them."""
+        """Decide the payments taken in since, now that they are scored; nothing where no policy asks for it."""
         undecided, self._undecided = self._undecided, []
         store = slot.state.store
         for events in undecided:
@@ -42,7 +44,10 @@ class Followed:
             held = rows >= store.oldest
             probability = spread(slot.probabilities(rows[held]), held, 0.0)
             situation = self._decider.situation(events.batch, offsets, probability, partial(slot.features, rows, held))
-            self._decider.policies.follow(situation)
+            if self._counts:
+                self._decider.policies.decide(situation)
+            else:
+                self._decider.policies.follow(situation)
 
 
 def spread(values: NDArray[Any], held: NDArray[np.bool_], missing: float) -> NDArray[Any]:

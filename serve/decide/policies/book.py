@@ -5,7 +5,7 @@ from bisect import bisect_right
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -22,6 +22,21 @@ from serve.problems import Problem
 
 log = logging.getLogger("ringwatch")
 MOST_SHADOWS: Final = 4
+
+
+class Watcher(Protocol):
+    """Is told of every payment that is counted, by each policy that decided it."""
+
+    def decided(self, situation: Situation, at: int, decided: Decided, state: str, differs: bool) -> None:
+        """A policy's decision.
+
+        Args:
+            situation: The payment is among these.
+            at: Its place there.
+            decided: What the policy said.
+            state: What the policy does: of `PolicyState`.
+            differs: Whether it would have done something else than what was done.
+        """
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +64,7 @@ class PolicyBook:
         decisions: Payments decided so far, by version, state and decision; those of followed payments not among them.
         hits: Of rules so far, by version, state and rule.
         differing: Payments that a policy in shadow would have decided otherwise, by its version.
+        watcher: Is told of each that is counted; None for nobody.
     """
 
     def __init__(self, default: Policy) -> None:
@@ -61,6 +77,7 @@ class PolicyBook:
         self.decisions: Counter[tuple[str, str, str]] = Counter()
         self.hits: Counter[tuple[str, str, str]] = Counter()
         self.differing: Counter[str] = Counter()
+        self.watcher: Watcher | None = None
 
     def apply(self, events: Events) -> None:
         """Take in events; those that are no policies change nothing."""
@@ -95,6 +112,10 @@ class PolicyBook:
             ended = "replaced" if event.state not in (PolicyState.DRAFT, PolicyState.ROLLED_BACK) else event.state
             found.append(PolicyRecord(event, offset, self.roster.state_of(event.version) or ended))
         return found
+
+    def history(self, version: str) -> list[tuple[int, PolicyEvent]]:
+        """The events of a policy with their offsets, oldest first; empty where the journal holds no such policy."""
+        return [(offset, event) for offset, event in self._events if event.version == version]
 
     def refuse(self, event: PolicyEvent) -> None:
         """Refuse an event that would change nothing, or cannot be.
@@ -206,9 +227,9 @@ class PolicyBook:
                 for row, one in zip(rows.tolist(), rolled, strict=True):
                     decided[row], state[row] = one, PolicyState.ROLLOUT
         fresh = self._fresh(situation, counted)
-        for one, of, is_fresh in zip(decided, state, fresh, strict=True):
+        for at, is_fresh in enumerate(fresh):
             if is_fresh:
-                self._count(one, of)
+                self._count(situation, at, decided[at], state[at])
         for version in roster.shadows:
             self._shadow(version, situation, decided, fresh)
         return decided
@@ -241,10 +262,12 @@ class PolicyBook:
             self._counted = max(self._counted, offset + 1)
         return fresh
 
-    def _count(self, decided: Decided, state: str) -> None:
+    def _count(self, situation: Situation, at: int, decided: Decided, state: str, differs: bool = False) -> None:
         self.decisions[decided.policy, state, decided.decision] += 1
         for hit in decided.rules:
             self.hits[decided.policy, state, hit.id] += 1
+        if self.watcher is not None:
+            self.watcher.decided(situation, at, decided, state, differs)
 
     def _shadow(self, version: str, situation: Situation, decided: Sequence[Decided], fresh: Sequence[bool]) -> None:
         """Ask a policy in shadow; whatever becomes of that, the answer stands."""
@@ -252,9 +275,10 @@ class PolicyBook:
         if not (any(fresh) or (recorded and version in self._reviews)):
             return
         try:
-            for one, given, is_fresh in zip(self._of(version, situation), decided, fresh, strict=True):
-                if is_fresh:
-                    self._count(one, PolicyState.SHADOW)
-                    self.differing[version] += one.action != given.action
+            for at, one in enumerate(self._of(version, situation)):
+                if fresh[at]:
+                    differs = one.action != decided[at].action
+                    self._count(situation, at, one, PolicyState.SHADOW, differs)
+                    self.differing[version] += differs
         except Exception:
             log.exception("the policy %s in shadow failed", version)

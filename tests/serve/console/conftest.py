@@ -12,13 +12,18 @@ from starlette.testclient import TestClient
 from graph.rings.records import RingRecord
 from serve import keys as keys_module
 from serve.cases.book import CaseBook
+from serve.cases.policy_watch import PolicyDetail, WatchedPolicy, WatchedRule
 from serve.console.app import build_console
 from serve.console.settings import ConsoleSettings
+from serve.decide.policies.book import PolicyRecord
+from serve.decide.policies.life import PolicyEvent, PolicyState
+from serve.decide.policies.parsing import parse
 from serve.keys import KeyRing, add_key
 from tests.serve.cases.fake import FakeInvestigation, busy, paid, ring
 
 NASTY = "<script>alert('x')</script>&\"/é 50%"  # with %2F in it, this test client (not a server) would read it twice
 SECRET = "s" * 40
+LIMITS = "{challenge: 5%, review: 20%, decline: 60%}"
 
 
 def picture(record: RingRecord, payments: pa.Table) -> str:
@@ -41,6 +46,7 @@ class Console:
     file: Path
     key: str
     weak: str
+    policies: "FakePolicies"
 
     def client(self) -> TestClient:
         """A browser without JavaScript that nobody has signed in."""
@@ -67,6 +73,29 @@ def world() -> FakeInvestigation:
     return found
 
 
+class FakePolicies:
+    """Policies made by hand: one that is live, whose rule and people have names that are meant to break pages."""
+
+    def __init__(self) -> None:
+        self.fault: str | None = None
+        file = parse(f"policy: strict\nnote: hands off <b>x</b>\nrules: []\notherwise: {{probability: {LIMITS}}}\n")
+        events = [PolicyEvent.of(file, state, 0.25, NASTY) for state in (PolicyState.LIVE, PolicyState.ROLLOUT)]
+        self.version = file.version
+        counts = {"approve": 1_234, "challenge": 0, "review": 5, "decline": 7}
+        rules = (
+            WatchedRule("new-device", f"device is {NASTY}", "decline", NASTY, hits=40, labelled=8, frauds=6),
+            WatchedRule("quiet", "country is NO", "at least review", ""),
+        )
+        self.line = WatchedPolicy(PolicyRecord(events[0], 9, "live"), counts, 3)
+        self.detail = PolicyDetail(self.line, file.text, rules, tuple(events), ((1_772_582_400_000_000, counts),))
+
+    def all(self) -> list[WatchedPolicy]:
+        return [self.line]
+
+    def one(self, version: str) -> PolicyDetail | None:
+        return self.detail if version == self.version else None
+
+
 @pytest.fixture
 def console(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Console]:
     """A console; the file of keys is looked at with every request."""
@@ -75,6 +104,6 @@ def console(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Console
     key, weak = add_key(file, "iris", ["investigate"]), add_key(file, "gateway", ["score"])
     book = CaseBook(tmp_path / "cases.sqlite")
     book.sync(made)
-    app = build_console(made, book, KeyRing(file=file), ConsoleSettings(SECRET), picture)
-    yield Console(app, made, book, file, key, weak)
+    app = build_console(made, book, KeyRing(file=file), ConsoleSettings(SECRET), picture, policies := FakePolicies())
+    yield Console(app, made, book, file, key, weak, policies)
     book.close()

@@ -18,9 +18,12 @@ from serve.console.settings import ConsoleSettings, read_secret
 from serve.errors import ServeError
 from serve.keys import KeyRing, revoke_key
 from tests.serve.cases.fake import START, paid
-from tests.serve.console.conftest import NASTY, SECRET, Console, picture, token
+from tests.serve.console.conftest import NASTY, SECRET, Console, FakePolicies, picture, token
 
-PAGES = ("/queue", "/cases/1", "/alerts", "/help", "/search", "/search?q=d1", "/entities/account/anna", "/payments/e00")
+PAGES = (
+    *("/queue", "/cases/1", "/alerts", "/help", "/search", "/search?q=d1", "/entities/account/anna", "/payments/e00"),
+    *("/policies", f"/policies/{FakePolicies().version}"),
+)
 
 
 class Links(HTMLParser):
