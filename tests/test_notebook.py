@@ -14,7 +14,8 @@ from data.journal.sqlite import SqliteJournal
 from data.world.synthetic import WorldConfig, simulate
 from tests.serve.cases.ringed import artifact
 
-NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
+ROOT = Path(__file__).parents[1]
+NOTEBOOKS = ROOT / "notebooks"
 SCREEN = 30  # lines
 Run = Callable[[str], list[Any]]
 
@@ -39,6 +40,8 @@ def run(demo: Path, tmp_path: Path) -> Run:
     def run(name: str) -> list[Any]:
         shutil.copytree(demo, tmp_path / "var/demo")
         (tmp_path / "notebooks").mkdir()
+        (tmp_path / "docs").mkdir()
+        shutil.copy(ROOT / "docs/policy.yaml", tmp_path / "docs")
         notebook = nbformat.read(NOTEBOOKS / name, as_version=4)
         NotebookClient(notebook, timeout=240, kernel_name="python3").execute(cwd=str(tmp_path / "notebooks"))
         return [cell for cell in notebook.cells if cell.cell_type == "code"]
@@ -82,8 +85,12 @@ def test_the_hunt_asks_the_journal_in_sql(run: Run) -> None:
     assert "likeness" in code[-1].outputs[0].data["text/plain"]
 
 
-def test_thresholds_cost_and_slices_are_computed(run: Run) -> None:
+def test_thresholds_cost_slices_and_a_policy_are_computed(run: Run) -> None:
     code = run("04_model_and_policy.ipynb")
     assert "precision" in code[3].outputs[0].data["text/plain"]
     assert "image/png" in code[5].outputs[0].data
-    assert "channel" in code[-1].outputs[0].data["text/plain"]
+    assert "channel" in code[6].outputs[0].data["text/plain"]
+    sides, rules = (code[at].outputs[0].data["text/plain"] for at in (7, 8))
+    assert "card-payments@" in sides
+    assert "fraud_money_approved EUR" in sides
+    assert "crowded-device" in rules
