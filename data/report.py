@@ -1,7 +1,9 @@
 """How long work tells how far it has come."""
 
 from collections.abc import Callable
+from typing import Final
 
+BESIDE: Final = " · "  # between the name of a stage and what is said beside it, which may change: a rate
 Report = Callable[[str, float], None]
 """Called with the stage at hand ("reading", "training layer 1 of 2") and the share of it that is done, 0 to 1.
 

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from data.errors import DataError
-from data.report import Report
+from data.report import BESIDE, Report
 from data.schema import Refusal
 from gnn.errors import ModelError
 from graph.errors import GraphError
@@ -78,13 +78,14 @@ def progress() -> Iterator[Report]:
         tasks: dict[str, TaskID] = {}
         last: list[str] = []
 
-        def report(what: str, share: float) -> None:
+        def report(said: str, share: float) -> None:
+            what = said.partition(BESIDE)[0]
             if what not in tasks:
                 if last:
                     bars.update(tasks[last[-1]], completed=1.0)
                 tasks[what] = bars.add_task(what, total=1.0)
                 last.append(what)
-            bars.update(tasks[what], completed=share)
+            bars.update(tasks[what], completed=share, description=said)
 
         yield report
         for task in tasks.values():
@@ -106,8 +107,8 @@ class _Lines:
 
     def __call__(self, what: str, share: float) -> None:
         now = time.monotonic()
-        if what != self._stage:
-            self._stage, self._begun, self._from = what, now, share
+        if (stage := what.partition(BESIDE)[0]) != self._stage:
+            self._stage, self._begun, self._from = stage, now, share
         if now - self._said < EVERY_S:
             return
         self._said = now

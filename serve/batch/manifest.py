@@ -21,7 +21,13 @@ MANIFEST: Final = "manifest.json"
 SUCCESS: Final = "_SUCCESS"
 STATE: Final = "_state"
 _OWN: Final = re.compile(r"\.?part-\d{12}\.parquet(\.tmp)?")
-_WORDS: Final = {"model": "the model", "input": "the input", "decisions": "the thresholds", "output": "what is written"}
+_WORDS: Final = {
+    "model": "the model",
+    "input": "the input",
+    "decisions": "the thresholds",
+    "output": "what is written",
+    "since": "the run that it goes on from (--since)",
+}
 
 
 @dataclass(frozen=True)
@@ -49,13 +55,16 @@ class Manifest:
         asked: Model, input, thresholds and shape of the output: all that the scores depend on.
         begins: Row and journal offset that the run began with; not 0 where it goes on from another run.
         blocks: Done, in order of their rows.
-        facts: For people: when it ended, how many payments.
+        facts: Of a run that is done: who scored, how many events it had read, and what it had read up to its last
+            payment (`serve.batch.source.Passed`), for a run that goes on from it.
+        before: Blocks of the run that this one goes on from, as far as their keys and values are in the window.
     """
 
     asked: dict[str, Any]
     begins: dict[str, int] = field(default_factory=lambda: {"row": 0, "offset": 0})
     blocks: list[Block] = field(default_factory=list)
     facts: dict[str, Any] = field(default_factory=dict)
+    before: list[Block] = field(default_factory=list)
 
     @property
     def rows(self) -> int:
@@ -76,8 +85,8 @@ def read_manifest(folder: Path) -> Manifest | None:
             raise ServeError(
                 f"{path} has format {found['format']}, and this version reads {FORMAT}: take another --out"
             )
-        blocks = [Block(**block) for block in found["blocks"]]
-        return Manifest(found["asked"], found["begins"], blocks, found["facts"])
+        blocks, before = ([Block(**block) for block in found.get(name, ())] for name in ("blocks", "before"))
+        return Manifest(found["asked"], found["begins"], blocks, found["facts"], before)
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError) as error:

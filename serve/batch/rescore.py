@@ -6,11 +6,9 @@ What is done is on disk before the next block is counted (`serve.batch.manifest`
 was, with the same bytes in the end.
 """
 
-import hashlib
-import json
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -19,13 +17,15 @@ import numpy as np
 import pyarrow as pa
 
 from data.journal.protocol import Events, Kind
-from data.report import Report, silent
+from data.report import BESIDE, Report, silent
 from gnn.model.artifact import Artifact, load
 from gnn.score.slices import CpuSlices
 from graph.dag.features import feature_names
 from graph.dag.store import GraphStore
 from graph.slices import Stretch, cut
 from graph.state import GraphState
+from serve.batch.asked import Explained, Since, what_is_asked
+from serve.batch.explained import Explainer
 from serve.batch.manifest import (
     SUCCESS,
     Block,
@@ -41,7 +41,7 @@ from serve.batch.manifest import (
 from serve.batch.partitions import score_table, write_days
 from serve.batch.source import BatchSource
 from serve.batch.state import IN_FLIGHT, RunState
-from serve.batch.workers import HereWorkers, Kept, RayWorkers, ScoredBlock, Workers, WorkersLost
+from serve.batch.workers import HereWorkers, LateWorkers, RayWorkers, ScoredBlock, Workers, WorkersLost
 from serve.decide.decider import Decider
 from serve.errors import ServeError
 from serve.settings import Settings
@@ -86,6 +86,8 @@ def rescore(
     block_rows: int = BLOCK_ROWS,
     snapshot_every_s: float = SNAPSHOT_EVERY_S,
     restart: bool = False,
+    reasons: Explained = "none",
+    since: Path | str | None = None,
     report: Report = silent,
 ) -> Rescored:
     """Score every payment, or go on with a run that stopped.
@@ -103,22 +105,29 @@ def rescore(
         block_rows: Payments that are scored, written and counted at once.
         snapshot_every_s: Seconds between two snapshots of the graph, from which a run that was killed goes on.
         restart: Remove what the folder holds of an earlier run, and begin anew.
+        reasons: For which payments to write the column `reasons`: `risky` are those from the challenge threshold on.
+        since: Folder of a run that is done, by the same model: only payments behind its last one are scored, from what
+            it kept. The source has to begin with what that run had read.
         report: Told of progress.
 
     Returns:
         What was done.
 
     Raises:
-        ServeError: There is no payment; the folder holds a run of another model, input or thresholds, which is named;
-            workers are lost again and again; or RAY_ADDRESS names a cluster that does not answer.
-        DataError: The source cannot be read.
+        ServeError: There is no payment; the folder, or that of `since`, holds a run of another model, input or
+            thresholds, which is named; workers are lost again and again; or RAY_ADDRESS names a cluster that does not
+            answer.
+        DataError: The source cannot be read, or does not begin with what the run of `since` had read.
     """
     begin = time.perf_counter()
     artifact, folder = load(model), Path(folder)
     settings = settings or Settings.from_environment(model=Path(model), insecure=True)
+    if since is not None and Path(since).resolve() == folder.resolve():
+        raise ServeError(f"--since and --out are both {folder}: scores of a run are written to a folder of its own")
+    former = None if since is None else Since(Path(since))
     if restart:
         remove_run(folder)
-    run = _Run(artifact, source, folder, settings, block_rows, snapshot_every_s, report)
+    run = _Run(artifact, source, folder, settings, block_rows, snapshot_every_s, report, reasons, former)
     before = run.manifest.rows
 
     def usual() -> Workers:
@@ -137,7 +146,7 @@ def _until_done(run: "_Run", make_workers: MakeWorkers) -> str:
     losses = 0
     while True:
         before = run.manifest.rows
-        workers = _Late(make_workers)
+        workers = LateWorkers(make_workers)
         try:
             run.go(workers)
             return workers.what
@@ -149,34 +158,6 @@ def _until_done(run: "_Run", make_workers: MakeWorkers) -> str:
                 ) from error
         finally:
             workers.close()
-
-
-class _Late:
-    """Workers that are made when the first block is there: an input that is refused has started no cluster."""
-
-    def __init__(self, make: MakeWorkers) -> None:
-        self._make = make
-        self._made: Workers | None = None
-
-    @property
-    def what(self) -> str:
-        return "nobody" if self._made is None else self._made.what
-
-    def begin(self, stretch: Stretch, kept: Sequence[Kept]) -> None:
-        self._workers.begin(stretch, kept)
-
-    def start(self, stretch: Stretch) -> Callable[[], ScoredBlock]:
-        return self._workers.start(stretch)
-
-    def close(self) -> None:
-        if self._made is not None:
-            self._made.close()
-
-    @property
-    def _workers(self) -> Workers:
-        if self._made is None:
-            self._made = self._make()
-        return self._made
 
 
 class _Run:
@@ -191,23 +172,31 @@ class _Run:
         block_rows: int,
         snapshot_every_s: float,
         report: Report,
+        reasons: Explained,
+        since: Since | None,
     ) -> None:
         self._artifact, self._source, self._folder = artifact, source, folder
         self._settings, self._block_rows, self._every_s = settings, block_rows, snapshot_every_s
-        self._report = report
+        self._report, self._reasons = report, reasons
+        self._explainer: Explainer | None = None
+        self._going = (time.perf_counter(), 0)  # since when, and from which row
         self._state = RunState(folder, artifact.roles, artifact.config, block_rows)
         self.stages: dict[str, float] = dict.fromkeys(
             ("reading", "graph", "scoring", "deciding", "writing", "state"), 0.0
         )
-        asked = _asked(artifact, source, settings, block_rows)
+        asked = what_is_asked(artifact, source, settings, block_rows, reasons)
+        if since is not None:
+            asked = since.check(asked, source)
         found = read_manifest(folder)
+        if found is not None and not found.blocks:
+            found = None  # nothing is done yet that another request could spoil
         if found is not None and (other := difference(found.asked, asked)) is not None:
             raise ServeError(
                 f"{folder} holds a run that was asked for something else: {other}. Take another --out, or "
                 "--restart to remove it"
             )
-        self.manifest = found or Manifest(asked)
         folder.mkdir(parents=True, exist_ok=True)
+        self.manifest = found or (Manifest(asked) if since is None else since.begin(asked, self._state))
         if found is None:
             write_manifest(folder, self.manifest)
         check_parts(folder, self.manifest)
@@ -224,6 +213,7 @@ class _Run:
         waiting: deque[_Waiting] = deque()
         pending: list[Events] = []
         saved, done = time.monotonic(), self.manifest.rows
+        self._going = (time.perf_counter(), done)
         began = done == 0 or self._begin(state, workers)
         for events in self._pieces(state):
             with self._timing("graph"):
@@ -234,7 +224,7 @@ class _Run:
                 continue
             pending.append(events)
             first = waiting[-1].last if waiting else self.manifest.rows
-            if state.store.rows < first + self._block_rows:
+            if state.store.rows < self._end_of_block(first):
                 continue
             waiting.append(self._start(workers, state, first, pending))
             pending = []
@@ -257,9 +247,10 @@ class _Run:
         for events in pending:
             decider.apply(events)
         if self.manifest.rows == self.manifest.begins["row"]:
-            raise ServeError("there is no payment to score in this history")
+            behind = " behind those of the run that --since names" if self.manifest.rows else ""
+            raise ServeError(f"there is no payment to score in this history{behind}")
         self._save(state, decider)
-        self.manifest.facts = {"actors": workers.what, "events": state.applied}
+        self.manifest.facts = {"actors": workers.what, "events": state.applied, "prefix": asdict(self._source.prefix)}
         write_manifest(self._folder, self.manifest)
         replace_file(self._folder / SUCCESS, b"")
 
@@ -269,6 +260,8 @@ class _Run:
         decider = Decider(self._settings)
         if found.decider:
             decider.adopt(found.decider)
+        if self._reasons != "none":
+            self._explainer = Explainer(self._artifact, found.state)
         return found.state, decider
 
     def _begin(self, state: GraphState, workers: Workers) -> bool:
@@ -278,7 +271,10 @@ class _Run:
             return False
         with self._timing("state"):
             begin = max(state.store.oldest, rows - self._artifact.config.window.rows)
-            workers.begin(self._cut(state, begin, all_labels=True), self._state.kept(self.manifest))
+            kept = self._state.kept(self.manifest)
+            workers.begin(self._cut(state, begin, all_labels=True), kept)
+            if self._explainer is not None:
+                self._explainer.take(kept)
         return True
 
     def _pieces(self, state: GraphState) -> Iterator[Events]:
@@ -301,9 +297,11 @@ class _Run:
     def _to_next_end(self, rows: int) -> int:
         """Payments up to the end of the block at hand."""
         done = self.manifest.rows
-        return (
-            done - rows if rows < done else self._block_rows - (rows - self.manifest.begins["row"]) % self._block_rows
-        )
+        return done - rows if rows < done else self._end_of_block(rows) - rows
+
+    def _end_of_block(self, row: int) -> int:
+        """Blocks end at the same rows wherever a run begins, so that its files are those of a run of the whole."""
+        return (row // self._block_rows + 1) * self._block_rows
 
     def _start(self, workers: Workers, state: GraphState, first: int, events: list[Events]) -> "_Waiting":
         with self._timing("graph"):
@@ -330,7 +328,10 @@ class _Run:
             write_manifest(self._folder, self.manifest)
             self._state.forget(self.manifest)
         if self._source.expected:
-            self._report("scoring", min(1.0, (block.events[-1].offset + 1) / self._source.expected))
+            begin, first = self._going
+            rate = (block.last - first) / (time.perf_counter() - begin)
+            share = min(1.0, (block.events[-1].offset + 1) / self._source.expected)
+            self._report(f"scoring{BESIDE}{rate:,.0f} payments/s", share)
 
     def _decided(self, block: "_Waiting", scored: ScoredBlock, state: GraphState, decider: Decider) -> pa.Table:
         for events in block.events:
@@ -350,7 +351,12 @@ class _Run:
         situation = decider.situation(payments, offsets, probability, features)
         decided = decider.decide(situation)
         log_odds = calibration.slope * logit + calibration.intercept
-        return score_table(payments, offsets, log_odds, probability, decided, situation.rings, self._artifact.version)
+        table = score_table(payments, offsets, log_odds, probability, decided, situation.rings, self._artifact.version)
+        if self._explainer is None:
+            return table
+        self._explainer.take(scored.kept)
+        wanted = probability >= (self._settings.challenge if self._reasons == "risky" else 0.0)
+        return table.append_column("reasons", self._explainer.column(block.first, wanted))
 
     def _save(self, state: GraphState, decider: Decider) -> None:
         with self._timing("state"):
@@ -386,16 +392,3 @@ class _Timing:
 
     def __exit__(self, *_: object) -> None:
         self.stages[self.stage] += time.perf_counter() - self.begin
-
-
-def _asked(artifact: Artifact, source: BatchSource, settings: Settings, block_rows: int) -> dict[str, Any]:
-    """All that the files of a run depend on, as JSON."""
-    made = json.dumps([artifact.sha256, asdict(artifact.calibration), asdict(artifact.config)])
-    found = {
-        "model": {"name": artifact.version, "sha256": hashlib.sha256(made.encode()).hexdigest()},
-        "input": source.identity,
-        "decisions": {name: getattr(settings, name) for name in ("challenge", "review", "decline")},
-        "output": {"block_rows": block_rows},
-    }
-    asked: dict[str, Any] = json.loads(json.dumps(found))  # as it is read back: tuples are lists
-    return asked

@@ -5,6 +5,7 @@ stopped the graph is built again, which is cheap; keys and values are what costs
 they are there, until a window has passed.
 """
 
+import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -90,19 +91,48 @@ class RunState:
             ServeError: A file is missing or damaged.
         """
         found = []
-        for block in manifest.blocks:
+        for block in manifest.before + manifest.blocks:
             if block.last > manifest.rows - self._config.window.rows:
                 found += self._read(block)
         return found
 
     def forget(self, manifest: Manifest) -> None:
         """Remove keys and values that are a window old."""
-        for block in reversed(manifest.blocks):
+        for block in reversed(manifest.before + manifest.blocks):
             if block.last <= manifest.rows - self._config.window.rows:
                 path = self._keys / f"{block.first:012d}.bin"
                 if not path.exists():
                     return
                 path.unlink()
+
+    def adopt(self, former: Path, manifest: Manifest, events: int) -> list[Block]:
+        """Take what another run kept, so that this one goes on where it ended, whatever becomes of its folder.
+
+        Args:
+            former: Folder of the other run, which is done.
+            manifest: Its manifest.
+            events: That it had read up to its last payment: a graph that knows later labels is of no use.
+
+        Returns:
+            Its blocks whose keys and values later rows read.
+
+        Raises:
+            ServeError: What it kept is gone.
+        """
+        kept = RunState(former, self._roles, self._config, 0)
+        shutil.rmtree(self._keys.parent, ignore_errors=True)
+        self._keys.mkdir(parents=True)
+        self._graphs.mkdir()
+        blocks = [b for b in manifest.before + manifest.blocks if b.last > manifest.rows - self._config.window.rows]
+        for block in blocks:
+            name = f"{block.first:012d}.bin"
+            if not (kept._keys / name).is_file():
+                raise ServeError(f"{kept._keys / name} is missing: nothing can go on from this run any more")
+            _link(str(kept._keys / name), str(self._keys / name))
+        for path in list_snapshots(kept._graphs):
+            if int(path.name) <= events:
+                shutil.copytree(path, self._graphs / path.name, copy_function=_link)
+        return [Block(block.first, block.last, [], block.kept) for block in blocks]
 
     def _read(self, block: Block) -> list[Kept]:
         path, config = self._keys / f"{block.first:012d}.bin", self._config
@@ -113,3 +143,11 @@ class RunState:
         shape = (config.layers, block.last - block.first, 2 * config.width)
         values = np.fromfile(path, config.cache).reshape(shape)
         return [Kept(layer, block.first, values[layer]) for layer in range(config.layers)]
+
+
+def _link(source: str, target: str) -> None:
+    """Give a file a second name, which costs no disk; a copy where that cannot be. Neither is ever written to."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)

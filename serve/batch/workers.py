@@ -131,6 +131,38 @@ def _kept(layers: Sequence[Sequence[KeysValues]], bounds: Sequence[int]) -> list
     ]
 
 
+class LateWorkers:
+    """Workers that are made when the first block is there: an input that is refused has started no cluster."""
+
+    def __init__(self, make: Callable[[], Workers]) -> None:
+        self._make = make
+        self._made: Workers | None = None
+
+    @property
+    def what(self) -> str:
+        """For people."""
+        return "nobody" if self._made is None else self._made.what
+
+    def begin(self, stretch: Stretch, kept: Sequence[Kept]) -> None:
+        """Take the window before the first block."""
+        self._workers.begin(stretch, kept)
+
+    def start(self, stretch: Stretch) -> Callable[[], ScoredBlock]:
+        """Begin with a block."""
+        return self._workers.start(stretch)
+
+    def close(self) -> None:
+        """Let them go."""
+        if self._made is not None:
+            self._made.close()
+
+    @property
+    def _workers(self) -> Workers:
+        if self._made is None:
+            self._made = self._make()
+        return self._made
+
+
 class RayWorkers:
     """Actors of a Ray cluster, which is started where there is none.
 

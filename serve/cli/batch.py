@@ -3,7 +3,7 @@
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final, cast
 
 import typer
 from rich.markup import escape
@@ -22,9 +22,11 @@ from serve.cli.options import (
     folder_option,
     reads,
 )
-from serve.terminal import Refusals, out, plain_errors, progress
+from serve.terminal import Refusals, one_of, out, plain_errors, progress, warn
 
 if TYPE_CHECKING:  # read when the command runs, not when its help is shown
+    from serve.batch.asked import Explained
+    from serve.batch.readable import Skipped
     from serve.batch.rescore import Rescored
     from serve.batch.summary import Summary
 
@@ -56,6 +58,22 @@ def rescore(
         Path | None,
         typer.Option(help="Scores of an earlier run, to say what moved: decisions, money, drift.", show_default=False),
     ] = None,
+    since: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of a run that is done: score only what came after it. The input must begin with what that "
+            "run had read.",
+            show_default=False,
+        ),
+    ] = None,
+    reasons: Annotated[
+        str,
+        typer.Option(help="Write reasons: none, risky (payments at or above the challenge threshold) or all."),
+    ] = "none",
+    keep_going: Annotated[
+        bool,
+        typer.Option("--keep-going", help="Leave out files that cannot be read, and list them, instead of stopping."),
+    ] = False,
     strict: Strict = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print what was done as JSON.")] = False,
 ) -> None:
@@ -71,7 +89,8 @@ def rescore(
     from serve.batch.summary import summarise
 
     given = HistoryFrom(transactions, labels, journal, labelled=False)
-    refusals = Refusals()
+    explained = cast("Explained", one_of("--reasons", reasons, ("none", "risky", "all")))
+    refusals, skipped = Refusals(), _SkippedFiles()
     with plain_errors(), progress() as report:
         if device == "cuda":
             choose_device(device)
@@ -82,17 +101,39 @@ def rescore(
             strict=strict,
             on_refusal=refusals,
             earlier=None if earlier is None else earlier.asked["input"],
+            on_skip=skipped if keep_going else None,
         )
-        done = run(model, source, out_folder, device=device, actors=actors, restart=restart, report=report)
+        done = run(
+            model,
+            source,
+            out_folder,
+            device=device,
+            actors=actors,
+            restart=restart,
+            reasons=explained,
+            since=since,
+            report=report,
+        )
         report("summing up", 0.0)
         summary = summarise(out_folder, against)
     refusals.summary()
     if as_json:
         figures = {"payments": done.payments, "scored": done.scored, "seconds": done.seconds, "actors": done.actors}
-        print(json.dumps({"folder": str(done.folder), **figures, "stages": done.stages, "summary": asdict(summary)}))
+        more = {"stages": done.stages, "skipped": [asdict(one) for one in skipped], "summary": asdict(summary)}
+        print(json.dumps({"folder": str(done.folder), **figures, **more}))
         return
     _say(done)
     _show(summary)
+    if skipped:
+        warn(f"{len(skipped):,} file{'s' if len(skipped) > 1 else ''} left out, as listed above: the scores lack them")
+
+
+class _SkippedFiles(list["Skipped"]):
+    """Files that are left out, each said as it is found."""
+
+    def __call__(self, skipped: "Skipped") -> None:
+        self.append(skipped)
+        warn(f"left out: {skipped.reason}")
 
 
 def _say(done: "Rescored") -> None:

@@ -141,5 +141,12 @@ def test_long_work_says_how_far_it_is_where_there_is_no_terminal(
         lines("reading", second / 13)
     now[0] = 116.0
     lines("scoring", 0.0)
+    now[0] = 122.0
+    lines("scoring · 9 payments/s", 0.5)  # a rate beside a stage begins no other stage
     said = [line for line in capsys.readouterr().err.splitlines() if line]
-    assert said == ["reading: 38 % after 5 s", "reading: 77 % after 10 s", "scoring: 0 % after 0 s"]
+    assert said == [
+        "reading: 38 % after 5 s, about 8 s left",
+        "reading: 77 % after 10 s, about 3 s left",
+        "scoring: 0 % after 0 s",
+        "scoring · 9 payments/s: 50 % after 6 s, about 6 s left",
+    ]
