@@ -37,6 +37,9 @@ from serve.settings import Settings
 PLACES = ("before the commit", "between commit and apply", "behind both")
 START_US = 1_767_225_600_000_000
 KEEP_EVERY = 150_000  # events between two snapshots of a replica's books
+# Payments by which no replica may be ahead of another: what a mandate said is held of the last 100,000 payments, and
+# whoever sends one again does so sooner.
+AHEAD = 40_000
 Kill = Callable[[str], None]
 
 
@@ -184,7 +187,11 @@ class Contender:
         offsets = np.array(admitted.offsets)
         situation = self.decider.situation(admitted.call.batch, offsets, np.zeros(len(offsets)))
         decided = self.decider.decide(situation)
-        rows = [(d.mandate.within, d.decision == "decline", d.mandate.remaining) for d in decided if d.mandate]
+        # What is left is not known of a payment that is no longer held: -1, so that the check finds it.
+        left = [-1 if d.mandate is None or d.mandate.remaining is None else d.mandate.remaining for d in decided]
+        rows = [
+            (d.mandate.within, d.decision == "decline", at) for d, at in zip(decided, left, strict=True) if d.mandate
+        ]
         return np.column_stack([offsets, np.array(rows, np.int64)])
 
 
@@ -271,7 +278,21 @@ def _replica(race: Race, folder: str, number: int, life: int) -> None:
         if rng.random() < race.kill / 2:  # a chunk is two calls
             os.kill(os.getpid(), signal.SIGKILL)
 
-    Contender(Path(folder), number, kill).run(race, chunks_of(race, number))
+    contender = Contender(Path(folder), number, kill)
+    for chunk in chunks_of(race, number):
+        while chunk > _slowest(race, Path(folder)) + AHEAD // race.chunk:
+            time.sleep(0.01)
+        contender.run(race, [chunk])
+
+
+def _slowest(race: Race, folder: Path) -> int:
+    """The newest chunk of the replica that is behind all others; -1 before it has answered any."""
+    newest = dict.fromkeys(range(race.replicas), -1)
+    for path in folder.glob("said-*.npy"):
+        if path.name.count(".") == 1:  # not one that is being written
+            number, chunk = map(int, path.stem.split("-")[1:])
+            newest[number] = max(newest[number], chunk)
+    return min(newest.values())
 
 
 def main() -> None:
@@ -282,7 +303,9 @@ def main() -> None:
     spawn.set_forkserver_preload(["benchmarks.mandates"])
     with tempfile.TemporaryDirectory() as folder:
         grant_all(race, Path(folder))
-        alive = {n: (0, spawn.Process(target=_replica, args=(race, folder, n, 0))) for n in range(race.replicas)}
+        alive = {
+            n: (0, spawn.Process(target=_replica, args=(race, folder, n, 0), daemon=True)) for n in range(race.replicas)
+        }
         for _, process in alive.values():
             process.start()
         while alive:
@@ -293,7 +316,7 @@ def main() -> None:
                 del alive[number]
                 if process.exitcode == -signal.SIGKILL:
                     kills += 1
-                    again = spawn.Process(target=_replica, args=(race, folder, number, life + 1))
+                    again = spawn.Process(target=_replica, args=(race, folder, number, life + 1), daemon=True)
                     again.start()
                     alive[number] = life + 1, again
                 elif process.exitcode:
