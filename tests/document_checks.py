@@ -15,6 +15,7 @@ from fastapi import FastAPI
 from serve.cases.protocol import Investigation
 from serve.cli.main import app
 from serve.console import api as console
+from serve.console import policies_api
 from serve.console.account_routes import account_routes
 from serve.console.ring_routes import investigation_routes
 from serve.console.service_settings import InvestigatorSettings
@@ -123,6 +124,7 @@ def routes() -> Iterator[re.Pattern[str]]:
     investigator.include_router(investigation_routes(cast(Investigation, None), lambda: "nobody"))
     investigator.include_router(account_routes(cast(Investigation, None), lambda: "nobody"))
     investigator.include_router(console.router)
+    investigator.include_router(policies_api.router)
     for path in ["/openapi.json", *service.openapi()["paths"], *investigator.openapi()["paths"]]:
         yield re.compile(re.sub(r"\{\w+(:path)?\}", "[^/]+", path))
 

@@ -22,7 +22,7 @@ from serve.cases.book import CaseBook
 from serve.cases.policy_watch import WatchedPolicies
 from serve.cases.protocol import Investigation
 from serve.cases.records import CaseError, NoCaseError
-from serve.console import api, cases, queue, session, things
+from serve.console import api, cases, policies_api, queue, session, things
 from serve.console import policies as policy_pages
 from serve.console.desk import HERE, Desk, Picture, htmx, show, usual_picture
 from serve.console.session import ForgedError, SignInFirstError
@@ -66,7 +66,7 @@ def build_console(
     """
     app = FastAPI(title="Ringwatch console", version="1", docs_url=None, redoc_url=None)
     app.state.desk = Desk(investigation, book, keys, settings, picture or usual_picture(), policies)
-    for part in (session, queue, cases, things, policy_pages, api):
+    for part in (session, queue, cases, things, policy_pages, policies_api, api):
         app.include_router(part.router)
     script = htmx()
 

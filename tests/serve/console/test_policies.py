@@ -33,6 +33,31 @@ def test_a_policy_shows_its_rules_with_hits_and_precision_its_days_and_its_life(
     assert "hands off &lt;b&gt;x&lt;/b&gt;" in page
 
 
+def test_programs_get_the_same_as_json_with_a_key_that_may_investigate(console: Console) -> None:
+    client, path = console.client(), f"/v1/policies/{console.policies.version}"
+    given = {"Authorization": f"Bearer {console.key}"}
+    for one in ("/v1/policies", path):
+        assert client.get(one).status_code == 401
+        assert client.get(one, headers={"Authorization": f"Bearer {console.weak}"}).status_code == 403
+    found = client.get("/v1/policies", headers=given).json()
+    assert found["fault"] is None
+    assert [(line["version"], line["state"], line["differing"]) for line in found["policies"]] == [
+        (console.policies.version, "live", 3)
+    ]
+    detail = client.get(path, headers=given).json()
+    assert detail.items() >= found["policies"][0].items()
+    assert [(rule["id"], rule["hits"], rule["precision"]) for rule in detail["rules"]] == [
+        ("new-device", 40, 0.75),
+        ("quiet", 0, None),
+    ]
+    assert [event["state"] for event in detail["events"]] == ["live", "rollout"]
+    assert detail["days"][0]["decisions"]["approve"] == 1_234
+    assert client.get("/v1/policies?state=live", headers=given).status_code == 422
+    missing = client.get("/v1/policies/other@1", headers=given)
+    assert missing.headers["content-type"] == "application/problem+json"
+    assert missing.status_code == 404
+
+
 def test_a_policy_that_the_journal_does_not_hold_is_not_found(console: Console) -> None:
     answer = console.signed_in().get("/policies/other@123")
     assert answer.status_code == 404
