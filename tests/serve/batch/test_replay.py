@@ -19,6 +19,7 @@ from serve.cli.demo import as_sent, service
 from serve.replica.admission import LabelCall, ScoreCall
 from serve.replica.replica import Replica
 from serve.stream.ingest import ingest_runs
+from tests.serve.batch.test_rescore import scores
 from tests.serve.cli.test_cli import ringwatch
 from tests.serve.http.test_service import ROLES, settings
 from tests.world import START_US, label_batch, payment_batch
@@ -74,9 +75,9 @@ def test_answers_over_http_equal_rescoring_and_survive_a_restart(tmp_path: Path)
     for source in (["--journal", journal], ["--transactions", transactions, "--labels", labels]):
         done = ringwatch("rescore", "--model", model, "--out", out, *source, "--actors", "2", "--restart")
         assert done.returncode == 0, done.stderr
-        scores = pq.read_table(out, partitioning=None).sort_by("journal_offset")
-        assert scores["transaction_id"].to_pylist() == pq.read_table(transactions)["transaction_id"].to_pylist()
-        np.testing.assert_allclose(scores["fraud_probability"].to_numpy(), online, rtol=0, atol=1e-5)
+        found = scores(out)
+        assert found["transaction_id"].to_pylist() == pq.read_table(transactions)["transaction_id"].to_pylist()
+        np.testing.assert_allclose(found["fraud_probability"].to_numpy(), online, rtol=0, atol=1e-5)
 
 
 @pytest.fixture(scope="module")
