@@ -172,8 +172,8 @@ def test_an_engine_of_rings_is_injected_into_the_graph_and_into_a_restored_one(t
     made = []
 
     class Told(RingIndex):
-        def __init__(self, store, names=None):
-            super().__init__(store, names=names)
+        def __init__(self, store, names=None, currencies=None):
+            super().__init__(store, names=names, currencies=currencies)
             made.append(self)
 
     state = GraphState(ROLES, 1 << 10, Window(WINDOW), rings=Told)
