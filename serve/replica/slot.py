@@ -45,6 +45,7 @@ class ModelSlot:
         self.breakers = tuple(Breaker() for _ in self.scorers)
         self.scored = 0
         self._named = named
+        self._features = feature_names(artifact.roles)
         self._probability = reserve(state.store.capacity, np.float64)  # by slot
 
     @property
@@ -150,10 +151,12 @@ class ModelSlot:
             rows: Of the payments, [n].
             held: Whether each row is in the buffer, [n].
         """
-        names = feature_names(self.artifact.roles)
-        found = np.full((len(rows), len(names)), np.nan, np.float32)
-        found[held] = self.state.store.features(rows[held], self.settle_us)
-        return dict(zip(names, found.T, strict=True))
+        if held.all():
+            found = self.state.store.features(rows, self.settle_us)
+        else:
+            found = np.full((len(rows), len(self._features)), np.nan, np.float32)
+            found[held] = self.state.store.features(rows[held], self.settle_us)
+        return dict(zip(self._features, found.T, strict=True))
 
     def parts(self) -> dict[str, ArrayPart]:
         """What a snapshot keeps of this model, by name."""
