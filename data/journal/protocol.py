@@ -8,9 +8,8 @@ A journal is five things that a reader may mistake for one:
 - `OutcomeIndex` says what became of a payment, so that an outcome that comes again is told from news.
 - `AnswerStore` keeps the answers that were given.
 
-`SqliteJournal` holds all of them in one file, and writes events, ids, labels and outcomes in one commit. A broker such
-as Kafka gives the first alone: there the others are files of the follower's own, derived from the topic, and can be
-made again from it.
+`SqliteJournal` holds all of them in one file, and writes events, ids, labels and outcomes in one commit. A broker, as
+Kafka, gives the first alone: the others are files of the follower's own, which can be made again from the topic.
 What is typed against these protocols and relies on no more than they say runs on both.
 """
 
